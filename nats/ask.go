@@ -1,6 +1,7 @@
 package bgnats
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,7 +39,25 @@ var ErrUnanswered = errors.New("it does not answer")
 // its connection to the servers. The request has no effect.
 var ErrProcessDead = errors.New("its process is dead or has lost its connection")
 
-// answer is what a process sends back.
+// ErrNotServing is matched by the error of a request to a process that runs, but has not called
+// [Cluster.Serve], or has not called it yet. The request has no effect.
+var ErrNotServing = errors.New("it runs, but does not serve other processes, or is still starting")
+
+// unasked reports whether the error means that the process has not received the request, so that its
+// tasks must be read from the servers.
+func unasked(err error) bool { return errors.Is(err, ErrProcessDead) || errors.Is(err, ErrNotServing) }
+
+// whyUnasked returns the reason why nobody receives requests to the owner of a store.
+func (w *wire) whyUnasked(ctx context.Context, owner string) error {
+	ctx, cancel := context.WithTimeout(ctx, pingWithin)
+	defer cancel()
+	if _, err := w.nc.RequestWithContext(ctx, w.alive(owner), nil); err != nil {
+		return ErrProcessDead
+	}
+	return ErrNotServing
+}
+
+// answer is what a process sends back. Out can come together with an error.
 type answer struct {
 	Out   json.RawMessage `json:"out,omitempty"`
 	Error *answerError    `json:"error,omitempty"`
@@ -52,7 +71,7 @@ type answerError struct {
 }
 
 // known are the errors that keep their identity in an answer.
-var known = []error{bgagent.ErrUnknownTask, bgagent.ErrExpired, bgagent.ErrAlreadyEnded, bgagent.ErrNoQuestion, bgagent.ErrStore, bgagent.ErrClosed}
+var known = []error{bgagent.ErrUnknownTask, bgagent.ErrExpired, bgagent.ErrAlreadyEnded, bgagent.ErrNoQuestion, bgagent.ErrStore, bgagent.ErrClosed, bgagent.ErrQuestionOver, bgagent.ErrUncertain, bgagent.ErrMayNotPermit}
 
 func answerErrorOf(err error) *answerError {
 	e := &answerError{Text: err.Error()}
@@ -92,11 +111,12 @@ func (e *answerError) As(target any) bool {
 // reply answers a question.
 func reply(nc *nats.Conn, to string, out any, err error) error {
 	var a answer
-	if err == nil {
-		a.Out, err = json.Marshal(out)
+	text, bad := json.Marshal(out)
+	if bad == nil {
+		a.Out = text
 	}
-	if err != nil {
-		a = answer{Error: answerErrorOf(err)}
+	if err = cmp.Or(err, bad); err != nil {
+		a.Error = answerErrorOf(err)
 	}
 	body, err := json.Marshal(a)
 	if err != nil {
@@ -162,10 +182,13 @@ func (w *wire) ask(ctx context.Context, owner, verb string, in, out any) error {
 	if err := json.Unmarshal(whole, &a); err != nil {
 		return fmt.Errorf("its answer cannot be read: %w", err)
 	}
+	if len(a.Out) > 0 {
+		err = json.Unmarshal(a.Out, out)
+	}
 	if a.Error != nil {
 		return a.Error
 	}
-	return json.Unmarshal(a.Out, out)
+	return err
 }
 
 // These are the questions.
@@ -236,6 +259,7 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 		}
 		c.subs = append(c.subs, sub)
 	}
+	_ = c.nc.FlushTimeout(pingWithin) // the servers then know the subscriptions; otherwise, they learn them after a reconnect
 	return nil
 }
 
@@ -270,13 +294,10 @@ func question[In, Out any](do func(context.Context, In) (Out, error)) func(conte
 }
 
 // tasksOf returns the manager's live tasks, and the given number of tasks that have ended, without
-// their texts.
+// their texts. With an error, it returns the tasks that are known without the store.
 func tasksOf(ctx context.Context, m *bgagent.BackgroundManager, ended int) (out tasksOutput, err error) {
 	out.Tasks = m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}})
 	page, err := m.History(ctx, bgagent.Query{Limit: ended + 1}, "")
-	if err != nil {
-		return out, err
-	}
 	if len(page) > ended {
 		page, out.More = page[:ended], true
 	}
@@ -293,5 +314,5 @@ func tasksOf(ctx context.Context, m *bgagent.BackgroundManager, ended int) (out 
 		t := &out.Tasks[i]
 		t.Prompt, t.Result, t.Metadata = "", "", nil
 	}
-	return out, nil
+	return out, err
 }

@@ -126,7 +126,7 @@ func each[T any](all []T, f func(T) error) []error {
 }
 
 // Tasks returns every process's tasks: all live ones, and up to the given number of ended ones for
-// each process, most recently launched first. Living processes are asked, and the tasks of the
+// each process, most recently launched first. Processes that serve are asked, and the tasks of the
 // others are read from the servers.
 func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) {
 	all, err := c.processes(ctx)
@@ -151,39 +151,64 @@ func (f *found) tasks(ctx context.Context, ended int) ProcessTasks {
 	}
 	var got tasksOutput
 	err := f.ask(ctx, askTasks, tasksInput{ended}, &got)
-	out := ProcessTasks{Process: f.process(err == nil), Tasks: got.Tasks, More: got.More}
-	if err == nil {
+	out := ProcessTasks{Process: f.process(!errors.Is(err, ErrProcessDead)), Tasks: got.Tasks, More: got.More}
+	var refused *answerError
+	switch {
+	case err == nil:
 		return out
-	}
-	if !errors.Is(err, ErrProcessDead) {
+	case errors.As(err, &refused):
+		out.Err = err
+		return out
+	case !unasked(err):
 		out.Err = err
 	}
-	kept, err := f.read(ctx)
-	if err == nil {
-		var records []reading
-		records, out.More, err = kept.page(ctx, ended)
-		for _, r := range records {
-			t, bad := bgagent.Task{}, r.err
-			if bad == nil {
-				t, bad = r.record.Task()
-			}
-			if bad != nil {
-				out.Err = errors.Join(out.Err, bad)
-				continue
-			}
-			t.Metadata = nil
-			out.Tasks = append(out.Tasks, t)
-		}
+	kept, more, err := f.keptTasks(ctx, ended)
+	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ { // the process writes to the stream
+		kept, more, err = f.keptTasks(ctx, ended)
 	}
-	out.Err = errors.Join(out.Err, err)
+	out.Tasks, out.More, out.Err = kept, more, errors.Join(out.Err, err)
 	return out
+}
+
+// moved reports whether somebody has written to the stream since it was last read.
+func (f *found) moved(ctx context.Context) bool {
+	m, err := f.w.readMeta(ctx)
+	if err != nil || m.seq == f.meta.seq {
+		return false
+	}
+	f.meta = m
+	return true
+}
+
+// keptTasks reads tasks from the servers. The error says which tasks are missing.
+func (f *found) keptTasks(ctx context.Context, ended int) (all []bgagent.Task, more bool, err error) {
+	kept, err := f.read(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	records, more, err := kept.page(ctx, ended)
+	for _, r := range records {
+		t, bad := bgagent.Task{}, r.err
+		if bad == nil {
+			t, bad = r.record.Task()
+		}
+		if bad != nil {
+			err = errors.Join(err, bad)
+			continue
+		}
+		t.Metadata = nil
+		all = append(all, t)
+	}
+	return all, more, err
 }
 
 // ask sends a question to the process. The error names the process.
 func (f *found) ask(ctx context.Context, verb string, in, out any) error {
 	err := ErrProcessDead
 	if f.meta.Token != "" {
-		err = f.w.ask(ctx, f.meta.Token, verb, in, out)
+		if err = f.w.ask(ctx, f.meta.Token, verb, in, out); errors.Is(err, ErrProcessDead) {
+			err = f.w.whyUnasked(ctx, f.meta.Token)
+		}
 	}
 	var refused *answerError
 	if err == nil || errors.As(err, &refused) {
@@ -305,7 +330,7 @@ func (c *Cluster) find(ctx context.Context, ref string) (*found, string, error) 
 func (f *found) taskOf(ctx context.Context, session string) (string, error) {
 	var t bgagent.Task
 	err := f.ask(ctx, askRead, readInput{session}, &t)
-	if err == nil || !errors.Is(err, ErrProcessDead) {
+	if err == nil || !unasked(err) {
 		return t.ID, err
 	}
 	kept, err := f.read(ctx)
@@ -323,7 +348,7 @@ func (f *found) taskOf(ctx context.Context, session string) (string, error) {
 }
 
 // Read returns a task of any process with its prompt and result, and the process. The argument ref is
-// the id of the task, or of its session. If the process is dead, the task is read from the servers,
+// the id of the task, or of its session. If the process is dead or does not serve, the task is read from the servers,
 // in the state that was stored last.
 func (c *Cluster) Read(ctx context.Context, ref string) (t bgagent.Task, p Process, err error) {
 	f, id, err := c.find(ctx, ref)
@@ -331,11 +356,15 @@ func (c *Cluster) Read(ctx context.Context, ref string) (t bgagent.Task, p Proce
 		return t, p, err
 	}
 	err = f.ask(ctx, askRead, readInput{id}, &t)
-	if err == nil || !errors.Is(err, ErrProcessDead) {
-		return t, f.process(err == nil), err
+	lives := !errors.Is(err, ErrProcessDead)
+	if err == nil || !unasked(err) {
+		return t, f.process(lives), err
 	}
 	t, err = f.keptTask(ctx, id)
-	return t, f.process(false), err
+	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ {
+		t, err = f.keptTask(ctx, id)
+	}
+	return t, f.process(lives), err
 }
 
 // keptTask reads a task of a dead process.

@@ -137,6 +137,34 @@ func TestAQuestionIsAnsweredFromAnotherProcess(t *testing.T) {
 	all, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, task.ID)
 	require.NoError(t, err)
 	require.Equal(t, "next", all[0].Result)
+	known, alone := m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: key, Option: "main"})
+	require.ErrorIs(t, alone, bgagent.ErrQuestionOver)
+	require.Equal(t, "next", known.Answer)
+	q, err = two.Answer(t.Context(), task.ID, bgagent.AnswerInput{Key: key, Option: "main"})
+	require.ErrorIs(t, err, bgagent.ErrQuestionOver)
+	require.Equal(t, "next", q.Answer)
+}
+
+func TestAProcessThatDoesNotServeIsNotDead(t *testing.T) {
+	s := listening(t, func(*server.Options) {})
+	one := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one"})
+	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two"})
+	m := managerOf(t, one, map[string]inproc.Agent{"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) { <-ctx.Done(); return "", ctx.Err() }})
+	task, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "wait"})
+	require.NoError(t, err)
+	p := ofProcess(t, two, "one", 0)
+	require.NoError(t, p.Err)
+	require.True(t, p.Lives)
+	require.Len(t, p.Tasks, 1)
+	_, by, err := two.Read(t.Context(), task.ID)
+	require.NoError(t, err)
+	require.True(t, by.Lives)
+	_, err = two.Cancel(t.Context(), task.ID, "")
+	require.ErrorIs(t, err, bgnats.ErrNotServing)
+	require.NotErrorIs(t, err, bgnats.ErrProcessDead)
+	require.NoError(t, one.Serve(m))
+	_, err = two.Cancel(t.Context(), task.ID, "")
+	require.NoError(t, err)
 }
 
 // A process that has only lost its connection looks dead to the others.
