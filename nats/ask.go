@@ -223,12 +223,21 @@ type answerInput struct {
 	Option string `json:"option"`
 }
 
-// Serve answers the questions of other processes about the manager's tasks until the cluster is
-// closed. The manager must have been made with c.Store, and Serve must be called once.
+// limitsTime limits how long Serve can take to store the limits.
+const limitsTime = 30 * time.Second
+
+// Serve stores the limits of this process for all processes, and answers the questions of other
+// processes about the manager's tasks until the cluster is closed. The manager must have been made
+// with c.Store, and Serve must be called once.
 func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	token := c.Store.owner()
 	if token == "" {
 		return errors.New("bgnats: serve: no manager has opened the store of the cluster")
+	}
+	ctx, cancel := context.WithTimeout(c.life, limitsTime)
+	defer cancel()
+	if err := c.Slots.replaceLimits(ctx); err != nil { // not in Join, because the name can be in use
+		return fmt.Errorf("bgnats: serve: %w", err)
 	}
 	questions := map[string]func(context.Context, []byte) (any, error){
 		askTasks: question(func(ctx context.Context, in tasksInput) (tasksOutput, error) { return tasksOf(ctx, m, in.Ended) }),

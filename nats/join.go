@@ -30,8 +30,9 @@ type ClusterOptions struct {
 	// and hyphens.
 	Process string
 
-	// Limits are the limits for all processes together. Join stores them on the servers, so the
-	// limits of the process that joined last apply.
+	// Limits are the limits for all processes together. [Cluster.Serve] stores them on the servers, so
+	// the limits of the process that called it last apply. Join stores nothing, because its process
+	// might fail to open the store, for example if the name is in use.
 	Limits bgagent.Limits
 
 	// Lease is the lease of the slots; see [SlotOptions].
@@ -66,14 +67,15 @@ type Cluster struct {
 	Slots *Slots
 	Store *Store
 
-	name string
-	w    wire // for requests that do not concern a stream
-	nc   *nats.Conn
-	warn func(error)
-	subs []*nats.Subscription // what Serve subscribes to
-	life context.Context      // ends when the cluster is closed
-	end  context.CancelFunc
-	work sync.WaitGroup // answers to other processes
+	name    string
+	process string
+	w       wire // for requests that do not concern a stream
+	nc      *nats.Conn
+	warn    func(error)
+	subs    []*nats.Subscription // what Serve subscribes to
+	life    context.Context      // ends when the cluster is closed
+	end     context.CancelFunc
+	work    sync.WaitGroup // answers to other processes
 
 	mu     sync.Mutex
 	others map[string]*other
@@ -101,6 +103,7 @@ const DefaultCluster = "bgagent"
 //		Process: "m1", CredentialsFile: "/etc/myprogram/nats.creds", Limits: limits,
 //	})
 //	m, err := bgagent.New(client, bgagent.Config{Slots: c.Slots, Store: c.Store})
+//	err = c.Serve(m)
 //
 // The caller must close the cluster after it closes the manager.
 func Join(ctx context.Context, address string, o ClusterOptions) (*Cluster, error) {
@@ -136,7 +139,7 @@ func Join(ctx context.Context, address string, o ClusterOptions) (*Cluster, erro
 		return nil, err
 	}
 	o.Store.Replicas, o.Store.Warn = o.Replicas, o.Warn
-	c := &Cluster{Slots: slots, Store: NewStore(nc, storeName(o.Name, o.Process), o.Store), name: o.Name, w: wire{nc: nc}, nc: nc, warn: o.Warn, others: map[string]*other{}}
+	c := &Cluster{Slots: slots, Store: NewStore(nc, storeName(o.Name, o.Process), o.Store), name: o.Name, process: o.Process, w: wire{nc: nc}, nc: nc, warn: o.Warn, others: map[string]*other{}}
 	c.life, c.end = context.WithCancel(context.Background())
 	if nc.ClosedHandler() == nil {
 		nc.SetClosedHandler(func(nc *nats.Conn) {
@@ -267,6 +270,13 @@ func permanent(err error) bool {
 	)
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired) ||
 		errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid)
+}
+
+// Self returns this process. It asks no server. The owner is empty if no manager has opened the store.
+func (c *Cluster) Self() Process {
+	c.Store.mu.Lock()
+	defer c.Store.mu.Unlock()
+	return Process{Name: c.process, Owner: c.Store.meta.Owner, Lives: true}
 }
 
 // Close leaves the cluster and closes the connection. Close the manager first. The error is that of

@@ -65,10 +65,12 @@ type Slots struct {
 	holders map[uint64]bgagent.SlotHolder
 	news    []alloc.News
 	limits  bgagent.Limits
-	pools   []bgagent.PoolStats
-	resend  context.CancelFunc // makes the request that is in flight fail
-	closing bool
-	chair   *chair // nil unless this process is the allocator
+
+	replaces bool // the caller will store SlotOptions.Limits, so other stored limits are no problem yet
+	pools    []bgagent.PoolStats
+	resend   context.CancelFunc // makes the request that is in flight fail
+	closing  bool
+	chair    *chair // nil unless this process is the allocator
 }
 
 var _ bgagent.SlotSource = (*Slots)(nil)
@@ -83,7 +85,7 @@ func NewSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions) (s
 	return newSlots(ctx, nc, name, o, false)
 }
 
-// newSlots is like NewSlots. If replace is true, SlotOptions.Limits replace other stored limits.
+// newSlots is like NewSlots. If replace is true, the caller will call replaceLimits.
 func newSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions, replace bool) (s *Slots, err error) {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
@@ -139,12 +141,7 @@ func (s *Slots) join(ctx context.Context, replace bool) error {
 	if len(k.Members) > 0 && k.Lease != s.options.Lease {
 		return fmt.Errorf("SlotOptions.Lease is %v, but %v in the other processes; it must be the same in all processes", s.options.Lease, k.Lease)
 	}
-	if replace && k.Term > 0 && !reflect.DeepEqual(k.Limits, s.options.Limits) { // the first allocator stores its own limits
-		if err := s.SetLimits(ctx, s.options.Limits); err != nil {
-			return err
-		}
-		k.Limits = s.options.Limits
-	}
+	s.replaces = replace
 	down, err := s.w.nc.Subscribe(s.downSubject(s.me), s.told)
 	if err != nil {
 		return err
@@ -167,6 +164,17 @@ func (s *Slots) join(ctx context.Context, replace bool) error {
 	s.wg.Go(s.keepKey)
 	s.wg.Go(s.tick)
 	s.wg.Go(s.tell)
+	return nil
+}
+
+// replaceLimits stores SlotOptions.Limits in place of other limits.
+func (s *Slots) replaceLimits(ctx context.Context) error {
+	if err := s.SetLimits(ctx, s.options.Limits); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replaces = false
 	return nil
 }
 
@@ -282,7 +290,7 @@ func (s *Slots) see(k *alloc.Key) {
 
 // seeLimits records the limits that apply. s.mu is locked.
 func (s *Slots) seeLimits(l *bgagent.Limits) {
-	if s.limits = *l; !reflect.DeepEqual(s.limits, s.options.Limits) && !s.warned["limits"] {
+	if s.limits = *l; !reflect.DeepEqual(s.limits, s.options.Limits) && !s.warned["limits"] && !s.replaces {
 		s.warned["limits"] = true
 		s.wg.Go(func() { // Warn might call s
 			s.options.Warn(errors.New("bgnats: the stored limits differ from SlotOptions.Limits, and apply instead of them"))

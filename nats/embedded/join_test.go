@@ -71,7 +71,6 @@ func TestProcessesOfAClusterShareLimitsAndKeepTheirTasksUnderTheirNames(t *testi
 	one := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one", Limits: bgagent.Limits{Default: 7}})
 	until(t, one.Slots.IsAllocator) // it has stored its limits
 	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two", Limits: bgagent.Limits{Default: 1}})
-	until(t, func() bool { return one.Slots.Limits().Default == 1 }) // the limits of the process that joined last
 
 	begun, end := make(chan string, 2), make(chan struct{})
 	agents := map[string]inproc.Agent{"slow": func(ctx context.Context, turn *inproc.Turn) (string, error) {
@@ -83,6 +82,9 @@ func TestProcessesOfAClusterShareLimitsAndKeepTheirTasksUnderTheirNames(t *testi
 		return "done", ctx.Err()
 	}}
 	m1, m2 := managerOf(t, one, agents), managerOf(t, two, agents)
+	require.NoError(t, one.Serve(m1))
+	require.NoError(t, two.Serve(m2))
+	until(t, func() bool { return one.Slots.Limits().Default == 1 }) // the limits of the process that served last
 	first, err := m1.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "first"})
 	require.NoError(t, err)
 	require.Equal(t, "first", within(t, begun))
@@ -104,9 +106,10 @@ func TestProcessesOfAClusterShareLimitsAndKeepTheirTasksUnderTheirNames(t *testi
 	require.NoError(t, err)
 
 	require.NoError(t, m1.Suspend(t.Context()))
-	_, err = bgagent.New(inproc.New(agents), bgagent.Config{Slots: one.Slots, Store: joined(t, s.URL(), bgnats.ClusterOptions{Process: "two", Limits: bgagent.Limits{Default: 1}}).Store})
+	_, err = bgagent.New(inproc.New(agents), bgagent.Config{Slots: one.Slots, Store: joined(t, s.URL(), bgnats.ClusterOptions{Process: "two", Limits: bgagent.Limits{Default: 5}}).Store})
 	var owned *bgagent.StoreOwnedError
 	require.ErrorAs(t, err, &owned, "the name is in use")
+	require.Never(t, func() bool { return two.Slots.Limits().Default != 1 }, 2*time.Second, 20*time.Millisecond, "a process that cannot start has no limits")
 	again := managerOf(t, joined(t, s.URL(), bgnats.ClusterOptions{Process: "one", Limits: bgagent.Limits{Default: 1}}), agents)
 	kept, err := again.Read(bgagent.Caller{}, first.ID)
 	require.NoError(t, err)
