@@ -128,14 +128,22 @@ func (f Folder) Served(files []string) (Store, error) {
 
 // Shared returns the folder of the command "serve" with the given configuration files, if it keeps
 // its tasks on the servers of a cluster. The argument "process" is the name that the user has given
-// to the process, or "".
+// to the process, or "". Without a name, machines that share the state folder have different folders.
 func (f Folder) Shared(files []string, cluster, process string) (Store, error) {
 	s, err := f.Served(files)
 	if err == nil {
-		s.Dir += "-" + keyOf(cluster, process)
+		s.Dir += "-" + sharedKey(cluster, process, s.Host)
 		s.Cluster = cluster
 	}
 	return s, err
+}
+
+// sharedKey is the part of the folder's name that Shared adds.
+func sharedKey(cluster, process, host string) string {
+	if process != "" {
+		return keyOf(cluster, process)
+	}
+	return keyOf(cluster, "", host)
 }
 
 // ProcessName returns a name for the process that uses the store. It stays the same as long as the

@@ -53,6 +53,18 @@ func TestAConfigurationHasOneStoreWhateverItsPathIsCalled(t *testing.T) {
 	require.NoDirExists(t, f.Dir(), "nothing is made yet")
 }
 
+func TestMachinesThatShareAStateFolderHaveFoldersOfTheirOwn(t *testing.T) {
+	require.NotEqual(t, sharedKey("c", "", "one"), sharedKey("c", "", "two"))
+	require.Equal(t, sharedKey("c", "p", "one"), sharedKey("c", "p", "two"), "a named process can move")
+	file := filepath.Join(t.TempDir(), "x")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	f, err := Open(t.TempDir())
+	require.NoError(t, err)
+	s, err := f.Shared([]string{file}, "c", "")
+	require.NoError(t, err)
+	require.Contains(t, s.Dir, sharedKey("c", "", s.Host))
+}
+
 func TestStoresAreFoundTheLatestUsedFirst(t *testing.T) {
 	dir := t.TempDir()
 	f, err := Open(filepath.Join(dir, "state"))
