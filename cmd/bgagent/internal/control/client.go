@@ -40,6 +40,7 @@ type Client struct {
 	at    address
 	hello time.Duration
 	http  http.Client
+	any   bool // the file can be left over from a killed server
 }
 
 // Dial returns a client for the living process that owns the store in the folder dir. It does not
@@ -59,7 +60,8 @@ func Dial(dir string, owner bgagent.StoreOwner) (*Client, error) {
 }
 
 // DialAny is like Dial, for a store on the servers of a cluster. The folder dir does not say which
-// process owns the store, so the file can be left over from a killed server. Requests then fail.
+// process owns the store, so the file can be left over from a killed server. The errors of requests then
+// match [ErrNone].
 func DialAny(dir string) (*Client, error) {
 	at, found, err := read(dir)
 	if err == nil && !found {
@@ -68,7 +70,21 @@ func DialAny(dir string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Dial(dir, bgagent.StoreOwner{Instance: at.Instance})
+	c, err := Dial(dir, bgagent.StoreOwner{Instance: at.Instance})
+	if err == nil {
+		c.any = true
+	}
+	return c, err
+}
+
+// strangerError is the error of a connection to another program than the server.
+type strangerError struct{ error }
+
+// nobody reports whether the error of a connection means that the server does not run any more.
+func nobody(err error) bool {
+	var stranger strangerError
+	var op *net.OpError
+	return errors.As(err, &stranger) || errors.As(err, &op) && op.Op == "dial" && !op.Timeout()
 }
 
 // unsentError is a connection error that occurred before a request was sent.
@@ -136,7 +152,7 @@ func (c *Client) check(conn net.Conn) error {
 
 // stranger returns the error for a program that is not the server.
 func (c *Client) stranger(err error) error {
-	return fmt.Errorf("the program at %s is not this bgagent serve, so nothing was sent to it; if the serve runs in a container, run the command there (%w)", c.at.Address, err)
+	return strangerError{fmt.Errorf("the program at %s is not this bgagent serve, so nothing was sent to it; if the serve runs in a container, run the command there (%w)", c.at.Address, err)}
 }
 
 // request returns a request without the token.
@@ -162,6 +178,8 @@ func call[Out any](ctx context.Context, c *Client, name string, in any) (out Out
 	resp, err := c.http.Do(r)
 	var unsent unsentError
 	switch {
+	case errors.As(err, &unsent) && c.any && nobody(unsent.error):
+		return out, fmt.Errorf("%w: %w", ErrNone, unsent.error)
 	case errors.As(err, &unsent):
 		return out, fmt.Errorf("the server does not answer: %w; if it hangs, end it and start it again", unsent.error)
 	case err != nil:

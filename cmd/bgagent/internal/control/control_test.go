@@ -47,6 +47,42 @@ func server(t *testing.T) (dir string, s *Server, m *bgagent.BackgroundManager) 
 	return dir, s, m
 }
 
+// Two machines can share a state folder.
+func TestCloseLeavesTheFileOfAnotherServer(t *testing.T) {
+	dir, s, m := server(t)
+	other, err := Listen(dir, Host{Manager: m, Instance: "other", Serve: (*http.Server).Serve})
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	require.FileExists(t, filepath.Join(dir, fileName))
+	require.NoError(t, other.Close())
+	require.NoFileExists(t, filepath.Join(dir, fileName))
+}
+
+func TestAnyServerThatDoesNotRunIsNone(t *testing.T) {
+	dir, s, _ := server(t)
+	c, err := DialAny(dir)
+	require.NoError(t, err)
+	_, err = c.Status(t.Context())
+	require.NoError(t, err)
+	path := filepath.Join(dir, fileName)
+	left, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	require.NoError(t, os.WriteFile(path, left, 0o600))
+	c, err = DialAny(dir)
+	require.NoError(t, err)
+	_, err = c.Status(t.Context())
+	require.ErrorIs(t, err, ErrNone)
+
+	l, err := net.Listen("tcp", s.file.Address)
+	require.NoError(t, err)
+	stranger := &http.Server{Handler: http.NotFoundHandler()}
+	go func() { _ = stranger.Serve(l) }()
+	defer stranger.Close()
+	_, err = c.Status(t.Context())
+	require.ErrorIs(t, err, ErrNone)
+}
+
 func TestTheFileIsForTheUserAndForOneLifeOfTheServer(t *testing.T) {
 	dir, s, _ := server(t)
 	path := filepath.Join(dir, fileName)

@@ -73,7 +73,11 @@ func (s *Server) Close() error {
 	if s == nil {
 		return nil
 	}
-	return errors.Join(os.Remove(filepath.Join(s.dir, fileName)), s.http.Close())
+	var err error
+	if now, found, _ := read(s.dir); found && now.Token == s.file.Token { // otherwise, the file is another server's
+		err = os.Remove(filepath.Join(s.dir, fileName))
+	}
+	return errors.Join(err, s.http.Close())
 }
 
 // helloName is the request with a challenge.
@@ -145,7 +149,8 @@ func handle[In, Out any](mux *http.ServeMux, name string, do func(context.Contex
 // isInput reports whether the manager's error says that the request was invalid.
 func isInput(err error) bool {
 	var input *bgagent.InputError
-	return errors.As(err, &input) || errors.Is(err, bgagent.ErrUnknownTask) || errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrNoQuestion)
+	return errors.As(err, &input) || errors.Is(err, bgagent.ErrUnknownTask) || errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrNoQuestion) ||
+		errors.Is(err, bgnats.ErrProcessDead) // like a serve on this machine that does not run
 }
 
 func writeError(w http.ResponseWriter, code int, e *Error) { writeJSON(w, code, e) }
@@ -202,6 +207,9 @@ func (h Host) shared(ctx context.Context, in TaskInput) (out SharedTask, err err
 	if h.Cluster == nil {
 		return out, errNoCluster
 	}
+	if t, err := h.find(in.ID); !h.isElsewhere(err) { // works without the servers of the cluster
+		return SharedTask{Task: t, Process: h.Cluster.Self()}, err
+	}
 	out.Task, out.Process, err = h.Cluster.Read(ctx, in.ID)
 	out.Task.Metadata = nil
 	return out, err
@@ -232,6 +240,9 @@ func (h Host) cluster(ctx context.Context, in ClusterInput) (out []ClusterProces
 
 func (h Host) log(ctx context.Context, in LogInput) (LogPart, error) {
 	t, err := h.find(in.ID)
+	if h.isElsewhere(err) {
+		err = fmt.Errorf("the log of a task is only on the machine of its process; run the command there: %w", err)
+	}
 	if err != nil {
 		return LogPart{}, err
 	}
