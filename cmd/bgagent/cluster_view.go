@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 	"github.com/bgagent/bgagent/internal/cleantext"
@@ -26,15 +27,15 @@ func (v *view) String() string {
 // them on this machine. If that process is not running, there are no views.
 func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, error) {
 	server, err := control.DialAny(s.Dir)
-	if errors.Is(err, control.ErrNone) {
-		return nil, nil
-	}
 	var all []control.ClusterProcess
 	if err == nil {
 		if most == 0 {
 			most = pageSize
 		}
 		all, err = server.Cluster(ctx, control.ClusterInput{Ended: most})
+	}
+	if errors.Is(err, control.ErrNone) { // it was killed
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%v, a process of the cluster %s, does not tell about its tasks: %w", s, s.Cluster, err)
@@ -52,30 +53,48 @@ func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, err
 
 // findInCluster returns the task of a cluster with the given id, and a client for a process of the
 // cluster on this machine. The client is nil if no cluster has the task, or if no process of a
-// cluster runs here.
-func findInCluster(ctx context.Context, folder statedir.Folder, id string) (server *control.Client, t control.SharedTask, err error) {
-	stores, err := folder.Stores()
-	if err != nil {
-		return nil, t, fmt.Errorf("reading the state folder: %w", err)
-	}
+// cluster runs here. An error means that a cluster can have the task.
+func findInCluster(ctx context.Context, stores []statedir.Store, id string) (server *control.Client, t control.SharedTask, err error) {
+	var problems []error
 	for _, s := range stores {
 		if s.Cluster == "" {
 			continue
 		}
 		server, err := control.DialAny(s.Dir)
-		if err != nil {
-			continue
+		if err == nil {
+			t, err = server.Shared(ctx, control.TaskInput{ID: id})
 		}
-		t, err := server.Shared(ctx, control.TaskInput{ID: id})
 		var refused *control.Error
 		switch {
 		case err == nil:
 			return server, t, nil
-		case errors.As(err, &refused) && !refused.Input:
-			return nil, t, err
+		case errors.Is(err, control.ErrNone), errors.As(err, &refused) && refused.Input:
+			continue
 		}
+		problems = append(problems, fmt.Errorf("%v, a process of the cluster %s: %w", s, s.Cluster, err))
 	}
-	return nil, t, nil
+	return nil, control.SharedTask{}, errors.Join(problems...)
+}
+
+// findAnywhere returns the task with the id. A task in a store of this machine comes with a view, like that
+// of the function "find", and a task of a cluster comes with a client for a process of the cluster.
+func findAnywhere(ctx context.Context, folder statedir.Folder, id string) (v *view, t bgagent.Task, server *control.Client, shared control.SharedTask, err error) {
+	stores, err := folder.Stores()
+	if err != nil {
+		return nil, t, nil, shared, fmt.Errorf("reading the state folder: %w", err)
+	}
+	v, t, err = findKept(stores, id)
+	if v != nil {
+		return v, t, nil, shared, err
+	}
+	server, shared, inCluster := findInCluster(ctx, stores, id)
+	if server != nil {
+		return nil, t, server, shared, nil
+	}
+	if err = errors.Join(err, inCluster); err == nil {
+		err = notKept(folder, stores, id)
+	}
+	return nil, t, nil, shared, err
 }
 
 // showShared prints a task of a cluster.

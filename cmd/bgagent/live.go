@@ -103,14 +103,11 @@ func controlled(ctx context.Context, all *cli, ref string) (*control.Client, str
 	if err != nil {
 		return nil, "", err
 	}
-	if c, t, err := findInCluster(ctx, folder, ref); c != nil || err != nil {
-		return c, t.Task.ID, err
+	v, t, c, shared, err := findAnywhere(ctx, folder, ref)
+	if err != nil || c != nil {
+		return c, shared.Task.ID, err
 	}
-	v, t, err := find(folder, ref)
-	if err != nil {
-		return nil, "", err
-	}
-	c, err := v.server()
+	c, err = v.server()
 	if err = errors.Join(noServer(v, t.ID, err), v.reader.Close()); err != nil {
 		return nil, "", err
 	}

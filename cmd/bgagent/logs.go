@@ -36,9 +36,12 @@ func (c logsCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return err
 	}
-	v, t, err := find(folder, c.ID)
+	v, t, server, shared, err := findAnywhere(stop.soft, folder, c.ID)
 	if err != nil {
 		return err
+	}
+	if server != nil {
+		return c.printServed(stop.soft, os.Stdout, server, shared.Task.ID)
 	}
 	if err := v.reader.Close(); err != nil {
 		return err
@@ -46,7 +49,7 @@ func (c logsCmd) Run(all *cli, stop stops) error {
 	if v.Kind == statedir.Run {
 		return &exitError{exitInput, fmt.Errorf("task %s belongs to %v; when it has ended, its log is in that folder", t.ID, v)}
 	}
-	server, err := v.server()
+	server, err = v.server()
 	switch {
 	case err == nil:
 		return c.printServed(stop.soft, os.Stdout, server, t.ID)

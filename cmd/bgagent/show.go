@@ -38,16 +38,12 @@ func (c showCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return err
 	}
-	server, shared, err := findInCluster(stop.soft, folder, c.ID)
+	v, t, server, shared, err := findAnywhere(stop.soft, folder, c.ID)
 	if err != nil {
 		return err
 	}
 	if server != nil {
 		return c.showShared(all, stop, shared)
-	}
-	v, t, err := find(folder, c.ID)
-	if err != nil {
-		return err
 	}
 	defer v.reader.Close()
 	if server, err := v.server(); err == nil {
@@ -95,8 +91,29 @@ func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 	if err != nil {
 		return nil, bgagent.Task{}, fmt.Errorf("reading the state folder: %w", err)
 	}
+	v, t, err := findKept(stores, id)
+	switch {
+	case v != nil:
+		return v, t, err
+	case err != nil:
+		return nil, t, &exitError{exitFailed, errors.Join(err, notKept(folder, stores, id))}
+	}
+	return nil, t, notKept(folder, stores, id)
+}
+
+// notKept is the error for an id that no task has.
+func notKept(folder statedir.Folder, stores []statedir.Store, id string) error {
+	return &exitError{exitInput, fmt.Errorf("no task %s is kept in %s; %s", shown(id), folder.Dir(), instead(stores, id))}
+}
+
+// findKept is like find, for a task that may be missing: the view is then nil, and the error says which
+// stores cannot be read.
+func findKept(stores []statedir.Store, id string) (*view, bgagent.Task, error) {
 	var problems []error
 	for _, s := range stores {
+		if s.Cluster != "" {
+			continue
+		}
 		v, err := openView(s)
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
@@ -112,12 +129,7 @@ func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 			problems = append(problems, err)
 		}
 	}
-	code := exitInput
-	if len(problems) > 0 {
-		code = exitFailed
-	}
-	none := fmt.Errorf("no task %s is kept in %s; %s", shown(id), folder.Dir(), instead(stores, id))
-	return nil, bgagent.Task{}, &exitError{code, errors.Join(append(problems, none)...)}
+	return nil, bgagent.Task{}, errors.Join(problems...)
 }
 
 // instead says which task a user can have meant with an id that no task has.
@@ -126,7 +138,7 @@ func instead(stores []statedir.Store, id string) string {
 	// Tasks that cannot be read are not suggested.
 	_ = eachView(context.Background(), stores, statusEnded, func(v *view) error {
 		for _, t := range v.tasks {
-			if strings.HasPrefix(t.ID, id) {
+			if strings.HasPrefix(t.ID, id) && t.ID != id { // the command cannot use the task of a cluster
 				alike = append(alike, t.ID)
 			}
 		}

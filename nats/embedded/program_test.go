@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
@@ -104,7 +106,7 @@ func TestTwoServesOfAClusterAreOneService(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the program is built without the race detector")
 	}
-	s := listening(t, func(*server.Options) {})
+	s := listening(t, func(*server.Options) {}) // the test closes it early
 	binary := filepath.Join(t.TempDir(), "bgagent")
 	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/bgagent").CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -149,4 +151,33 @@ func TestTwoServesOfAClusterAreOneService(t *testing.T) {
 	require.Error(t, err)
 	require.Contains(t, told, "its process is dead or has lost its connection")
 	require.Contains(t, told, "the process m1 of the cluster")
+	require.Equal(t, 2, exitCode(err), "like a serve on the same machine that does not run")
+
+	list, err = one.run("tasks")
+	require.NoError(t, err, "after kill -9: %s", list)
+	status, err = one.run("status")
+	require.NoError(t, err, status)
+
+	third := two.launch()
+	log, err := two.run("logs", third)
+	require.NoError(t, err, log)
+
+	require.NoError(t, s.Close())
+	began := time.Now()
+	shown, err = two.run("show", third)
+	require.NoError(t, err, shown)
+	require.Contains(t, shown, "process m2 of the cluster")
+	require.Less(t, time.Since(began), 20*time.Second, "without the servers")
+	told, err = two.run("show", second)
+	require.Error(t, err)
+	require.Equal(t, 1, exitCode(err), told)
+	require.NotContains(t, told, "did you mean")
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return -1
 }
