@@ -211,16 +211,16 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 		return q, err
 	}
 	if m.cfg.Store != nil {
-		kept := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool {
-			return st.storing.failing || !t.hasRecord() || st.isRefused(t) || st.kept(t)
+		stored := false // decided together with the end of the wait, because the task can change right afterwards
+		err := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool {
+			stored = !t.hasRecord() || st.isRefused(t) || st.kept(t)
+			return stored || st.storing.failing
 		})
-		m.view(func(st *state) {
-			if kept == nil && t.hasRecord() && !st.isRefused(t) && !st.kept(t) {
-				kept = errStoreSlow
-			}
-		})
-		if kept != nil {
-			return q, fmt.Errorf("%w: %w: %w", ErrStore, ErrUncertain, kept)
+		if err == nil && !stored {
+			err = errStoreSlow
+		}
+		if err != nil {
+			return q, fmt.Errorf("%w: %w: %w", ErrStore, ErrUncertain, err)
 		}
 	}
 	return q, nil

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -236,5 +237,32 @@ func TestSuspendDoesNotWaitForAnAnswer(t *testing.T) {
 		require.Less(t, time.Since(began), time.Minute)
 		m = w.begin()
 		require.Equal(t, bgagent.Completed, ended(t, m, task.ID)[0].Status)
+	})
+}
+
+// An agent that gets its answer changes its task immediately, while the call to Answer may still be about to
+// return.
+func TestAnAnswerThatIsStoredIsNotReportedAsUncertain(t *testing.T) {
+	f := &goRunner{}
+	f.run = func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		for i := range 20 {
+			q := which
+			q.ID = fmt.Sprint("que_", i)
+			if _, err := r.Ask(context.Background(), q); err != nil {
+				return bgagent.TurnEnd{}, err
+			}
+		}
+		return bgagent.TurnEnd{Text: "done"}, nil
+	}
+	bubble(t, f, bgagent.Config{Ask: true, Store: new(storetest.Memory).Process()}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		for range 6 {
+			id := launch(t, m, "p").ID
+			for range 20 {
+				q := asks(t, m, id)
+				_, err := m.Answer(t.Context(), bgagent.Caller{}, id, bgagent.AnswerInput{Key: q.Key, Option: "main"})
+				require.NoError(t, err)
+			}
+			ended(t, m, id)
+		}
 	})
 }
