@@ -113,7 +113,7 @@ func (st *state) loadNode(x *storedNode) {
 	m := st.storing.node(n)
 	m.saves, m.last, m.taken, m.batch = true, (&recorded{rec: x.rec}).image(), st.storing.committed, x.Batch
 	n.dir, n.gone, n.lapsed, n.scope = x.Dir, x.Gone, x.Lapsed, x.Scope
-	if x.Parent == "" || n.of != nil || n.up != nil {
+	if x.Parent == "" && !x.Lapsed || n.of != nil || n.up != nil { // the parent of a lapsed node can be the session with the empty id
 		st.loadAccount(n, x.Account)
 		return
 	}
