@@ -220,8 +220,9 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 	var r restoredSession
 	var err error
 	var ctx context.Context = a.callContext()
-	ends := false
+	ends, agent := false, ""
 	m.view(func(*state) {
+		agent = a.t.kind.key.agent // a resume can replace the kind meanwhile
 		if ends = a.restoreEnds; ends { // the attempt's own context has ended
 			ctx = m.contextOf(a.t)
 		}
@@ -231,7 +232,7 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 	} else {
 		r, err = m.restoreRunner(ctx, cl, in)
 	}
-	if r.continues, _ = m.continues(a.t.kind.key.agent); err != nil {
+	if r.continues, _ = m.continues(agent); err != nil {
 		r.missing, r.stopped = errors.Is(err, ErrNoSession), errors.Is(err, ErrUnreadable)
 		if ends && !r.missing && !r.stopped {
 			m.sleep(busyPause)
