@@ -40,6 +40,15 @@ func (m *BackgroundManager) chooseSlots() (err error) {
 	return err
 }
 
+// joinSlots makes the manager a user of its slots. It logs that the budgets of trees hold per process
+// if other processes might use the slots, too.
+func (m *BackgroundManager) joinSlots() {
+	m.cm.join(m)
+	if m.cfg.Slots != nil && !m.cfg.TreeBudget.isZero() {
+		m.update(func(st *state, _ int64) { st.logText(logTreeHere, "Config.TreeBudget", "") })
+	}
+}
+
 // Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the pools'
 // figures or to change the limits. With Config.Slots, it only shows that source's figures and
 // limits: its method Acquire returns an error, and SetLimits calls the source's method

@@ -222,7 +222,7 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 	var ctx context.Context = a.callContext()
 	ends, agent := false, ""
 	m.view(func(*state) {
-		agent = a.t.kind.key.agent // a resume can replace the kind meanwhile
+		agent = a.t.kind.key.agent      // a resume can replace the kind meanwhile
 		if ends = a.restoreEnds; ends { // the attempt's own context has ended
 			ctx = m.contextOf(a.t)
 		}

@@ -192,10 +192,7 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	if err := m.openStore(); err != nil {
 		return nil, err
 	}
-	m.cm.join(m)
-	if m.cfg.Slots != nil && !m.cfg.TreeBudget.isZero() {
-		m.update(func(st *state, _ int64) { st.logText(logTreeHere, "Config.TreeBudget", "") })
-	}
+	m.joinSlots()
 	if cfg.Store == nil {
 		m.startEvents()
 	}

@@ -181,7 +181,7 @@ func (c *ConcurrencyManager) hear(d CoolDown) {
 	space, name := countedAs(d.Model, d.Agent)
 	h := c.slots.For(space, name, d.Agent)
 	now := int64(time.Since(c.epoch))
-	r := slots.Refusal{Now: now, Until: now + int64(d.For), Provider: d.Provider, Again: true, Spread: rand.Float64()}
+	r := slots.Refusal{Now: now, Until: now + int64(d.For), Provider: d.Provider, Spread: rand.Float64()}
 	if d.RetryIn > 0 {
 		r.Reset = now + int64(d.RetryIn)
 	}

@@ -90,7 +90,7 @@ type Refusal struct {
 	Until    int64   // end of the cool-down, if another process has reported it; otherwise 0
 	Tries    int     // number of requests that were refused; 0 counts as 1
 	Provider bool    // the refusal concerns all models of the provider
-	Again    bool    // another process saw the refusal: the cool-down is as long as after a first refusal, and Tries counts only after the next refusal
+	Again    bool    // an earlier process saw the refusal: the cool-down is as long as after a first refusal, and Tries counts only after the next refusal
 	Spread   float64 // random number from 0 to 1
 }
 
