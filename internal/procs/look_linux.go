@@ -173,26 +173,9 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 		if pid == os.Getpid() || running.has(pid) { // the Program that started a running program also ends it
 			return
 		}
-		s, how := read(pid)
-		m = memory{inode: inode, until: now.Add(knownTime), seen: s}
-		switch how {
-		case readGone:
-			l.blind = true
+		var keep bool
+		if m, keep = l.learn(pid, inode, now); !keep {
 			return
-		case readLeaving:
-			l.blind = true
-			return
-		case readOver:
-			l.blind = true // the process may have started another process since the scan began
-			if s.parent == os.Getpid() && running.has(s.session) {
-				reapAdopted(pid)
-				return
-			}
-		case readInExec:
-			l.inExec = append(l.inExec, s.start)
-			m.until = now
-		case readRefused:
-			m.until = now.Add(unreadableTime)
 		}
 	}
 	t.spare[pid] = m
@@ -204,6 +187,34 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	if s.turn != "" || s.instance != "" || running.has(s.session) {
 		l.list = append(l.list, s)
 	}
+}
+
+// learn reads the state of one process. The second result is false if there is nothing to remember because the
+// process has ended. An adopted process that has ended is reaped if it is in the session of a running program.
+//
+// The process can be a program. A program that has just been started is not registered yet, so visit does not
+// recognise it, and it can exit and be registered before it is read here. Such a program is the leader of its
+// session and must not be reaped, because its exit state would be lost.
+func (l *look) learn(pid int, inode uint64, now time.Time) (m memory, keep bool) {
+	s, how := read(pid)
+	m = memory{inode: inode, until: now.Add(knownTime), seen: s}
+	switch how {
+	case readGone, readLeaving:
+		l.blind = true
+		return m, false
+	case readOver:
+		l.blind = true // the process may have started another process since the scan began
+		if s.parent == os.Getpid() && s.session != pid && running.has(s.session) {
+			reapAdopted(pid)
+			return m, false
+		}
+	case readInExec:
+		l.inExec = append(l.inExec, s.start)
+		m.until = now
+	case readRefused:
+		m.until = now.Add(unreadableTime)
+	}
+	return m, true
 }
 
 // ticks returns the time since the machine started, in the unit of stat.start. Its unit is a

@@ -91,7 +91,7 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 				dir := t.TempDir()
 				p := shell(t, dir, escape+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done\nexit 3")
 				require.NoError(t, p.Finish(grace))
-				require.Equal(t, 3, p.State().ExitCode())
+				require.Equal(t, "exit status 3", p.State().String())
 				for _, pid := range written(t, dir) {
 					require.False(t, runsIn(t, dir, pid), "process %d still runs", pid)
 				}
@@ -100,6 +100,18 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestAScanDoesNotReapAProgram reads a program as a scan does that has met the program before it was registered.
+func TestAScanDoesNotReapAProgram(t *testing.T) {
+	p := shell(t, t.TempDir(), "exit 3")
+	<-p.Exited()
+	var l look
+	_, keep := l.learn(p.PID(), 0, time.Now())
+	require.True(t, keep)
+	require.True(t, l.blind)
+	require.NoError(t, p.Finish(0))
+	require.Equal(t, "exit status 3", p.State().String(), "the exit state was lost")
 }
 
 // threadsVariable is an environment variable. If it is set, the test binary ends its main
