@@ -9,6 +9,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/permission"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	sdk "github.com/coder/acp-go-sdk"
 	"github.com/stretchr/testify/require"
 )
@@ -103,8 +104,8 @@ func TestTheDocumentsSayHowRulesAreEnforced(t *testing.T) {
 // linked returns a directory and a symbolic link to the directory.
 func linked(t *testing.T) (dir, link string) {
 	t.Helper()
-	dir = realPath(t.TempDir())
-	link = filepath.Join(realPath(t.TempDir()), "link")
+	dir = realPath(tempdir.New(t))
+	link = filepath.Join(realPath(tempdir.New(t)), "link")
 	require.NoError(t, os.Symlink(dir, link))
 	return dir, link
 }
@@ -143,7 +144,7 @@ func TestPathsAreComparedWithLinksResolved(t *testing.T) {
 }
 
 func TestACycleOfLinksEnds(t *testing.T) {
-	dir := realPath(t.TempDir())
+	dir := realPath(tempdir.New(t))
 	require.NoError(t, os.Symlink("b", filepath.Join(dir, "a")))
 	require.NoError(t, os.Symlink("a", filepath.Join(dir, "b")))
 	require.NotEmpty(t, realPath(filepath.Join(dir, "a", "x")))

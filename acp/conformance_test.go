@@ -7,6 +7,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 func fakeHarness(fresh func(t bgagenttest.TB) bgagent.SessionClient) bgagenttest.Harness {
@@ -23,7 +24,7 @@ func fakeHarness(fresh func(t bgagenttest.TB) bgagent.SessionClient) bgagenttest
 }
 
 func TestConformanceOfTheFakeAgent(t *testing.T) {
-	cfg := program(t, "", "FAKE_STORE="+t.TempDir())
+	cfg := program(t, "", "FAKE_STORE="+tempdir.New(t))
 	cfg.Agents = map[string]Agent{"fake": {Description: "does as it is told"}}
 	bgagenttest.Conformance(t, fakeHarness(func(tb bgagenttest.TB) bgagent.SessionClient {
 		c, err := New(cfg)

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -23,7 +24,7 @@ func desk(t *testing.T, access FileAccess) (c *Client, session, dir, outside str
 	cfg := program(t, "")
 	cfg.Files = access
 	c = open(t, cfg)
-	outside = t.TempDir()
+	outside = tempdir.New(t)
 	require.NoError(t, os.WriteFile(filepath.Join(outside, "secret"), []byte("a secret"), 0o600))
 	return c, create(t, c), cfg.Dir, outside
 }
@@ -45,7 +46,7 @@ func TestFilesOfTheSessionCanBeReadAndWritten(t *testing.T) {
 }
 
 func TestAFileIsReplacedWhole(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	root, err := os.OpenRoot(dir)
 	require.NoError(t, err)
 	defer closing(root)
@@ -82,7 +83,7 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 
 // The test needs permission to mount a file system of 1 MiB.
 func TestAFullDiskLeavesTheOldFile(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	if err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", dir).Run(); err != nil {
 		t.Skip("a file system cannot be mounted here: ", err)
 	}
@@ -126,7 +127,7 @@ func TestNoFileOutsideOfTheSessionIsReadOrWritten(t *testing.T) {
 
 func TestTheDirectoryOfASessionMayItselfBeALink(t *testing.T) {
 	c, _, dir, _ := desk(t, FilesRead)
-	link := filepath.Join(t.TempDir(), "link")
+	link := filepath.Join(tempdir.New(t), "link")
 	require.NoError(t, os.Symlink(dir, link))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "a"), []byte("here"), 0o600))
 	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Directory: link})

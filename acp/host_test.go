@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -115,7 +116,7 @@ func startHost(t *testing.T, o order) *host {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	o.Folder = t.TempDir()
+	o.Folder = tempdir.New(t)
 	text, err := json.Marshal(o)
 	require.NoError(t, err)
 	h := &host{t: t, dir: o.Folder, o: o, cmd: exec.Command(self)}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -68,7 +69,7 @@ func program(t testing.TB, fault string, more ...string) Config {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	return Config{Command: []string{self}, Dir: t.TempDir(), Env: slices.Concat([]string{"FAKE_AGENT=" + fault}, more, []string{"GORACE=atexit_sleep_ms=0"})}
+	return Config{Command: []string{self}, Dir: tempdir.New(t), Env: slices.Concat([]string{"FAKE_AGENT=" + fault}, more, []string{"GORACE=atexit_sleep_ms=0"})}
 }
 
 // open returns a client that is closed when the test ends.

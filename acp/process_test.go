@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -55,7 +56,7 @@ func TestAnAgentThatEndsInterruptsItsTurns(t *testing.T) {
 }
 
 func TestASessionContinuesInAnotherProcess(t *testing.T) {
-	store := t.TempDir()
+	store := tempdir.New(t)
 	cfg := program(t, "", "FAKE_STORE="+store)
 	c := open(t, cfg)
 	id := create(t, c)
@@ -102,7 +103,7 @@ func TestALostSessionSaysHowItWasLost(t *testing.T) {
 }
 
 func TestASessionThatTheAgentHadNotStoredSaysHowItWasLost(t *testing.T) {
-	store := t.TempDir()
+	store := tempdir.New(t)
 	c := open(t, program(t, "", "FAKE_STORE="+store))
 	unstored := create(t, c)
 	require.NoError(t, os.Remove(filepath.Join(store, unstored))) // Claude stores a session only after its first prompt
@@ -117,8 +118,8 @@ func TestASessionThatTheAgentHadNotStoredSaysHowItWasLost(t *testing.T) {
 }
 
 func TestASessionCannotContinueWithoutItsDirectory(t *testing.T) {
-	c := open(t, program(t, "", "FAKE_STORE="+t.TempDir()))
-	dir := filepath.Join(t.TempDir(), "here")
+	c := open(t, program(t, "", "FAKE_STORE="+tempdir.New(t)))
+	dir := filepath.Join(tempdir.New(t), "here")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Directory: dir})
 	require.NoError(t, err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 )
@@ -21,7 +22,7 @@ import (
 // last of its prompts.
 func kept(t *testing.T, fault string, prompts ...string) (h *host, last bgagent.Prompt) {
 	t.Helper()
-	cfg := program(t, fault, "FAKE_STORE="+t.TempDir())
+	cfg := program(t, fault, "FAKE_STORE="+tempdir.New(t))
 	o := order{Command: cfg.Command, Dir: cfg.Dir, Env: cfg.Env, Spec: bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Instance: uuid.NewString()}}
 	for i, text := range prompts {
 		last = bgagent.Prompt{ID: uuid.NewString(), Task: "bg_1", Attempt: 1, Turn: i + 1, Agent: "fake", Text: text, Instance: o.Spec.Instance}
@@ -326,9 +327,9 @@ func TestTheInstanceOfThisHostIsNeverEnded(t *testing.T) {
 }
 
 func TestAClientThatAManagerHasLeftServesTheNextOne(t *testing.T) {
-	cfg := program(t, "", "FAKE_STORE="+t.TempDir())
+	cfg := program(t, "", "FAKE_STORE="+tempdir.New(t))
 	c := open(t, cfg)
-	spec := bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: t.TempDir(), Instance: "one"}
+	spec := bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: tempdir.New(t), Instance: "one"}
 	id, err := c.CreateSession(t.Context(), spec)
 	require.NoError(t, err)
 	p := bgagent.Prompt{ID: "p", Task: "bg_1", Attempt: 1, Turn: 1, Agent: "fake", Text: "env BGAGENT_INSTANCE", Instance: "one"}
@@ -346,8 +347,8 @@ func TestAClientThatAManagerHasLeftServesTheNextOne(t *testing.T) {
 func TestASessionIsInOneProcessOfTheAgentAtATime(t *testing.T) {
 	for name, restores := range map[string]bool{"restored": true, "only prompted": false} {
 		t.Run(name, func(t *testing.T) {
-			c := open(t, program(t, "exclusive", "FAKE_STORE="+t.TempDir()))
-			spec := bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: t.TempDir(), Instance: "one"}
+			c := open(t, program(t, "exclusive", "FAKE_STORE="+tempdir.New(t)))
+			spec := bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: tempdir.New(t), Instance: "one"}
 			id, err := c.CreateSession(t.Context(), spec)
 			require.NoError(t, err)
 			in := bgagent.SessionRestore{Spec: spec, Session: id}
@@ -363,8 +364,8 @@ func TestASessionIsInOneProcessOfTheAgentAtATime(t *testing.T) {
 }
 
 func TestAnotherSessionOfTheEarlierManagerCanBeInATurn(t *testing.T) {
-	c := open(t, program(t, "exclusive", "FAKE_STORE="+t.TempDir()))
-	spec := bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: t.TempDir(), Instance: "one"}
+	c := open(t, program(t, "exclusive", "FAKE_STORE="+tempdir.New(t)))
+	spec := bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: tempdir.New(t), Instance: "one"}
 	id, err := c.CreateSession(t.Context(), spec)
 	require.NoError(t, err)
 	busy, err := c.CreateSession(t.Context(), spec)
@@ -381,11 +382,11 @@ func TestAnotherSessionOfTheEarlierManagerCanBeInATurn(t *testing.T) {
 }
 
 func TestASavedDirectoryDoesNotChangeWithALink(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
+	dir, err := filepath.EvalSymlinks(tempdir.New(t))
 	require.NoError(t, err)
-	link := filepath.Join(t.TempDir(), "current")
+	link := filepath.Join(tempdir.New(t), "current")
 	require.NoError(t, os.Symlink(dir, link))
-	c := open(t, program(t, "", "FAKE_STORE="+t.TempDir()))
+	c := open(t, program(t, "", "FAKE_STORE="+tempdir.New(t)))
 	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: link, Instance: "one"})
 	require.NoError(t, err)
 	e := run(t, c, id, bgagent.Prompt{ID: "p", Task: "bg_1", Agent: "fake", Text: "say hello", Instance: "one"}).wait()
@@ -398,7 +399,7 @@ func TestASavedDirectoryDoesNotChangeWithALink(t *testing.T) {
 
 func TestASavedEndHasTheUsageOfItsTurn(t *testing.T) {
 	c := open(t, program(t, ""))
-	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: t.TempDir(), Instance: "one"})
+	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: tempdir.New(t), Instance: "one"})
 	require.NoError(t, err)
 	e := run(t, c, id, bgagent.Prompt{ID: "p", Task: "bg_1", Agent: "fake", Text: "cost 0.25\nsay a\ncost 1", Instance: "one"}).wait()
 	require.Equal(t, 0.75, e.TurnEnd.Usage.Cost, "the first cost was reported in the turn")
@@ -431,7 +432,7 @@ func TestASessionOfGeminiIsNotLoadedInTheMinuteOfItsCreation(t *testing.T) {
 	for name, made := range map[string]string{"known": `,"made":"2000-01-01T00:00:20Z"`, "not known": ""} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // the clock in the bubble starts at midnight
-				dir := t.TempDir()
+				dir := tempdir.New(t)
 				c := piped(t, Config{Dir: dir}, func() *fakeAgent { return &fakeAgent{store: dir} })
 				c.cfg.Command = []string{"gemini"}
 				require.NoError(t, os.WriteFile(filepath.Join(dir, "s"), []byte(`{"Dir":"/","User":["wait"]}`), 0o600))

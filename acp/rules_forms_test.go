@@ -8,11 +8,12 @@ import (
 	"testing"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
 func TestAPathIsDeniedHoweverTheRuleWritesIt(t *testing.T) {
-	home, dir := t.TempDir(), t.TempDir()
+	home, dir := tempdir.New(t), tempdir.New(t)
 	t.Setenv("HOME", home)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "secrets"), 0o700))
 	about := func(path string) subject {

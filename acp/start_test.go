@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -90,7 +91,7 @@ func TestAnAgentIsAuthenticated(t *testing.T) {
 }
 
 func TestTheNextSessionRetriesAFailedStart(t *testing.T) {
-	flag := filepath.Join(t.TempDir(), "flag")
+	flag := filepath.Join(tempdir.New(t), "flag")
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cfg := program(t, "")
@@ -137,7 +138,7 @@ func TestACallerWhoLeavesDoesNotStopTheStart(t *testing.T) {
 
 func TestASessionNeedsItsDirectory(t *testing.T) {
 	c := open(t, program(t, ""))
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Directory: dir, Parent: "up"})
 	require.NoError(t, err)
 	require.Equal(t, dir, prompt(t, c, id, "dir").Text)

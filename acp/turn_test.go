@@ -12,16 +12,17 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
 // bubble runs a test in virtual time, with a fake agent in the same process.
 func bubble(t *testing.T, cfg Config, store bool, test func(t *testing.T, c *Client)) {
 	t.Helper()
-	cfg.Dir = t.TempDir()
+	cfg.Dir = tempdir.New(t)
 	dir := ""
 	if store {
-		dir = t.TempDir()
+		dir = tempdir.New(t)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		test(t, piped(t, cfg, func() *fakeAgent { return &fakeAgent{store: dir} }))
@@ -265,7 +266,7 @@ func TestCallsDuringAProcessEndGoToTheNextProcess(t *testing.T) {
 }
 
 func TestALateReplayIsNoAnswer(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := piped(t, Config{Dir: dir}, func() *fakeAgent { return &fakeAgent{store: dir, fault: "late replay"} })
 		id := create(t, c)

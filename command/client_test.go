@@ -19,6 +19,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,7 +27,7 @@ func TestConformance(t *testing.T) {
 	fixed := func(prompt string) func() string { return func() string { return prompt } }
 	for name, program := range map[string]Program{"lines": Lines("fake"), "text": Text("fake")} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
+			dir := tempdir.New(t)
 			h := bgagenttest.Harness{
 				New: func(tb bgagenttest.TB) bgagent.SessionClient {
 					c, err := New(Config{Agents: map[string]Agent{"obedient": fakeAgent(t, program)}, Grace: 5 * time.Second})
@@ -64,7 +65,7 @@ func TestAFollowUpContinuesTheProgramsSession(t *testing.T) {
 }
 
 func TestAProgramThatLosesItsSessionIsAnError(t *testing.T) {
-	home := t.TempDir()
+	home := tempdir.New(t)
 	a := fakeAgent(t, Lines("fake"))
 	a.Env = append(a.Env, fakeHome+"="+home)
 	c := clientOf(t, a)
@@ -125,7 +126,7 @@ func TestAProgramGetsItsArgumentsEnvironmentAndDirectory(t *testing.T) {
 	t.Setenv("OWN_ONE", "1")
 	t.Setenv("OWN_TWO", "2")
 	t.Setenv("LC_TIME", "C")
-	dir, err := filepath.EvalSymlinks(t.TempDir())
+	dir, err := filepath.EvalSymlinks(tempdir.New(t))
 	require.NoError(t, err)
 	p := Lines("fake")
 	p.Model, p.Profile, p.System = []string{"--model={model}"}, []string{"--profile", "{profile}"}, []string{"--system={system|json}"}
@@ -181,7 +182,7 @@ func TestUnusualPromptsArriveUnchanged(t *testing.T) {
 }
 
 func TestAnImpossibleStartSaysWhatToDo(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	plain := filepath.Join(dir, "plain")
 	require.NoError(t, os.WriteFile(plain, []byte("no program"), 0o600))
 	script := filepath.Join(dir, "script")
@@ -218,7 +219,7 @@ func TestAnImpossibleStartSaysWhatToDo(t *testing.T) {
 }
 
 func TestAVanishedDirectoryIsNamed(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "tree")
+	dir := filepath.Join(tempdir.New(t), "tree")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	c := linesClient(t, func(cfg *Config) { cfg.Directory = dir })
 	id := create(t, c)

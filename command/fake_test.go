@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -328,7 +329,7 @@ func fakeAgent(t testing.TB, p Program) Agent {
 	if p.Decode == nil {
 		kind = "text"
 	}
-	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + t.TempDir(), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}}
+	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + tempdir.New(t), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + tempdir.New(t)}}
 }
 
 // clientOf returns a client with one agent, under the name "a". It closes the client when

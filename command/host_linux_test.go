@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -30,7 +31,7 @@ type host struct {
 
 func startHost(t testing.TB, h hostPlan) *host {
 	t.Helper()
-	h.Home = t.TempDir()
+	h.Home = tempdir.New(t)
 	if h.Prompt.Instance == "" {
 		h.Prompt.Instance = "life-" + rand.Text() // must be unique, because other tests kill processes by instance concurrently
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -352,7 +353,7 @@ func TestHomeIsTheMachineAndTheUser(t *testing.T) {
 func TestALookupMayRunTheProgram(t *testing.T) {
 	p := Text("sh")
 	p.Resume = Form{Prompt: []string{"{session}"}}
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	var out []byte
 	var failed, stopped error
 	p.Look = func(ctx context.Context, l Lookup) (Stored, error) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -78,7 +79,7 @@ func TestTheSavedStateHasWhatTheNextTurnNeeds(t *testing.T) {
 		}
 	}
 	a := fakeAgent(t, p)
-	a.Directory = t.TempDir()
+	a.Directory = tempdir.New(t)
 	c := clientOf(t, a)
 	id := create(t, c)
 	data := lastSaved(t, c, id, "bg_1.1.1", "say hello")
@@ -92,7 +93,7 @@ func TestTheSavedStateHasWhatTheNextTurnNeeds(t *testing.T) {
 		Sent: []sent{{ID: "bg_1.1.1", Hash: hashOf("say hello")}}, Now: progress{Prompt: "bg_1.1.1", Instance: firstLife, Began: x.Now.Began, Wrote: true, Ended: true, Answer: "As you wish: hello", Used: bgagent.Usage{InputTokens: 100}},
 	}, x)
 
-	a.Directory = t.TempDir()
+	a.Directory = tempdir.New(t)
 	next := clientOf(t, a)
 	state, found, err := next.RestoreSession(t.Context(), bgagent.SessionRestore{Spec: bgagent.SessionSpec{Agent: "a"}, Session: id, Saved: data, Instance: firstLife, Last: bgagent.Prompt{ID: "bg_1.1.1", Text: "say hello"}})
 	require.NoError(t, err)
@@ -115,7 +116,7 @@ func TestTheSavedStateHasWhatTheNextTurnNeeds(t *testing.T) {
 }
 
 func TestASessionKeepsItsDirectoryIfTheNextHostStartsElsewhere(t *testing.T) {
-	at, err := filepath.EvalSymlinks(t.TempDir())
+	at, err := filepath.EvalSymlinks(tempdir.New(t))
 	require.NoError(t, err)
 	for _, dir := range []string{"one", "two"} {
 		require.NoError(t, os.Mkdir(filepath.Join(at, dir), 0o700))

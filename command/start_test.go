@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -17,14 +18,14 @@ func TestAScriptWhoseInterpreterIsMissingIsExplained(t *testing.T) {
 		"#!/bin/sh\r\ncat\r\n":        `the program in its first line, "#!/bin/sh\r", does not exist; correct the line, or save the script with LF instead of CR LF: `,
 		"#! /no/such/program -x\ncat": `the program in its first line, "#! /no/such/program -x", does not exist; correct the line`,
 	} {
-		script := filepath.Join(t.TempDir(), "x.sh")
+		script := filepath.Join(tempdir.New(t), "x.sh")
 		require.NoError(t, os.WriteFile(script, []byte(head), 0o700))
 		c := clientOf(t, Agent{Program: Text("x"), Command: []string{script}})
 		_, err := play(t, c, create(t, c), "say x")
 		require.ErrorContains(t, err, want)
 	}
 	require.Empty(t, firstLine(&os.PathError{Op: "fork/exec", Path: "/bin/sh", Err: os.ErrNotExist}), "it is not a script")
-	sound := filepath.Join(t.TempDir(), "x.sh")
+	sound := filepath.Join(tempdir.New(t), "x.sh")
 	require.NoError(t, os.WriteFile(sound, []byte("#!/bin/sh -e\ntrue\n"), 0o700))
 	require.Empty(t, firstLine(&os.PathError{Op: "fork/exec", Path: sound, Err: os.ErrNotExist}), "something else is missing")
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -60,7 +61,7 @@ var storings = map[string]storing{
 // put writes a session file into a new home directory. It returns a function that reads the session.
 func (s storing) put(t testing.TB, data []byte) func() (Stored, error) {
 	t.Helper()
-	home := t.TempDir()
+	home := tempdir.New(t)
 	path := filepath.Join(home, filepath.FromSlash(s.path))
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 	require.NoError(t, os.WriteFile(path, data, 0o600))
@@ -92,7 +93,7 @@ func TestARecordedSessionIsUnderstood(t *testing.T) {
 func TestACutSessionNeverPassesForAnAnswerOrForNoPrompt(t *testing.T) {
 	for name, s := range storings {
 		whole := s.recorded(t)
-		home := t.TempDir()
+		home := tempdir.New(t)
 		path := filepath.Join(home, filepath.FromSlash(s.path))
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		seen, ends := false, 0
@@ -137,7 +138,7 @@ func TestALineThatIsNotUnderstoodMakesTheSessionUnclear(t *testing.T) {
 
 func TestASessionThatIsNotThereIsMissingOnlyInAFolderOfTheProgram(t *testing.T) {
 	for name, s := range storings {
-		home := t.TempDir()
+		home := tempdir.New(t)
 		l := Lookup{Session: s.id, Prompt: s.first, Env: []string{"HOME=" + home}}
 		_, err := s.look(t.Context(), l)
 		require.Error(t, err, name)
@@ -158,7 +159,7 @@ func TestASessionThatIsNotThereIsMissingOnlyInAFolderOfTheProgram(t *testing.T) 
 
 func TestAFolderThatCannotBeReadDecidesNothing(t *testing.T) {
 	for name, s := range storings {
-		home := t.TempDir()
+		home := tempdir.New(t)
 		dirs := strings.Split(s.path, "/")
 		require.NoError(t, os.MkdirAll(filepath.Join(home, dirs[0]), 0o700))
 		require.NoError(t, os.Symlink("loop", filepath.Join(home, dirs[0], dirs[1]))) // a symbolic link to itself cannot be read
@@ -171,7 +172,7 @@ func TestAFolderThatCannotBeReadDecidesNothing(t *testing.T) {
 
 func TestTheProgramsOwnVariablesNameItsFolder(t *testing.T) {
 	for name, variable := range map[string]string{"claude": "CLAUDE_CONFIG_DIR", "codex": "CODEX_HOME", "gemini": "GEMINI_CLI_HOME"} {
-		s, home := storings[name], t.TempDir()
+		s, home := storings[name], tempdir.New(t)
 		path := filepath.Join(home, filepath.FromSlash(s.path))
 		dir := filepath.Join(home, strings.SplitN(s.path, "/", 2)[0])
 		if name == "gemini" {
@@ -179,7 +180,7 @@ func TestTheProgramsOwnVariablesNameItsFolder(t *testing.T) {
 		}
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		require.NoError(t, os.WriteFile(path, s.recorded(t), 0o600))
-		st, err := s.look(t.Context(), Lookup{Session: s.id, Env: []string{variable + "=" + dir, "HOME=" + t.TempDir()}})
+		st, err := s.look(t.Context(), Lookup{Session: s.id, Env: []string{variable + "=" + dir, "HOME=" + tempdir.New(t)}})
 		require.NoError(t, err, name)
 		require.Len(t, st.Prompts, 2, name)
 	}
@@ -282,7 +283,7 @@ func TestWhatCodexStores(t *testing.T) {
 
 func TestAThreadWithoutAnIDIsMissingOnlyIfNoneHasThePrompt(t *testing.T) {
 	s := storings["codex"]
-	home := t.TempDir()
+	home := tempdir.New(t)
 	path := filepath.Join(home, filepath.FromSlash(s.path))
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 	require.NoError(t, os.WriteFile(path, s.recorded(t), 0o600))
@@ -331,7 +332,7 @@ func TestAThreadThatIsNotUnderstoodMayHaveThePrompt(t *testing.T) {
 		"an unknown format, long before the turn": {text: "x", file: "rollout.db", age: 48 * time.Hour, missing: true},
 		"the prompt, long before the turn":        {text: lines(meta, begun, asked), age: 48 * time.Hour},
 	} {
-		home := t.TempDir()
+		home := tempdir.New(t)
 		path := filepath.Join(home, ".codex/sessions/2026/11/29", cmp.Or(x.file, "rollout-2026-11-29T05-47-36-x.jsonl"))
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		require.NoError(t, os.WriteFile(path, []byte(x.text), 0o600))
@@ -346,7 +347,7 @@ func TestAThreadThatIsNotUnderstoodMayHaveThePrompt(t *testing.T) {
 }
 
 func TestNothingIsMissingIfAnotherExecutableRunsTheProgram(t *testing.T) {
-	home := t.TempDir()
+	home := tempdir.New(t)
 	require.NoError(t, os.Mkdir(filepath.Join(home, ".claude"), 0o700))
 	for _, x := range []struct {
 		command []string

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 // awaitQuestion waits until the task asks a question whose key is not in the list "not", and
@@ -125,7 +126,7 @@ func TestAnOpenQuestionOfAKilledManagerOnTheRealServer(t *testing.T) {
 		t.Run(fmt.Sprintf("server killed %v", both), func(t *testing.T) {
 			file := fmt.Sprintf("kept-%v", both)
 			work := childTasks{
-				URL: server.URL, Directory: w.Dir, Store: filepath.Join(t.TempDir(), "store"), Limit: 1, Asks: true, Agent: "asker",
+				URL: server.URL, Directory: w.Dir, Store: filepath.Join(tempdir.New(t), "store"), Limit: 1, Asks: true, Agent: "asker",
 				Prompts: []string{shell(file, file)},
 			}
 			lines, kill := work.start(t)

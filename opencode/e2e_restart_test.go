@@ -23,6 +23,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/modelserver"
 	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/bgagent/bgagent/opencode"
 )
 
@@ -318,7 +319,7 @@ func TestTasksOfAKilledManagerOnTheRealServer(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			h := &held{T: t, w: w, said: map[string]bool{}, free: map[string]chan struct{}{}}
 			w.Model.Handle(h.reply)
-			work := childTasks{URL: server.URL, Directory: w.Dir, Store: filepath.Join(t.TempDir(), "store"), Limit: 4}
+			work := childTasks{URL: server.URL, Directory: w.Dir, Store: filepath.Join(tempdir.New(t), "store"), Limit: 4}
 			var keys []string
 			for _, key := range []string{"mute", "text", "command", "text-2", "waits"} {
 				key = fmt.Sprintf("%s-%d", key, i)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent/bench"
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 // BenchmarkPeers compares the time of a task of bgagent with that of a task of another library. Both write to
@@ -83,7 +84,7 @@ func measure(f func() error) (took, used float64, err error) {
 }
 
 func TestAPeerThatDoesNotSyncFullyIsNotMeasured(t *testing.T) {
-	db, err := database(filepath.Join(t.TempDir(), "new", "peer.db"))
+	db, err := database(filepath.Join(tempdir.New(t), "new", "peer.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +101,7 @@ func TestAPeerThatDoesNotSyncFullyIsNotMeasured(t *testing.T) {
 			t.Errorf("after %q: %v", sql, err)
 		}
 	}
-	lazy, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "lazy.db"))
+	lazy, err := sql.Open("sqlite", filepath.Join(tempdir.New(t), "lazy.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestAPeerThatDoesNotSyncFullyIsNotMeasured(t *testing.T) {
 func TestEachSystemRunsItsTasksAndSyncsFully(t *testing.T) {
 	for name, open := range map[string]opener{"bgagent": openOwn, "River": openRiver, "DBOS": openDBOS} {
 		t.Run(name, func(t *testing.T) {
-			s, err := open(filepath.Join(t.TempDir(), name), 2)
+			s, err := open(filepath.Join(tempdir.New(t), name), 2)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/modelserver"
 	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/require"
 )
@@ -258,7 +259,7 @@ func (g *glance) shows(command string, want ...string) *screen {
 // builtBrowserTests builds the page's browser tests in the background. The returned function waits for the
 // build and returns the path of the program.
 func builtBrowserTests(t *testing.T) func() string {
-	path := filepath.Join(t.TempDir(), "e2e.test")
+	path := filepath.Join(tempdir.New(t), "e2e.test")
 	built := make(chan string, 1)
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", path, ".")
 	cmd.Dir = browserTests

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/bgagent/bgagent/sqlite"
 	"github.com/stretchr/testify/require"
 )
@@ -19,7 +20,7 @@ import (
 // was last written.
 func storeWith(t *testing.T, f statedir.Folder, kind, id string, ended, age time.Duration) statedir.Store {
 	t.Helper()
-	s, err := f.Results(t.TempDir(), id)
+	s, err := f.Results(tempdir.New(t), id)
 	require.NoError(t, err)
 	s.Kind = kind
 	if kind == statedir.Serve {
@@ -46,7 +47,7 @@ func storeWith(t *testing.T, f statedir.Folder, kind, id string, ended, age time
 
 // The removal of a store can be interrupted, for example because the process exits.
 func TestWhatAnEarlierRemovalHasLeftIsRemoved(t *testing.T) {
-	f, err := statedir.Open(t.TempDir())
+	f, err := statedir.Open(tempdir.New(t))
 	require.NoError(t, err)
 	old := storeWith(t, f, statedir.Run, "old", time.Second, 8*24*time.Hour)
 	for _, name := range []string{old.Name(), "run-another-1"} {
@@ -64,7 +65,7 @@ func TestWhatAnEarlierRemovalHasLeftIsRemoved(t *testing.T) {
 
 func TestOldStoresAreRemovedAndNothingElse(t *testing.T) {
 	const day = 24 * time.Hour
-	f, err := statedir.Open(t.TempDir())
+	f, err := statedir.Open(tempdir.New(t))
 	require.NoError(t, err)
 	old := storeWith(t, f, statedir.Run, "old", time.Second, 8*day)
 	ancient := storeWith(t, f, statedir.Run, "ancient", 0, 31*day)
@@ -102,7 +103,7 @@ func TestOldStoresAreRemovedAndNothingElse(t *testing.T) {
 }
 
 func TestStoresOfServeDoNotCountAgainstThoseOfRun(t *testing.T) {
-	f, err := statedir.Open(t.TempDir())
+	f, err := statedir.Open(tempdir.New(t))
 	require.NoError(t, err)
 	served := storeWith(t, f, statedir.Serve, "served", time.Second, 0)
 	one := storeWith(t, f, statedir.Run, "one", time.Second, 2*time.Hour)
@@ -123,7 +124,7 @@ func TestStoresOfServeDoNotCountAgainstThoseOfRun(t *testing.T) {
 }
 
 func TestOlderStoresDoNotDelayTheAnswerToTheHandshake(t *testing.T) {
-	f, err := statedir.Open(t.TempDir())
+	f, err := statedir.Open(tempdir.New(t))
 	require.NoError(t, err)
 	var stores []statedir.Store
 	for _, id := range []string{"a", "b", "c"} {

@@ -13,6 +13,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -75,7 +76,7 @@ printed x & printed y >&2; wait
 // A task's programs can print after the task ends, until they have stopped.
 func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	s := &serving{follow: make(chan struct{}), files: transcript.NewFiles(dir, &transcript.Secrets{}, func(err error) { t.Error(err) })}
 	s.ending.Store(&time.Time{}) // the user is not notified
 	stop := make(chan struct{})

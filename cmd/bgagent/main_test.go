@@ -18,6 +18,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 	"github.com/bgagent/bgagent/internal/race"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -61,7 +62,7 @@ func newPlace(t *testing.T) *place {
 	if race.Enabled {
 		t.Skip("the program is built without the race detector")
 	}
-	home, err := filepath.EvalSymlinks(t.TempDir())
+	home, err := filepath.EvalSymlinks(tempdir.New(t))
 	require.NoError(t, err)
 	p := &place{t: t, project: filepath.Join(home, "src", "project"), path: "/usr/bin:/bin"}
 	require.NoError(t, os.MkdirAll(p.project, 0o755))

@@ -25,6 +25,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/dashboard"
 	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 var sayMissing = sync.OnceFunc(func() {
@@ -90,7 +91,7 @@ const watchRows = `(() => {
 func open(t *testing.T, url string, s screen) *tab {
 	t.Helper()
 	options := append([]chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(chromium(t)), chromedp.UserDataDir(t.TempDir()), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
+		chromedp.ExecPath(chromium(t)), chromedp.UserDataDir(tempdir.New(t)), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(int(s.width), int(s.height)),
 	}, flags("disable-quic", "disable-background-networking", "disable-component-update", "disable-sync",
 		"disable-extensions", "disable-dev-shm-usage", "hide-scrollbars", "mute-audio")...)

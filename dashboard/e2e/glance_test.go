@@ -16,6 +16,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/dashboard"
 	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 // givenPage is the page that TestAGlanceAtThePageOfThreeHosts checks. A test of cmd/bgagent serves the page
@@ -105,7 +106,7 @@ func TestAGlanceAtThePageOfThreeHosts(t *testing.T) {
 		var small bytes.Buffer
 		require.NoError(t, (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&small, picture))
 		require.Less(t, small.Len(), biggestPicture, name)
-		folder := t.TempDir()
+		folder := tempdir.New(t)
 		if *keepPictures {
 			folder = filepath.Join("..", "..", "docs", "images")
 		}

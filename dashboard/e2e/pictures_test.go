@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/chromedp/cdproto/page"
 	"github.com/stretchr/testify/require"
 )
@@ -25,7 +26,7 @@ const biggestPicture = 150_000
 // TestPictures opens the scene of examples/dashboard in every view of which the README shows
 // a picture.
 func TestPictures(t *testing.T) {
-	folder := t.TempDir()
+	folder := tempdir.New(t)
 	if *keepPictures {
 		folder = filepath.Join("..", "..", "docs", "images")
 		require.NoError(t, os.MkdirAll(folder, 0o755))
@@ -71,7 +72,7 @@ func TestPictures(t *testing.T) {
 // It returns the page's address.
 func startScene(t *testing.T) (url string) {
 	chromium(t)
-	program := filepath.Join(t.TempDir(), "dashboard")
+	program := filepath.Join(tempdir.New(t), "dashboard")
 	out, err := exec.Command("go", "build", "-o", program, "github.com/bgagent/bgagent/examples/dashboard").CombinedOutput()
 	require.NoError(t, err, string(out))
 	scene := exec.Command(program, "-addr", "127.0.0.1:0", "-speed", "8")

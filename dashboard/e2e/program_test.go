@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -18,7 +19,7 @@ import (
 // MCP.
 func TestTheProgramsPage(t *testing.T) {
 	chromium(t)
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	program := filepath.Join(dir, "bgagent")
 	out, err := exec.Command("go", "build", "-o", program, "github.com/bgagent/bgagent/cmd/bgagent").CombinedOutput()
 	require.NoError(t, err, string(out))

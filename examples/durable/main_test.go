@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -33,7 +34,7 @@ Nothing was lost, and nothing was done twice.
 }
 
 func TestTheJudgeFindsWhatIsMissingOrDoneTwice(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	accepted, err := firstLife(t.Context(), dir)
 	require.NoError(t, err)
 	again, err := start(t.Context(), dir, "2")

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -27,7 +28,7 @@ func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 	_, _, errno := syscall.Syscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0)
 	require.Zero(t, errno)
 	for range 10 {
-		dir := t.TempDir()
+		dir := tempdir.New(t)
 		p := shell(t, dir, escapes["a session in a session"]+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done")
 		require.NoError(t, p.Finish(0))
 		for _, pid := range written(t, dir) {
@@ -35,7 +36,7 @@ func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 		}
 	}
 	// The orphan ends during the turn, so no scan sees the orphan alive.
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	p := shell(t, dir, `setsid sh -c 'setsid sh -c "echo \$\$ >>$dir/pids" & exit' & sleep 600`)
 	require.Eventually(t, func() bool {
 		text, _ := os.ReadFile(dir + "/pids")

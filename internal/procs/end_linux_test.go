@@ -7,11 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
 func TestAProcessOfAnotherUserIsNamedAndNotWaitedFor(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	p := shell(t, dir, `sleep 300 & echo $! >>"$dir/pids"`)
 	<-p.Exited()
 	t.Cleanup(func() { require.NoError(t, p.Finish(0)) })

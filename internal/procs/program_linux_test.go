@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -88,7 +89,7 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 		for _, grace := range []time.Duration{0, 200 * time.Millisecond} {
 			t.Run(fmt.Sprint(name, ", grace ", grace), func(t *testing.T) {
 				t.Parallel()
-				dir := t.TempDir()
+				dir := tempdir.New(t)
 				p := shell(t, dir, escape+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done\nexit 3")
 				require.NoError(t, p.Finish(grace))
 				require.Equal(t, "exit status 3", p.State().String())
@@ -144,7 +145,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestAProcessWhoseFirstThreadHasEndedIsEnded(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	p := shell(t, dir, threadsVariable+"=$dir/pids setsid "+os.Args[0]+" & until [ -s $dir/pids ]; do sleep 0.01; done")
 	require.NoError(t, p.Finish(0))
 	for _, pid := range written(t, dir) {
@@ -154,7 +155,7 @@ func TestAProcessWhoseFirstThreadHasEndedIsEnded(t *testing.T) {
 }
 
 func TestAProcessMayBeStartedToOutliveItsTurn(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	p := shell(t, dir, `env -u BGAGENT_TURN setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' & until [ -s $dir/pids ]; do sleep 0.01; done`)
 	require.NoError(t, p.Finish(0))
 	for _, pid := range written(t, dir) {
@@ -168,7 +169,7 @@ func TestManyTurnsThatEndAtOnceShareTheirLooksAndMissNothing(t *testing.T) {
 	dirs := make([]string, 60)
 	programs := make([]*Program, len(dirs))
 	for i := range dirs {
-		dirs[i] = t.TempDir()
+		dirs[i] = tempdir.New(t)
 		programs[i] = shell(t, dirs[i], escapes["in its own session"]+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done")
 	}
 	for _, p := range programs {
@@ -184,7 +185,7 @@ func TestManyTurnsThatEndAtOnceShareTheirLooksAndMissNothing(t *testing.T) {
 }
 
 func TestAProgramHasNoTerminal(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	p := shell(t, dir, `ps -o sid= -p $$ 2>/dev/null; exec 3</dev/tty`)
 	st, ok := readStat(p.PID())
 	require.True(t, ok)
@@ -205,7 +206,7 @@ func TestAProgramIsStoppedWhateverItDoes(t *testing.T) {
 		for _, grace := range []time.Duration{0, 100 * time.Millisecond} {
 			t.Run(fmt.Sprint(name, ", grace ", grace), func(t *testing.T) {
 				t.Parallel()
-				p := shell(t, t.TempDir(), script)
+				p := shell(t, tempdir.New(t), script)
 				p.Stop(nil, grace)
 				require.NoError(t, p.Finish(grace))
 				require.Empty(t, ofTurn(p))

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	bgnats "github.com/bgagent/bgagent/nats"
 	"github.com/bgagent/bgagent/nats/embedded"
 	"github.com/bgagent/bgagent/storetest"
@@ -32,7 +33,7 @@ func startCluster(t *testing.T) *cluster {
 	for i := range c.servers {
 		l, err := net.Listen("tcp", "127.0.0.1:0") // the routes need to know each other's ports
 		require.NoError(t, err)
-		c.ports[i], c.dirs[i] = l.Addr().(*net.TCPAddr).Port, t.TempDir()
+		c.ports[i], c.dirs[i] = l.Addr().(*net.TCPAddr).Port, tempdir.New(t)
 		require.NoError(t, l.Close())
 	}
 	for i := range c.servers {

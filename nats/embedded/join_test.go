@@ -25,6 +25,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	bgnats "github.com/bgagent/bgagent/nats"
 	"github.com/bgagent/bgagent/nats/embedded"
 )
@@ -32,7 +33,7 @@ import (
 // listening returns a new server that accepts connections from other processes.
 func listening(t *testing.T, change func(*server.Options)) *embedded.Server {
 	t.Helper()
-	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir(), Listen: "127.0.0.1:0"}, change)
+	s, err := embedded.StartWith(embedded.Options{Dir: tempdir.New(t), Listen: "127.0.0.1:0"}, change)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s
@@ -148,7 +149,7 @@ func credentials(t *testing.T) (change func(*server.Options), file string) {
 	require.NoError(t, err)
 	text, err := jwt.FormatUserConfig(userToken, seed)
 	require.NoError(t, err)
-	file = filepath.Join(t.TempDir(), "user.creds")
+	file = filepath.Join(tempdir.New(t), "user.creds")
 	require.NoError(t, os.WriteFile(file, text, 0o600))
 	return func(o *server.Options) {
 		resolver := &server.MemAccResolver{}
@@ -170,7 +171,7 @@ func certificate(t *testing.T) (c tls.Certificate, file string) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
-	file = filepath.Join(t.TempDir(), "ca.pem")
+	file = filepath.Join(tempdir.New(t), "ca.pem")
 	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
@@ -204,7 +205,7 @@ func TestJoinUsesCredentialsAndCertificates(t *testing.T) {
 // The credentials of a process can be wrong for a while, for example while they are replaced on the
 // servers.
 func TestAProcessReconnectsAfterItsCredentialsWereRefused(t *testing.T) {
-	dir, listen := t.TempDir(), "127.0.0.1:0"
+	dir, listen := tempdir.New(t), "127.0.0.1:0"
 	start := func(password string) *embedded.Server {
 		s, err := embedded.StartWith(embedded.Options{Dir: dir, Listen: listen}, func(o *server.Options) { o.Username, o.Password = "u", password })
 		require.NoError(t, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	bgnats "github.com/bgagent/bgagent/nats"
 	"github.com/bgagent/bgagent/nats/embedded"
 )
@@ -277,9 +278,9 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 
 	_, err = embedded.Start(embedded.Options{})
 	require.ErrorContains(t, err, "Options.Dir must name the folder")
-	_, err = embedded.Start(embedded.Options{Dir: t.TempDir(), Listen: "nowhere"})
+	_, err = embedded.Start(embedded.Options{Dir: tempdir.New(t), Listen: "nowhere"})
 	require.ErrorContains(t, err, "Options.Listen must be an address such as 127.0.0.1:4222")
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	first, err := embedded.Start(embedded.Options{Dir: dir})
 	require.NoError(t, err)
 	require.Empty(t, first.URL())
@@ -299,7 +300,7 @@ func TestAUserWithTheDocumentedRightsCanUseAStore(t *testing.T) {
 		}
 	}
 	require.Len(t, rights, 2)
-	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir()}, func(o *server.Options) {
+	s, err := embedded.StartWith(embedded.Options{Dir: tempdir.New(t)}, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Allow: rights["publish"]}, Subscribe: &server.SubjectPermission{Allow: rights["subscribe"]},
 		}}}

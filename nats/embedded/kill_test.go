@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	bgnats "github.com/bgagent/bgagent/nats"
 	"github.com/bgagent/bgagent/nats/embedded"
 	"github.com/bgagent/bgagent/storetest"
@@ -125,7 +126,7 @@ func (c *child) kill() {
 }
 
 func TestAKilledOwnerLosesNothingAndIsReplaced(t *testing.T) {
-	server, err := embedded.Start(embedded.Options{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	server, err := embedded.Start(embedded.Options{Dir: tempdir.New(t), Listen: "127.0.0.1:0"})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, server.Close()) }()
 	nc, err := nats.Connect(server.URL())
@@ -187,7 +188,7 @@ func (s *serverProcess) Dial(network, _ string) (net.Conn, error) {
 }
 
 func TestAKilledServerLosesNothing(t *testing.T) {
-	server := &serverProcess{t: t, dir: t.TempDir()}
+	server := &serverProcess{t: t, dir: tempdir.New(t)}
 	server.start()
 	nc, err := nats.Connect("nats://here", nats.SetCustomDialer(server), nats.MaxReconnects(-1), nats.ReconnectWait(time.Millisecond), nats.ReconnectJitter(0, 0))
 	require.NoError(t, err)

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent/internal/race"
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 // machine is a machine with a "bgagent serve".
@@ -107,12 +108,12 @@ func TestTwoServesOfAClusterAreOneService(t *testing.T) {
 		t.Skip("the program is built without the race detector")
 	}
 	s := listening(t, func(*server.Options) {}) // the test closes it early
-	binary := filepath.Join(t.TempDir(), "bgagent")
+	binary := filepath.Join(tempdir.New(t), "bgagent")
 	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/bgagent").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	var machines [2]*machine
 	for i := range machines {
-		m := &machine{t: t, binary: binary, dir: t.TempDir()}
+		m := &machine{t: t, binary: binary, dir: tempdir.New(t)}
 		m.config = filepath.Join(m.dir, "bgagent.jsonc")
 		require.NoError(t, os.WriteFile(m.config, fmt.Appendf(nil, `{"cluster": {"url": %q}, "agents": {"wait": {"kind": "inproc"}}}`, s.URL()), 0o600))
 		m.start(fmt.Sprint("m", i+1))

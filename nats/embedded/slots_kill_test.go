@@ -21,6 +21,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	bgnats "github.com/bgagent/bgagent/nats"
 	"github.com/bgagent/bgagent/nats/embedded"
 	"github.com/bgagent/bgagent/nats/internal/alloc"
@@ -275,7 +276,7 @@ func members(t *testing.T, url, socket string) (all []*member) {
 // faulty starts three processes, waits until some bodies have run, and calls the function "hurt"
 // for the allocator or for another process. All tasks of the other processes must complete.
 func faulty(t *testing.T, hurtsAllocator bool, hurt func(t *testing.T, j *judge, m *member), survives bool) {
-	server, err := embedded.Start(embedded.Options{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	server, err := embedded.Start(embedded.Options{Dir: tempdir.New(t), Listen: "127.0.0.1:0"})
 	require.NoError(t, err)
 	defer server.Close()
 	j, socket := newJudge(t)

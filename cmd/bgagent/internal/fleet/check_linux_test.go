@@ -12,18 +12,19 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
 // scripted returns an agent whose preset is "codex" and whose program is a script.
 func scripted(t *testing.T, script string) settings.Agent {
-	path := filepath.Join(t.TempDir(), "codex")
+	path := filepath.Join(tempdir.New(t), "codex")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755))
 	return settings.Agent{Name: "a", Kind: settings.Command, Preset: "codex", Command: []string{path}}
 }
 
 func TestACheckLeavesNothingOfTheProgram(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	a := scripted(t, "setsid sleep 600 & echo $! >"+dir+"/pid\necho codex 1.2\n")
 	f, _ := crewOf(t, a)
 	begin := time.Now()
@@ -49,7 +50,7 @@ func TestACheckSaysHowAProgramFails(t *testing.T) {
 }
 
 func TestACheckDoesNotWaitForHiddenProcesses(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	f, _ := crewOf(t, scripted(t, "setsid env -i sleep 600 & echo $! >"+dir+"/pid\necho codex 1.2\nsleep 0.3\n"))
 	begin := time.Now()
 	check := <-f.Check(t.Context())

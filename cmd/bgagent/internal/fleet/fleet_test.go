@@ -9,6 +9,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
 
@@ -39,7 +40,7 @@ func TestTheErrorAboutAnUnknownAgentNamesTheAgents(t *testing.T) {
 }
 
 func TestModelDirectoryAndPermissionsComeFromTheAgent(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	_, m := crewOf(t,
 		settings.Agent{Name: "mine", Kind: settings.InProc, Remote: "largest", Model: "x/y", Directory: dir},
 		settings.Agent{Name: "blind", Kind: settings.InProc, Remote: "largest", Directory: "..", Permissions: []bgagent.Permission{{Name: "read", Pattern: "*", Action: bgagent.PermissionDeny}}},

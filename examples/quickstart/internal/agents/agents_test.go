@@ -11,6 +11,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 // Short forms of the prompts in the scene.
@@ -122,7 +123,7 @@ func TestOracleLooksIntoTheBiggestPackage(t *testing.T) {
 }
 
 func TestOracleCountsWhatVariablesReferTo(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	write(t, dir, "go.mod", "module example.com/table\n\ngo 1.26\n")
 	write(t, dir, "table.go", "package table\n\nvar All = []func(){named}\n\nfunc named() {}\n\nfunc forgotten() {}\n")
 	answer := ask(t, Oracle, &Turn{Dir: dir, Prompt: biggest})
@@ -155,7 +156,7 @@ func TestABrokenModuleIsWorkedOn(t *testing.T) {
 }
 
 func TestAModuleWithoutPackages(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	write(t, dir, "go.mod", "module example.com/empty\n")
 	has(t, ask(t, Explore, &Turn{Dir: dir, Prompt: findAuth}), "contains no Go package")
 	has(t, ask(t, Librarian, &Turn{Dir: dir, Prompt: dependencies}), "no direct dependencies", "imports nothing from the standard library")
@@ -163,7 +164,7 @@ func TestAModuleWithoutPackages(t *testing.T) {
 }
 
 func TestAGoModThatCannotBeRead(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	write(t, dir, "go.mod", "modul example.com/typo\n")
 	write(t, dir, "x.go", "package x\n\nimport \"strings\"\n\n// Session is x.\nvar Session = strings.ToUpper(\"x\")\n\nfunc session() {}\n")
 	for _, a := range All() {

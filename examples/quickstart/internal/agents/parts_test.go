@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 func write(t *testing.T, dir, name, text string) {
@@ -16,7 +18,7 @@ func write(t *testing.T, dir, name, text string) {
 }
 
 func TestFindModule(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempdir.New(t)
 	deep := filepath.Join(dir, "a", "b")
 	if err := os.MkdirAll(deep, 0o755); err != nil {
 		t.Fatal(err)
