@@ -49,9 +49,7 @@ func unasked(err error) bool { return errors.Is(err, ErrProcessDead) || errors.I
 
 // whyUnasked returns the reason why nobody receives requests to the owner of a store.
 func (w *wire) whyUnasked(ctx context.Context, owner string) error {
-	ctx, cancel := context.WithTimeout(ctx, pingWithin)
-	defer cancel()
-	if _, err := w.nc.RequestWithContext(ctx, w.alive(owner), nil); err != nil {
+	if err := w.ping(ctx, owner); err != nil {
 		return ErrProcessDead
 	}
 	return ErrNotServing
@@ -197,6 +195,7 @@ const (
 	askRead   = "read"
 	askCancel = "cancel"
 	askAnswer = "answer"
+	askReturn = "return" // asks a process to give a store back that it has taken over
 )
 
 type tasksInput struct {
@@ -239,6 +238,18 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	if err := c.Slots.replaceLimits(ctx); err != nil { // not in Join, because the name can be in use
 		return fmt.Errorf("bgnats: serve: %w", err)
 	}
+	subs, err := c.answerFor(m, c.Store.w.names, token)
+	c.subs = append(c.subs, subs...)
+	if err != nil {
+		return fmt.Errorf("bgnats: serve: %w", err)
+	}
+	_ = c.nc.FlushTimeout(pingWithin) // the servers then know the subscriptions; otherwise, they learn them after a reconnect
+	return nil
+}
+
+// answerFor answers the questions of other processes about the tasks of a manager, which is the owner
+// of a store and has the given token.
+func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token string) (subs []*nats.Subscription, err error) {
 	questions := map[string]func(context.Context, []byte) (any, error){
 		askTasks: question(func(ctx context.Context, in tasksInput) (tasksOutput, error) { return tasksOf(ctx, m, in.Ended) }),
 		askRead:  question(func(_ context.Context, in readInput) (bgagent.Task, error) { return read(m, in.ID) }),
@@ -251,7 +262,7 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	}
 	room := make(chan struct{}, maxAsked)
 	for verb, do := range questions {
-		sub, err := c.nc.Subscribe(c.Store.w.names.ask(token, verb), func(q *nats.Msg) {
+		sub, err := c.nc.Subscribe(store.ask(token, verb), func(q *nats.Msg) {
 			room <- struct{}{}
 			c.work.Go(func() {
 				defer func() { <-room }()
@@ -264,12 +275,11 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 			})
 		})
 		if err != nil {
-			return fmt.Errorf("bgnats: serve: %w", err)
+			return subs, err
 		}
-		c.subs = append(c.subs, sub)
+		subs = append(subs, sub)
 	}
-	_ = c.nc.FlushTimeout(pingWithin) // the servers then know the subscriptions; otherwise, they learn them after a reconnect
-	return nil
+	return subs, nil
 }
 
 // read returns a task of the manager with its prompt and result. The argument ref is the id of the

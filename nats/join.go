@@ -30,6 +30,18 @@ type ClusterOptions struct {
 	// and hyphens.
 	Process string
 
+	// Home says where the sessions of this process live, for example the address of a server, or the
+	// name of a machine and a user; see [bgagent.SessionHome]. Processes with the same Home can
+	// continue each other's sessions, so only these take over each other's tasks; see
+	// [Cluster.TakeOver]. If Home is empty, the process neither takes over tasks, nor are its tasks
+	// taken over.
+	Home string
+
+	// TakeOverSuspended is the time after which the tasks of this process can be taken over if it was
+	// suspended, for example for a deploy, and has not started again. Zero means 5 minutes, and a
+	// negative value means that they wait for this process.
+	TakeOverSuspended time.Duration
+
 	// Limits are the limits for all processes together. [Cluster.Serve] stores them on the servers, so
 	// the limits of the process that called it last apply. Join stores nothing, because its process
 	// might fail to open the store, for example if the name is in use.
@@ -69,6 +81,8 @@ type Cluster struct {
 
 	name    string
 	process string
+	home    string
+	store   StoreOptions
 	w       wire // for requests that do not concern a stream
 	nc      *nats.Conn
 	warn    func(error)
@@ -79,6 +93,7 @@ type Cluster struct {
 
 	mu     sync.Mutex
 	others map[string]*other
+	taking *takeOver // nil until TakeOver is called
 }
 
 // These are the patterns of the names of clusters and processes. Names must not contain
@@ -139,7 +154,8 @@ func Join(ctx context.Context, address string, o ClusterOptions) (*Cluster, erro
 		return nil, err
 	}
 	o.Store.Replicas, o.Store.Warn = o.Replicas, o.Warn
-	c := &Cluster{Slots: slots, Store: NewStore(nc, storeName(o.Name, o.Process), o.Store), name: o.Name, process: o.Process, w: wire{nc: nc}, nc: nc, warn: o.Warn, others: map[string]*other{}}
+	c := &Cluster{Slots: slots, Store: NewStore(nc, storeName(o.Name, o.Process), o.Store), name: o.Name, process: o.Process, home: o.Home, store: o.Store, w: wire{nc: nc}, nc: nc, warn: o.Warn, others: map[string]*other{}}
+	c.Store.home, c.Store.patience = o.Home, cmp.Or(o.TakeOverSuspended, suspendedFor)
 	c.life, c.end = context.WithCancel(context.Background())
 	if nc.ClosedHandler() == nil {
 		nc.SetClosedHandler(func(nc *nats.Conn) {
@@ -279,9 +295,11 @@ func (c *Cluster) Self() Process {
 	return Process{Name: c.process, Owner: c.Store.meta.Owner, Lives: true}
 }
 
-// Close leaves the cluster and closes the connection. Close the manager first. The error is that of
-// [Slots.Close].
+// Close leaves the cluster and closes the connection. Close the manager first. If this process has
+// taken over tasks of other processes, Close suspends them, and another process can take them over
+// immediately. The error is that of [Slots.Close].
 func (c *Cluster) Close(ctx context.Context) error {
+	c.stopTakeOver(ctx)
 	c.leave()
 	defer c.nc.Close()
 	return c.Slots.Close(ctx)

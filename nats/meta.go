@@ -26,6 +26,15 @@ type meta struct {
 	DueSum  uint64             `json:"due_sum"` // sum of the header checksums of all due records
 	Swept   uint64             `json:"swept"`   // the texts of records that were deleted up to this sequence number no longer exist
 
+	// Home says where the sessions of the store's process live. It is empty if no other process may
+	// take over the store; see the file takeover.go. Adopter is the process that has taken over the
+	// store, while it has it, and Left says how such a process left the store. Patience is
+	// ClusterOptions.TakeOverSuspended.
+	Home     string        `json:"home,omitempty"`
+	Patience time.Duration `json:"patience,omitempty"`
+	Adopter  string        `json:"adopter,omitempty"`
+	Left     left          `json:"left,omitempty"`
+
 	// Journal is set while a large batch is being applied; see the file journal.go.
 	Journal *journal `json:"journal,omitempty"`
 
@@ -100,9 +109,10 @@ func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
 }
 
-// take makes the owner the store's owner, unless a living owner has the store. From then on, the owner
-// answers requests.
-func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Duration) (m meta, answering *nats.Subscription, err error) {
+// take makes the owner the store's owner. From then on, the owner answers requests. The function may
+// reports whether the store can be taken from its present owner, if there is one, and changes the
+// content as needed. If the result is false without an error, take asks again.
+func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(context.Context, *meta) (bool, error)) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // the asking manager repeats its request
 	if err == nil {                                                                           // no process may see the token before the servers know the subscription
@@ -117,10 +127,12 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Du
 		if m.Token == token { // an earlier attempt succeeded, but its answer was lost
 			return m, answering, nil
 		}
-		if m.Token != "" {
-			if err = w.awaitDeath(ctx, m, grace); err != nil {
-				break
-			}
+		can := false
+		if can, err = may(ctx, &m); err != nil {
+			break
+		}
+		if !can {
+			continue
 		}
 		m.Epoch++
 		m.Token, m.Owner, m.before = token, owner, m.seq
@@ -137,6 +149,14 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Du
 	return m, nil, err
 }
 
+// ping asks the owner with the given token whether it is alive.
+func (w *wire) ping(ctx context.Context, owner string) error {
+	ctx, cancel := context.WithTimeout(ctx, pingWithin)
+	defer cancel()
+	_, err := w.nc.RequestWithContext(ctx, w.alive(owner), nil)
+	return err
+}
+
 // awaitDeath waits until the owner is known or assumed to be dead. If the owner is alive, it
 // returns a [*bgagent.StoreOwnedError].
 func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) error {
@@ -145,9 +165,7 @@ func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) erro
 		if err := w.ready(ctx); err != nil {
 			return err
 		}
-		asking, cancel := context.WithTimeout(ctx, pingWithin)
-		_, err := w.nc.RequestWithContext(asking, w.alive(m.Token), nil)
-		cancel()
+		err := w.ping(ctx, m.Token)
 		waited := time.Since(began)
 		switch {
 		case err == nil:

@@ -18,11 +18,19 @@ type Process struct {
 	Name  string             `json:"name"`
 	Owner bgagent.StoreOwner `json:"owner"` // the manager that has its tasks, or had them last
 	Lives bool               `json:"lives"`
+
+	// TakenBy is the process that runs its tasks in its place, or "". Owner and Lives are then about
+	// that process. See [Cluster.TakeOver].
+	TakenBy string `json:"taken_by,omitempty"`
 }
 
 // String names the process in messages.
 func (p Process) String() string {
-	return fmt.Sprintf("the process %s of the cluster (%s, process %d on %s)", p.Name, p.Owner.Program, p.Owner.PID, p.Owner.Host)
+	name := p.Name
+	if p.TakenBy != "" {
+		name += ", taken over by " + p.TakenBy + ","
+	}
+	return fmt.Sprintf("the process %s of the cluster (%s, process %d on %s)", name, p.Owner.Program, p.Owner.PID, p.Owner.Host)
 }
 
 // ProcessTasks are the tasks of a process, without prompts, results and metadata.
@@ -51,7 +59,7 @@ type found struct {
 }
 
 func (f *found) process(lives bool) Process {
-	return Process{Name: f.name, Owner: f.meta.Owner, Lives: lives}
+	return Process{Name: f.name, Owner: f.meta.Owner, Lives: lives, TakenBy: f.meta.Adopter}
 }
 
 // metaTime limits how long reading the message of one stream about itself can take. For example, the
@@ -405,7 +413,7 @@ func (f *found) keptTask(ctx context.Context, id string) (t bgagent.Task, err er
 // snapshot of the task, taken right before the cancellation, and it returns once the cancellation is
 // durable. The argument ref is the id of the task, or of its session. If the task's process is dead,
 // the error matches [ErrProcessDead], and the task can be cancelled only after the process has started
-// again.
+// again, or after another process has taken over its tasks.
 func (c *Cluster) Cancel(ctx context.Context, ref, reason string) (t bgagent.Task, err error) {
 	f, id, err := c.find(ctx, ref)
 	if err == nil {

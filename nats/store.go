@@ -68,9 +68,12 @@ func (o StoreOptions) withDefaults() StoreOptions {
 // Store is a [bgagent.Store] in a JetStream stream. Its methods are safe for concurrent use. Call
 // [NewStore] to make a Store.
 type Store struct {
-	w       wire
-	bad     error // error in the arguments of NewStore
-	options StoreOptions
+	w        wire
+	bad      error         // error in the arguments of NewStore
+	home     string        // ClusterOptions.Home
+	patience time.Duration // ClusterOptions.TakeOverSuspended
+	adopts   *adoption     // nil unless the store belongs to another process
+	options  StoreOptions
 
 	life sync.Mutex   // held during Open, Reopen and Close
 	use  sync.RWMutex // read-locked during Text and History, and locked to close the store
@@ -117,7 +120,9 @@ func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 // If another owner has the store, Open asks it whether it is alive. If the owner answers, the error is a
 // [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits for the time
 // [StoreOptions].Grace. If the owner is connected but does not answer, Open waits for 20 seconds. After that,
-// Open takes over the store, and the servers refuse all later writes by the earlier owner.
+// Open takes over the store, and the servers refuse all later writes by the earlier owner. If another process
+// of a cluster has taken over the store (see [Cluster.TakeOver]), Open asks it to give the store back, and
+// waits until it has done so.
 //
 // While the servers have no leader for the stream, Open tries again until ctx ends.
 func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.StoreContents, err error) {
@@ -152,6 +157,25 @@ func (s *Store) owner() string {
 	return s.meta.Token
 }
 
+// mayTake reports whether the store can be taken from its present owner, and writes the present
+// process into the content.
+func (s *Store) mayTake(ctx context.Context, m *meta) (bool, error) {
+	if s.adopts != nil {
+		return true, s.adopts.mayTake(ctx, &s.w, m)
+	}
+	if m.Token != "" {
+		err := s.w.awaitDeath(ctx, *m, s.options.Grace)
+		if owned := new(bgagent.StoreOwnedError); m.Adopter != "" && errors.As(err, &owned) {
+			return false, s.w.reclaim(ctx, *m)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	m.Home, m.Patience, m.Adopter, m.Left = s.home, s.patience, "", leftBack
+	return true, nil
+}
+
 // minPayload is the size of the largest message that the store writes.
 const minPayload = chunk + 64<<10
 
@@ -165,7 +189,7 @@ func (s *Store) openFor(ctx context.Context, owner bgagent.StoreOwner) (c bgagen
 	if err := s.w.ensure(ctx, s.w.config(s.options.Replicas)); err != nil {
 		return c, err
 	}
-	if s.meta, s.answering, err = s.w.take(ctx, owner, s.options.Grace); err != nil {
+	if s.meta, s.answering, err = s.w.take(ctx, owner, s.mayTake); err != nil {
 		return c, err
 	}
 	if c, err = s.load(ctx); err != nil {
@@ -335,7 +359,10 @@ func (s *Store) release(ctx context.Context) error {
 		if m, err = s.w.readMeta(ctx); err != nil || m.Token != s.meta.Token {
 			break
 		}
-		m.Token = ""
+		m.Token, m.Adopter = "", ""
+		if s.adopts != nil {
+			m.Left = s.adopts.left
+		}
 		if err = s.w.writeMeta(ctx, &m); err == nil {
 			break
 		}

@@ -44,6 +44,8 @@ func TestMain(m *testing.M) {
 	switch dir, url := os.Getenv(childServer), os.Getenv(childOwner); {
 	case os.Getenv(childSlots) != "":
 		err = runSlots(os.Getenv(childSlots))
+	case os.Getenv(childMember) != "":
+		err = runMember(os.Getenv(childMember))
 	case dir != "":
 		err = runServer(dir)
 	case url != "":

@@ -52,11 +52,27 @@ func (l *line) set(cut bool) {
 	}
 }
 
+// shorter counts the tests that need short leases, because some of them run at the same time.
+var shorter struct {
+	sync.Mutex
+	tests int
+	was   time.Duration
+}
+
 // shorterLease allows leases that are too short for real servers.
 func shorterLease(t *testing.T) {
-	was := alloc.MinLease
-	alloc.MinLease = time.Second
-	t.Cleanup(func() { alloc.MinLease = was })
+	shorter.Lock()
+	defer shorter.Unlock()
+	if shorter.tests++; shorter.tests == 1 {
+		shorter.was, alloc.MinLease = alloc.MinLease, time.Second
+	}
+	t.Cleanup(func() {
+		shorter.Lock()
+		defer shorter.Unlock()
+		if shorter.tests--; shorter.tests == 0 {
+			alloc.MinLease = shorter.was
+		}
+	})
 }
 
 type tester interface {

@@ -1,0 +1,365 @@
+package bgnats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/bgagent/bgagent"
+)
+
+// This file contains the code with which a process of a cluster runs the tasks of a dead process. The
+// store of the dead process gets a manager in the living one. The message about the store decides
+// between several processes, as it does whenever a store is opened.
+
+// left says how a process has left a store that it had taken over.
+type left string
+
+const (
+	leftBack left = ""     // its own process has it again, or had closed it itself
+	leftOpen left = "open" // tasks are unfinished, and another process can take it over immediately
+	leftDone left = "done" // all tasks have ended and were reported, as far as another process can report them
+)
+
+// adoption is what a store of another process needs to be opened.
+type adoption struct {
+	by   string // name of this process
+	seen meta   // content that shows that the store can be taken over
+	left left   // how the store is left when it is closed
+}
+
+// mayTake returns an error if the store has changed since it was seen, or if its owner lives.
+func (a *adoption) mayTake(ctx context.Context, w *wire, m *meta) error {
+	if m.seq != a.seen.seq || m.Token != "" && w.ping(ctx, m.Token) == nil {
+		return &bgagent.StoreOwnedError{Owner: m.Owner}
+	}
+	m.Adopter, m.Left = a.by, leftBack
+	return nil
+}
+
+// reclaim asks the process that has taken over the store to give it back.
+func (w *wire) reclaim(ctx context.Context, m meta) error {
+	asking, cancel := context.WithTimeout(ctx, pingWithin)
+	_, _ = w.nc.RequestWithContext(asking, w.names.ask(m.Token, askReturn), nil) // if this fails, the caller asks again
+	cancel()
+	if err := pause(ctx, retryEvery); err != nil {
+		return fmt.Errorf("the process %s (process %d on %s) has taken over the tasks, and has not given them back yet: %w", m.Adopter, m.Owner.PID, m.Owner.Host, err)
+	}
+	return nil
+}
+
+// These are the times of a take-over.
+const (
+	lookEvery     = time.Second           // longest pause between two looks at a few processes
+	lookEach      = 50 * time.Millisecond // the pause is at least so long for each process
+	suspendedFor  = 5 * time.Minute       // default of ClusterOptions.TakeOverSuspended
+	takeOverAgain = time.Minute           // pause after a manager could not be made
+)
+
+// takeOver is the part of a Cluster that takes over tasks.
+type takeOver struct {
+	c      *Cluster
+	manage func(Process, *Store) (*bgagent.BackgroundManager, error)
+	after  time.Duration // how long a process must not answer
+	ctx    context.Context
+	stop   context.CancelFunc
+	work   sync.WaitGroup
+	last   context.Context // limits the suspension of managers after stop
+
+	mu    sync.Mutex
+	seen  map[string]*sight
+	taken map[string]bool // processes whose tasks this process has, or is taking over
+}
+
+// sight is what this process has seen of another one that does not answer.
+type sight struct {
+	seq   uint64        // of the message about its store
+	lasts time.Duration // time for which it has not answered, or for which its store has been closed
+	idle  bool          // its store contains nothing to do
+	later time.Time     // when a manager can be tried again
+}
+
+// TakeOver lets this process run the tasks of dead processes of the cluster whose [ClusterOptions].Home
+// is the same. It returns immediately, and may be called once. The function manage makes a manager
+// for the tasks of the named process, with the slots of this one:
+//
+//	err := c.TakeOver(func(_ bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {
+//		return bgagent.New(client, bgagent.Config{Slots: c.Slots, Store: store})
+//	})
+//
+// A process counts as dead if it does not answer for as long as its lease lasts, or for
+// StoreOptions.Grace if that is longer. By then, a process that lives but has lost its connection has
+// stopped its sessions. If a process was suspended, its tasks are taken over after
+// [ClusterOptions].TakeOverSuspended. If several processes can take over the tasks, one of them does.
+//
+// The manager runs until its tasks have ended and were reported, until their own process starts
+// again, or until the cluster is closed. TakeOver then suspends it. If their own process starts
+// again, the turns of a TurnRunner are stopped immediately, and that process continues them. The
+// other methods of Cluster find the tasks under the name of their own process.
+//
+// TakeOver calls manage on a goroutine of its own for each process. An error of manage is reported to
+// ClusterOptions.Warn, unless another process was faster, and manage is called again after a minute.
+// The manager must not have a Config.Instance that another manager of the same store had.
+func (c *Cluster) TakeOver(manage func(Process, *Store) (*bgagent.BackgroundManager, error)) error {
+	if c.home == "" {
+		return &bgagent.InputError{Field: "ClusterOptions.Home", Problem: "is empty; a process can take over tasks only if it is known where its sessions live"}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.taking != nil {
+		return errors.New("bgnats: TakeOver was already called")
+	}
+	t := &takeOver{c: c, manage: manage, after: max(c.Slots.options.Lease, c.Store.options.Grace), seen: map[string]*sight{}, taken: map[string]bool{}}
+	t.ctx, t.stop = context.WithCancel(c.life)
+	c.taking = t
+	t.work.Go(t.watch)
+	return nil
+}
+
+// stopTakeOver suspends the managers of other processes' tasks. It returns when this is done or when
+// ctx ends.
+func (c *Cluster) stopTakeOver(ctx context.Context) {
+	c.mu.Lock()
+	t := c.taking
+	if t == nil {
+		c.taking = &takeOver{} // TakeOver must not be called any more
+	}
+	c.mu.Unlock()
+	if t == nil || t.stop == nil {
+		return
+	}
+	t.mu.Lock()
+	if t.last == nil {
+		t.last = ctx
+	}
+	t.mu.Unlock()
+	t.stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t.work.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// watch looks at all processes again and again.
+func (t *takeOver) watch() {
+	wait, began := min(t.c.Slots.options.Lease/10, lookEvery), time.Now()
+	for pause(t.ctx, wait) == nil {
+		// If this process was frozen in between, it does not know whether the others answered.
+		passed := min(time.Since(began), wait+2*pingWithin)
+		began = time.Now()
+		all, err := t.c.processes(t.ctx)
+		if err != nil || t.c.nc.Status() != nats.CONNECTED { // decides nothing
+			t.mu.Lock()
+			clear(t.seen)
+			t.mu.Unlock()
+			continue
+		}
+		each(all, func(f *found) error {
+			t.look(f, passed)
+			return nil
+		})
+		wait = max(min(t.c.Slots.options.Lease/10, lookEvery), time.Duration(len(all))*lookEach)
+	}
+}
+
+// look looks at one process and takes over its tasks if it is dead.
+func (t *takeOver) look(f *found, passed time.Duration) {
+	m := f.meta
+	if f.err != nil || f.name == t.c.process || m.Home != t.c.home || m.Left == leftDone || t.isOwn(f.name) {
+		t.sees(f.name, nil)
+		return
+	}
+	after := t.after
+	switch {
+	case m.Token != "":
+		if f.w.ping(t.ctx, m.Token) == nil || t.c.nc.Status() != nats.CONNECTED {
+			t.sees(f.name, nil)
+			return
+		}
+	case m.Left == leftOpen:
+		after = 0
+	default:
+		if after = m.Patience; after < 0 {
+			return
+		}
+	}
+	t.mu.Lock()
+	s := t.seen[f.name]
+	t.mu.Unlock()
+	if s == nil || s.seq != m.seq {
+		s = &sight{seq: m.seq}
+		t.sees(f.name, s)
+	} else {
+		s.lasts += passed
+	}
+	if s.lasts < after || s.idle || time.Now().Before(s.later) {
+		return
+	}
+	if s.idle = !f.hasWork(t.ctx); s.idle {
+		return
+	}
+	s.later = time.Now().Add(takeOverAgain)
+	t.mu.Lock()
+	t.taken[f.name] = true
+	t.mu.Unlock()
+	t.work.Go(func() {
+		t.adopt(f)
+		t.mu.Lock()
+		delete(t.taken, f.name)
+		t.mu.Unlock()
+	})
+}
+
+// isOwn reports whether this process has the tasks of the named one, or is taking them over.
+func (t *takeOver) isOwn(name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.taken[name]
+}
+
+// sees records what this process has seen of another one.
+func (t *takeOver) sees(name string, s *sight) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.seen[name] = s; s == nil {
+		delete(t.seen, name)
+	}
+}
+
+// hasWork reports whether the store contains tasks that have not ended, or whose end has not been
+// reported. If it cannot be read, the result is true, so that the manager reports what is wrong.
+func (f *found) hasWork(ctx context.Context) bool {
+	if f.meta.Due == 0 {
+		return false
+	}
+	kept, err := f.read(ctx)
+	if err != nil {
+		return true
+	}
+	kept.index.mu.RLock()
+	defer kept.index.mu.RUnlock()
+	for e := range intact(kept.index.entries) {
+		if e.kind == bgagent.StoreTask && e.due {
+			return true
+		}
+	}
+	return false
+}
+
+// adopt runs the tasks of a dead process.
+func (t *takeOver) adopt(f *found) {
+	store := NewStore(t.c.nc, storeName(t.c.name, f.name), t.c.store)
+	a := &adoption{by: t.c.process, seen: f.meta, left: leftOpen}
+	store.adopts = a
+	m, err := t.manage(f.process(false), store)
+	token := store.owner()
+	if err == nil && token == "" {
+		err = errors.New("the manager does not use the store that TakeOver passed to the function")
+	}
+	returned := make(chan struct{})
+	var subs []*nats.Subscription
+	if err == nil {
+		subs, err = t.serve(m, store, token, returned)
+	}
+	if owned := new(bgagent.StoreOwnedError); err != nil && !errors.As(err, &owned) && t.ctx.Err() == nil { // otherwise, another process was faster
+		t.c.warn(fmt.Errorf("bgnats: the tasks of %v cannot be taken over: %w", f.process(false), err))
+	}
+	if m == nil {
+		return
+	}
+	if err == nil {
+		m.Start()
+		store.leave(t.untilOver(m, store, returned))
+	}
+	t.mu.Lock()
+	ctx := t.last
+	t.mu.Unlock()
+	if ctx == nil {
+		ctx = context.Background() // Suspend has a time limit of its own
+	}
+	if err := m.Suspend(ctx); err != nil && !errors.Is(err, bgagent.ErrStoreLost) {
+		t.c.warn(fmt.Errorf("bgnats: the tasks of %v, which this process had taken over: %w", f.process(false), err))
+	}
+	for _, sub := range subs {
+		_ = sub.Unsubscribe() // a connection that was closed has no subscriptions
+	}
+}
+
+// serve answers questions about the tasks that were taken over. The channel is closed when their own
+// process asks for them.
+func (t *takeOver) serve(m *bgagent.BackgroundManager, store *Store, token string, returned chan struct{}) ([]*nats.Subscription, error) {
+	subs, err := t.c.answerFor(m, store.w.names, token)
+	if err != nil {
+		return subs, err
+	}
+	var once sync.Once
+	sub, err := t.c.nc.Subscribe(store.w.names.ask(token, askReturn), func(q *nats.Msg) {
+		once.Do(func() { close(returned) })
+		_ = q.Respond(nil) // the other process asks again until it has the store
+	})
+	if err == nil {
+		subs = append(subs, sub)
+	}
+	return subs, err
+}
+
+// untilOver waits until the manager of another process's tasks is no longer needed, and returns how
+// the store is to be left.
+func (t *takeOver) untilOver(m *bgagent.BackgroundManager, store *Store, returned <-chan struct{}) left {
+	var over atomic.Bool // all tasks have ended and were reported
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	drained := make(chan struct{})
+	draining := false
+	live := []bgagent.Status{bgagent.Pending, bgagent.Running}
+	check := time.NewTicker(min(t.c.Slots.options.Lease/10, lookEvery))
+	defer check.Stop()
+	for {
+		select {
+		case <-returned:
+			return leftBack
+		case <-t.ctx.Done():
+			return leftOpen
+		case <-drained:
+			if over.Load() {
+				return leftDone
+			}
+			return leftOpen
+		case <-check.C:
+		}
+		if store.isLost() {
+			return leftOpen
+		}
+		if !draining && len(m.List(bgagent.Query{Status: live, Limit: 1})) == 0 {
+			draining = true
+			go func() {
+				defer close(drained)
+				over.Store(m.Drain(ctx) == nil)
+			}()
+		}
+	}
+}
+
+// leave says how the store is to be left when it is closed.
+func (s *Store) leave(how left) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.adopts.left = how
+}
+
+// isLost reports whether another owner has the store.
+func (s *Store) isLost() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost != nil
+}
