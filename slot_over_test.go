@@ -49,3 +49,19 @@ func TestAnAbortEndsWithTheSlot(t *testing.T) {
 		require.Equal(t, 1, f.session("ses_1").aborts)
 	})
 }
+
+// A process that stood still for longer than its lease learns too late that its slots are lost.
+func TestASessionIsNotStoppedIfItsSlotIsAlreadyOver(t *testing.T) {
+	for range 100 { // the goroutine that would call Abort runs at the same time as the deadline
+		synctest.Test(t, func(t *testing.T) {
+			s := &scriptedSource{auto: true}
+			f := newServer()
+			m := manage(t, f, bgagent.Config{Slots: s})
+			launch(t, m, "1")
+			synctest.Wait()
+			s.claim(t, 0).lose(-5 * time.Second)
+			time.Sleep(time.Minute)
+			require.Zero(t, f.session("ses_1").aborts)
+		})
+	}
+}

@@ -412,10 +412,16 @@ func (st *state) abortLate(a *attempt, session string, now int64) {
 	st.wantAbort(a)
 }
 
+// mayBeFollowed reports whether another manager might follow the session of the attempt, so that it must not be
+// aborted.
+func (st *state) mayBeFollowed(a *attempt) bool {
+	return a.cl.starter && (st.isLost() || st.isSlotOver(a))
+}
+
 // wantAbort requests an Abort call for the attempt's session. If a call is in flight, another one
 // follows it.
 func (st *state) wantAbort(a *attempt) {
-	if a.cl.starter && (st.isLost() || st.isSlotOver(a)) { // another manager might follow the session
+	if st.mayBeFollowed(a) {
 		return
 	}
 	a.stopMore = true
@@ -428,7 +434,7 @@ func (st *state) wantAbort(a *attempt) {
 // wantAbortOnce requests a single Abort call for the session, in addition to the calls that
 // wantAbort requests.
 func (st *state) wantAbortOnce(a *attempt, session string) {
-	if a.cl.starter && (st.isLost() || st.isSlotOver(a)) {
+	if st.mayBeFollowed(a) {
 		return
 	}
 	a.aborts++
@@ -439,7 +445,7 @@ func (st *state) wantAbortOnce(a *attempt, session string) {
 // nextAbort returns the session to abort now. If no Abort call is wanted, nextAbort records that
 // the goroutine for Abort calls ends, and returns "".
 func (st *state) nextAbort(a *attempt, now int64) (session string) {
-	if !a.stopMore || a.overrun || a.t.run != a || a.t.sess == nil {
+	if !a.stopMore || a.overrun || a.t.run != a || a.t.sess == nil || st.mayBeFollowed(a) {
 		a.stopper, a.stopMore = false, false
 		st.rest(a, now)
 		return ""
