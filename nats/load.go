@@ -24,12 +24,12 @@ func (s *Store) load(ctx context.Context) (c bgagent.StoreContents, err error) {
 		}
 		s.meta.before = s.meta.seq
 	}
-	if err := s.w.purge(ctx, s.w.root+".j.>", 0); err != nil {
+	if err := s.w.patiently(ctx, func(ctx context.Context) error { return s.w.purge(ctx, s.w.root+".j.>", 0) }); err != nil {
 		return c, err
 	}
 	found, err := s.scan(ctx)
 	if err != nil {
-		return c, err
+		return c, fmt.Errorf("the records cannot be listed: %w", err)
 	}
 	c.Batch, c.Damage = s.meta.Batch, found.damage
 	if found.due != s.meta.Due || found.dueSum != s.meta.DueSum {
@@ -80,9 +80,7 @@ func (s *Store) scan(ctx context.Context) (*contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, err := js.OrderedConsumer(ctx, s.w.stream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{s.w.meta(), s.w.root + ".r.*"}, HeadersOnly: true,
-	})
+	from, err := s.consumer(ctx, js)
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +113,22 @@ func (s *Store) scan(ctx context.Context) (*contents, error) {
 				return nil, err
 			}
 			return nil, &bgagent.StoreOwnedError{Owner: now.Owner}
+		}
+	}
+}
+
+// consumer returns a consumer of the headers of all records. The servers can choose a server that has just died
+// to run it, and then do not answer, so consumer asks again. A consumer that is not used vanishes by itself.
+func (s *Store) consumer(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+	for wait := askAgain; ; wait *= 2 {
+		asking, cancel := context.WithTimeout(ctx, wait)
+		from, err := js.OrderedConsumer(asking, s.w.stream, jetstream.OrderedConsumerConfig{
+			FilterSubjects: []string{s.w.meta(), s.w.root + ".r.*"}, HeadersOnly: true,
+		})
+		silent := asking.Err() != nil
+		cancel()
+		if err == nil || ctx.Err() != nil || !silent || wait >= answerWithin {
+			return from, err
 		}
 	}
 }

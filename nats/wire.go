@@ -301,6 +301,11 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 		}
 		waiting, cancel := context.WithTimeout(ctx, answerWithin)
 		defer cancel()
+		go func() {
+			if w.replaced(waiting) && pause(waiting, pingWithin/2) == nil { // an answer of the new leader might be on its way
+				cancel()
+			}
+		}()
 		answer, err := w.nc.RequestMsgWithContext(waiting, out)
 		switch {
 		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrMaxPayload): // the message was not sent
@@ -326,6 +331,21 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 		last = ack.Seq
 	}
 	return last, nil
+}
+
+// replaced waits until the stream has a leader again after it had none, because a leader that has died does not
+// answer what was sent to it. If ctx ends first, replaced returns false.
+func (w *wire) replaced(ctx context.Context) bool {
+	for silent := false; pause(ctx, pingWithin) == nil; {
+		asking, cancel := context.WithTimeout(ctx, pingWithin)
+		_, _, err := w.last(asking, w.meta())
+		cancel()
+		if err == nil && silent {
+			return true
+		}
+		silent = err != nil
+	}
+	return false
 }
 
 // stored is a message in an answer from the stream's leader.
