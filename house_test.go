@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests in this file compare CONTRIBUTING.md with the source code.
+// The tests in this file compare CONTRIBUTING.md with the source code, and check the dependencies.
 
 // roomless lists the files that do not belong to any room.
 var roomless = []string{"doc.go", "invariants.go"}
@@ -153,4 +154,16 @@ func TestTheCallersOfTransitionAreKnown(t *testing.T) {
 	_, files := sources(t)
 	require.Equal(t, []string{"end", "loadStatus", "reopen", "replace", "start", "unresume", "withdrawAttempt"}, callers(files, "transition"),
 		"a new caller must note the change for the store, and CONTRIBUTING.md must name it")
+}
+
+// TestTheLibraryNeedsNoClientOfAServer compares the modules that a program gets with the library with the
+// modules that it may need. The source of slots and the stores are modules of their own.
+func TestTheLibraryNeedsNoClientOfAServer(t *testing.T) {
+	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".")
+	list.Env = append(os.Environ(), "GOWORK=off")
+	out, err := list.Output()
+	require.NoError(t, err)
+	modules := strings.Fields(string(out))
+	slices.Sort(modules)
+	require.Equal(t, []string{"github.com/bgagent/bgagent", "github.com/google/uuid", "github.com/tailscale/hujson"}, slices.Compact(modules))
 }

@@ -39,8 +39,21 @@ func script() *storetest.Script {
 
 var keepAll = bgnats.StoreOptions{Grace: -1, KeepFor: -1, KeepTasks: -1, KeepBytes: -1}
 
+// roles are what a process of the test's executable can do instead of running tests, by the environment
+// variable with the argument of the function.
+var roles = map[string]func(string) error{}
+
 func TestMain(m *testing.M) {
 	var err error
+	for name, run := range roles {
+		if text := os.Getenv(name); text != "" {
+			if err = run(text); err != nil {
+				fmt.Fprintln(os.Stderr, "failed:", err)
+				os.Exit(1)
+			}
+			return
+		}
+	}
 	switch dir, url := os.Getenv(childServer), os.Getenv(childOwner); {
 	case os.Getenv(childSlots) != "":
 		err = runSlots(os.Getenv(childSlots))

@@ -1,0 +1,321 @@
+//go:build linux
+
+package embedded_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/race"
+	"github.com/bgagent/bgagent/internal/tempdir"
+	"github.com/bgagent/bgagent/nats/embedded"
+)
+
+var faults = flag.Int("faults", 0, "number of faults of each kind that the tests with three server processes cause; 0 means 1 of some kinds, or none with the race detector")
+
+const (
+	childNode   = "BGAGENT_NATS_TEST_NODE"   // a nodePlan: the process is a server of a cluster
+	childWorker = "BGAGENT_NATS_TEST_WORKER" // a workerPlan: the process runs tasks
+	childIdle   = "BGAGENT_NATS_TEST_IDLE"   // the process only holds its network namespace
+)
+
+func init() {
+	roles[childNode], roles[childWorker] = runNode, runWorker
+	roles[childIdle] = func(string) error { _, err := io.Copy(io.Discard, os.Stdin); return err }
+}
+
+// faultsOf returns the number of faults that a test causes. It skips the test if this number is 0. The
+// argument tells whether the test runs without the flag.
+func faultsOf(t *testing.T, always bool) int {
+	t.Helper()
+	switch {
+	case *faults > 0:
+		return *faults
+	case !always, testing.Short(), race.Enabled: // each fault takes a lease, whatever the processes do
+		t.Skip("it waits for leases; run it with -args -faults 10")
+	}
+	return 1
+}
+
+// bound fails the test if something took too long. Without the flag, the bound is generous, because machines
+// for tests can be busy.
+func bound(t *testing.T, took, most time.Duration) {
+	t.Helper()
+	if *faults == 0 {
+		most *= 3
+	}
+	require.Less(t, took, most)
+}
+
+// worldLease is a lease that is allowed outside of tests. The allocator's key then lasts for worldKey.
+const (
+	worldLease = 15 * time.Second
+	worldKey   = worldLease / 6
+)
+
+// nodePlan describes a server process.
+type nodePlan struct {
+	Dir, Host    string
+	Name         string
+	Port, Routes int   // port for clients, and port for the other servers
+	Others       []int // Routes of the other servers
+}
+
+// runNode runs a server until standard input ends.
+func runNode(text string) error {
+	var p nodePlan
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return err
+	}
+	s, err := embedded.StartWith(embedded.Options{Dir: p.Dir, Listen: fmt.Sprint(p.Host, ":", p.Port)}, func(o *server.Options) {
+		o.ServerName = p.Name
+		o.Cluster = server.ClusterOpts{Name: "tasks", Host: p.Host, Port: p.Routes}
+		for _, port := range p.Others {
+			o.Routes = append(o.Routes, server.RoutesFromStr(fmt.Sprint("nats://", p.Host, ":", port))...)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return s.Close()
+}
+
+// world is three servers and some workers, each in a process of its own, and what the workers have
+// reported to the judge.
+type world struct {
+	t     *testing.T
+	nodes [3]nodePlan
+	alive [3]*life
+	url   string
+	plan  workerPlan
+	lives map[string]*life // the newest process of each worker
+	log   history
+	// within returns a prefix of the command that starts the named process, for its network namespace.
+	within func(name string) []string
+}
+
+// newWorld starts three servers. The workers must be started with start.
+func newWorld(t *testing.T, host string, within func(name string) []string, plan workerPlan) *world {
+	t.Helper()
+	w := &world{t: t, plan: plan, lives: map[string]*life{}, within: within}
+	dir := tempdir.New(t)
+	var held []net.Listener
+	port := func() int {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		held = append(held, l)
+		return l.Addr().(*net.TCPAddr).Port
+	}
+	var urls []string
+	for i := range w.nodes {
+		w.nodes[i] = nodePlan{Dir: filepath.Join(dir, fmt.Sprint("n", i)), Host: host, Name: fmt.Sprint("n", i), Port: port(), Routes: port()}
+		urls = append(urls, fmt.Sprint("nats://", host, ":", w.nodes[i].Port))
+	}
+	for i := range w.nodes {
+		for j := range w.nodes {
+			if i != j {
+				w.nodes[i].Others = append(w.nodes[i].Others, w.nodes[j].Routes)
+			}
+		}
+	}
+	w.url = strings.Join(urls, ",")
+	for _, l := range held {
+		require.NoError(t, l.Close())
+	}
+	for i := range w.nodes {
+		w.startNode(i)
+	}
+	for i := range w.nodes {
+		w.untilReady(i)
+	}
+	return w
+}
+
+// here is the function world.within of processes in the network namespace of the test.
+func here(string) []string { return nil }
+
+func (w *world) startNode(i int) {
+	w.alive[i] = w.spawn(w.nodes[i].Name, childNode, w.nodes[i])
+}
+
+func (w *world) untilReady(i int) {
+	w.until("server "+w.nodes[i].Name+" is ready", func() bool { return w.log.said(w.alive[i], "ready") })
+}
+
+// spawn starts a process of the test's executable. It is killed at the end of the test, or when the test
+// dies.
+func (w *world) spawn(name, role string, plan any) *life {
+	w.t.Helper()
+	exe, err := os.Executable()
+	require.NoError(w.t, err)
+	text, err := json.Marshal(plan)
+	require.NoError(w.t, err)
+	args := append(w.within(name), exe)
+	l := &life{name: name, cmd: exec.Command(args[0], args[1:]...), over: make(chan struct{})}
+	l.cmd.Env = append(os.Environ(), role+"="+string(text))
+	l.cmd.Stderr = os.Stderr
+	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := l.cmd.StdoutPipe()
+	require.NoError(w.t, err)
+	l.in, err = l.cmd.StdinPipe()
+	require.NoError(w.t, err)
+	require.NoError(w.t, l.cmd.Start())
+	go func() {
+		defer close(l.over)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			w.log.add(l, s.Text())
+		}
+	}()
+	w.t.Cleanup(func() { l.kill() })
+	return l
+}
+
+// start starts the workers with the names.
+func (w *world) start(names ...string) {
+	for _, name := range names {
+		p := w.plan
+		p.URL, p.Name = w.url, name
+		w.lives[name] = w.spawn(name, childWorker, p)
+	}
+}
+
+// until waits until the condition holds.
+func (w *world) until(what string, f func() bool) {
+	w.t.Helper()
+	over := time.Now().Add(90 * time.Second)
+	for tick := time.NewTicker(20 * time.Millisecond); !f(); <-tick.C {
+		if time.Now().After(over) {
+			w.t.Fatalf("gave up waiting until %s; the last lines are %s", what, w.log.tail(30))
+		}
+	}
+}
+
+// allocator waits until exactly one of the workers is the allocator, and returns it.
+func (w *world) allocator() (found *life) {
+	w.t.Helper()
+	w.until("one process is the allocator", func() bool {
+		n := 0
+		for _, l := range w.lives {
+			if w.log.last(l, "allocator") == "true" {
+				found = l
+				n++
+			}
+		}
+		return n == 1
+	})
+	return found
+}
+
+// another returns a worker that is not l.
+func (w *world) another(l *life) *life {
+	for _, other := range w.lives {
+		if other != l {
+			return other
+		}
+	}
+	return nil
+}
+
+// leader returns the number of the server that leads the stream with the slots, once all servers have all
+// messages of all streams.
+func (w *world) leader() (leads int) {
+	w.t.Helper()
+	nc, err := nats.Connect(w.url, nats.MaxReconnects(-1))
+	require.NoError(w.t, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require.NoError(w.t, err)
+	w.until("all servers have all messages", func() bool {
+		leads = -1
+		names := js.StreamNames(w.t.Context())
+		for name := range names.Name() {
+			s, err := js.Stream(w.t.Context(), name)
+			if err != nil || s.CachedInfo().Cluster.Leader == "" || len(s.CachedInfo().Cluster.Replicas) != 2 {
+				return false
+			}
+			for _, r := range s.CachedInfo().Cluster.Replicas {
+				if !r.Current || r.Offline {
+					return false
+				}
+			}
+			if strings.HasPrefix(name, "BGSLOTS_") {
+				leads = int(s.CachedInfo().Cluster.Leader[1] - '0')
+			}
+		}
+		return names.Err() == nil && leads >= 0
+	})
+	return leads
+}
+
+// life is a process.
+type life struct {
+	name string
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	over chan struct{} // closed when all its lines have been read
+
+	killed time.Time // when it was known to be dead
+	frozen [][2]time.Time
+}
+
+// kill kills the process with SIGKILL and returns when it is dead. It returns the time just before.
+func (l *life) kill() (at time.Time) {
+	at = time.Now()
+	_ = l.cmd.Process.Kill() // it might have been killed already
+	<-l.over
+	_ = l.cmd.Wait()
+	if l.killed.IsZero() {
+		l.killed = time.Now()
+	}
+	return at
+}
+
+// freeze stops the process with SIGSTOP and returns the time at which it was known to stand still.
+func (l *life) freeze(t *testing.T) time.Time {
+	t.Helper()
+	require.NoError(t, l.cmd.Process.Signal(syscall.SIGSTOP))
+	until(t, func() bool {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.cmd.Process.Pid))
+		require.NoError(t, err)
+		_, state, _ := strings.Cut(string(text), ") ")
+		return strings.HasPrefix(state, "T")
+	})
+	l.frozen = append(l.frozen, [2]time.Time{time.Now()})
+	return l.frozen[len(l.frozen)-1][0]
+}
+
+// thaw lets the process run again and returns the time just before.
+func (l *life) thaw(t *testing.T) time.Time {
+	t.Helper()
+	at := time.Now()
+	l.frozen[len(l.frozen)-1][1] = at
+	require.NoError(t, l.cmd.Process.Signal(syscall.SIGCONT))
+	return at
+}
+
+// passes waits for the time. The faults of these tests last for as long as a lease.
+func passes(d time.Duration) { <-time.NewTimer(d).C }
+
+// worldLimits are the limits of all workers together.
+func worldLimits(a, b int) bgagent.Limits {
+	return bgagent.Limits{Model: map[string]int{"a": a, "b": b}}
+}

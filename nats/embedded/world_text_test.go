@@ -1,0 +1,106 @@
+//go:build linux
+
+package embedded_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	bgnats "github.com/bgagent/bgagent/nats"
+)
+
+const childText = "BGAGENT_NATS_TEST_TEXT" // a workerPlan: the process reads tasks of all processes
+
+func init() { roles[childText] = runText }
+
+// unreadableResult is the longest result that a manager keeps if the session cannot be read again.
+const unreadableResult = 1 << 20
+
+// mute is a client whose sessions cannot be read. Its agent answers with a long text.
+type mute struct{}
+
+func (mute) CreateSession(_ context.Context, s bgagent.SessionSpec) (string, error) {
+	return "session of " + s.Task, nil
+}
+func (mute) Abort(context.Context, string) error { return nil }
+func (mute) RunTurn(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	return bgagent.TurnEnd{Text: text(unreadableResult)}, nil
+}
+
+// runText joins a cluster. For each id that it reads, it writes what it knows about the result of the task.
+// The id "new" stands for a new task.
+func runText(plan string) error {
+	var p workerPlan
+	if err := json.Unmarshal([]byte(plan), &p); err != nil {
+		return err
+	}
+	ctx := context.Background()
+	c, err := bgnats.Join(ctx, p.URL, bgnats.ClusterOptions{Process: p.Name, Lease: worldLease})
+	if err != nil {
+		return err
+	}
+	var m *bgagent.BackgroundManager
+	for over := time.Now().Add(time.Minute); m == nil; { // the servers might be electing their leader
+		if m, err = bgagent.New(mute{}, bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}); err != nil && time.Now().After(over) {
+			return err
+		}
+	}
+	if err := c.Serve(m); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		if in.Text() == "new" {
+			t, err := m.Run(ctx, bgagent.Caller{}, bgagent.LaunchInput{Agent: "x", Prompt: "x"})
+			fmt.Println("new", t.ID, err)
+			continue
+		}
+		t, by, err := c.Read(ctx, in.Text())
+		fmt.Println("read", t.Status, by.Name, by.Lives, t.Cut, fmt.Sprintf("%x", sha256.Sum256([]byte(t.Result))), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return errors.Join(m.Close(ctx), c.Close(ctx))
+}
+
+func TestAResultOf1MiBIsReadByteForByteInEveryOSProcess(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "127.0.0.1", here, workerPlan{})
+	var all []*life
+	for _, name := range []string{"one", "two", "three"} {
+		all = append(all, w.spawn(name, childText, workerPlan{URL: w.url, Name: name}))
+	}
+	for _, l := range all {
+		w.until("the process is ready", func() bool { return w.log.said(l, "ready") })
+	}
+	_, err := fmt.Fprintln(all[0].in, "new")
+	require.NoError(t, err)
+	w.until("the task has ended", func() bool { return w.log.said(all[0], "new") })
+	id := w.log.last(all[0], "new")
+	read := func(l *life, lives bool) {
+		t.Helper()
+		n := len(w.log.all())
+		_, err := fmt.Fprintln(l.in, id)
+		require.NoError(t, err)
+		w.until("the result is read", func() bool { return len(w.log.all()) > n })
+		require.Equal(t, fmt.Sprintf("read completed one %v false %x <nil>", lives, sha256.Sum256([]byte(text(unreadableResult)))), strings.Join(w.log.all()[n].words, " "))
+	}
+	for _, l := range all {
+		read(l, true)
+	}
+	all[0].kill()
+	for _, l := range all[1:] {
+		read(l, false)
+	}
+}
