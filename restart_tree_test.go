@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,6 +40,42 @@ func TestATaskBelowAnExpiredTaskOfTheHostIsResumedForTheHost(t *testing.T) {
 		time.Sleep(time.Hour)
 		require.Empty(t, l.fake.Inbox(parent.Session), "no notice may be sent to a session whose task has ended")
 		n, ok := l.m.TakeNotice("")
+		require.True(t, ok)
+		require.Equal(t, below.ID, n.Items[0].Task)
+	})
+}
+
+// The task of the host fails and is forgotten, while the task below it is being stopped. The store then has a record of
+// the session of the forgotten task, whose parent is the session of the host, which has the empty id.
+func TestASessionBelowTheHostKeepsItsPlaceInTheNextProcess(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.MaxDepth = 2
+		w.hangs = true // the task below is still being stopped when the process ends, so the next process loads it
+		w.refuse = func(_ string, p bgagent.Prompt) error {
+			if p.Text != "delegate" {
+				return nil
+			}
+			time.Sleep(time.Second)
+			return errors.New("the agent failed")
+		}
+		m := w.begin()
+		parent, err := m.Launch(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "explore", Prompt: "delegate"})
+		require.NoError(t, err)
+		synctest.Wait()
+		session := get(t, m, parent.ID).Session
+		below, err := m.Launch(t.Context(), bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "read"})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Failed, ended(t, m, parent.ID)[0].Status)
+		require.NoError(t, m.Forget(t.Context(), bgagent.Caller{}, parent.ID, bgagent.ForgetOptions{Force: true}))
+		require.Equal(t, session, get(t, m, below.ID).Parent)
+		w.crash()
+		m = w.begin()
+
+		again, err := m.Resume(t.Context(), bgagent.Caller{}, below.ID, bgagent.ResumeInput{Prompt: "again"})
+		require.NoError(t, err)
+		require.Empty(t, again.Parent, "the task is resumed for the nearest caller above it, which is the host")
+		require.Equal(t, bgagent.Completed, ended(t, m, below.ID)[0].Status)
+		n, ok := m.TakeNotice("")
 		require.True(t, ok)
 		require.Equal(t, below.ID, n.Items[0].Task)
 	})
