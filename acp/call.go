@@ -24,7 +24,7 @@ type toolCall struct {
 	paths   []string // sorted
 	input   any
 	kept    int  // number of bytes in paths and input
-	unclear bool // whether some paths or inputs are not kept or could not be read
+	unclear bool // whether some paths or inputs were dropped or unreadable
 	result  callResult
 	described
 }
@@ -34,7 +34,7 @@ type described struct {
 	whole   string // title, even if it is longer than toolCall.title
 	content []sdk.ToolCallContent
 	size    int  // number of bytes in whole and content
-	dropped bool // whether a title or content was too large to be kept
+	dropped bool // whether a title or content was too large to keep
 }
 
 // describe stores a title and content. An empty argument leaves the stored value unchanged. The
@@ -209,7 +209,7 @@ func (s *session) called(t *turn, n callNews) []report {
 	call.result.lost = call.result.lost || n.unclear
 	printed := n.output
 	if call.tool.State.InFlight() {
-		printed.content = nil // until the call ends, the content describes the call
+		printed.content = nil // while the call is in flight, its content describes the call and is not its result
 	}
 	if call.result.add(printed); !call.tool.State.InFlight() {
 		call.tool.Result = call.result.of()
@@ -281,8 +281,8 @@ func (c *Client) settle(t *turn) {
 	t.report(out...)
 }
 
-// nameOf returns the name of a tool. The protocol has no names, only titles. A title that is a
-// single short word counts as the name. If the title is a sentence or a command, nameOf returns the
+// nameOf returns the name of a tool. The protocol has no names, only titles. If the title is a
+// single short word, nameOf returns it. If the title is a sentence or a command, nameOf returns the
 // tool's kind instead.
 func nameOf(title, kind string) string {
 	if title != "" && len(title) <= 64 && !strings.ContainsAny(title, " \t\n/\\`'\"") {

@@ -17,8 +17,8 @@ type shellCommand struct {
 var commandFields = []string{"command", "cmd", "argv", "commands", "commandline", "command_line", "shell_command", "shellcommand", "script"}
 
 const (
-	maxCommands = 100 // maximum number of commands in an input; an input with more commands counts as unreadable
-	maxNested   = 5   // maximum number of levels in an input; a deeper input counts as unreadable
+	maxCommands = 100 // maximum number of commands in an input; an input with more commands is treated as unreadable
+	maxNested   = 5   // maximum number of levels in an input; a deeper input is treated as unreadable
 )
 
 // commandsIn returns the commands at all levels of a tool's input, and whether all of
@@ -136,9 +136,9 @@ func baseOf(program string) string {
 	return strings.TrimSuffix(name, ".exe")
 }
 
-// joints are the characters that separate commands in a shell, redirect input or output, or
-// begin a command substitution. They also count inside quotation marks, where a shell treats
-// most of them as plain text. It does no harm to treat one command as several commands.
+// joints are the characters that separate commands in a shell, redirect input or output, or begin a
+// command substitution. They are also treated as joints inside quotation marks, where a shell
+// treats most of them as plain text. Treating one command as several does no harm.
 const joints = ";|&\n\r`<>"
 
 // isCompound reports whether a shell might run more than one command.

@@ -52,13 +52,13 @@ type Config struct {
 	Model string
 
 	// Permit answers those of the agent's permission requests that the session's rules
-	// ([bgagent.Permission]) neither allow nor deny. When the turn ends, ctx ends, and the request
-	// is refused. If Permit is nil, the task asks a question, as with PermissionAnswer.Ask. Permit
-	// can be called concurrently.
+	// ([bgagent.Permission]) neither allow nor deny. If the turn ends first, ctx ends and the
+	// request is refused. If Permit is nil, the task asks a question, as with PermissionAnswer.Ask.
+	// Permit can be called concurrently.
 	Permit func(ctx context.Context, q PermissionRequest) PermissionAnswer
 
 	// Files is the access to files in the session's directory that the agent gets through the
-	// client. It does not limit the access that the agent has without the client.
+	// client. It does not limit the access that the agent has by other means.
 	Files FileAccess
 
 	// Terminal decides whether the agent may run a command through the client. If Terminal returns

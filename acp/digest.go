@@ -21,7 +21,7 @@ type callOutput struct {
 
 // callResult collects the digest of a tool call's result from the messages about the call.
 type callResult struct {
-	digest  bgagent.Digest // digest of the last raw output or, if there was none, of the last content
+	digest  bgagent.Digest // digest of the last raw output; if there was none, digest of the last content
 	raw     bool           // whether digest is the digest of a raw output
 	printed hash.Hash64    // output of the agent's own terminal, which arrives in pieces of any size; nil if there is none
 	exit    string         // how the command in that terminal ended

@@ -40,8 +40,8 @@
 // To stop a turn, the client cancels it, and repeats the cancellation until the turn ends. If the
 // agent has not stopped the turn within Config.CancelGrace, the client terminates the whole process,
 // but only after the other turns in that process have ended. Meanwhile, new turns run in a new
-// process. This has two effects: RunTurn returns only when everything that the turn started has
-// stopped, and a task that cannot be stopped does not interrupt other tasks.
+// process. As a result, RunTurn returns only when everything that the turn started has stopped, and
+// a task that cannot be stopped does not interrupt other tasks.
 //
 // The client terminates a program together with everything that the program started: its process
 // group, on Linux also its operating system session, and descendants outside of both that have the
@@ -78,7 +78,7 @@
 //     not stored might have followed its last text. gemini does not store the calls of an
 //     interrupted turn.
 //   - The prompt is missing if the replay is empty and the session was never prompted, or if the
-//     replay ends with the previous prompt. Anything else is unknown.
+//     replay ends with the previous prompt. In all other cases, the state of the prompt is unknown.
 //   - The prompt is also missing if the agent does not have the session, unless the agent had begun
 //     to work on the prompt.
 //

@@ -192,9 +192,9 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 	}
 }
 
-// cut removes everything that codex stored after the message with the prompt that the model gets.
-// The database contains the items that codex replays; it completes the database from the session's
-// file.
+// cut removes everything that codex stored after the message with the prompt that the model gets. The
+// database contains the items that codex replays. When codex starts, it adds the items that are only
+// in the session's file.
 func (s *scene) cut(session, part string) {
 	s.Helper()
 	files := s.w.SessionFiles(session)

@@ -26,7 +26,7 @@ func (c *Client) answered(t *turn, m received) {
 	var answer struct {
 		StopReason sdk.StopReason `json:"stopReason"`
 	}
-	_ = json.Unmarshal(m.Result, &answer) // with an unreadable answer, the turn does not count as completed
+	_ = json.Unmarshal(m.Result, &answer) // if the answer is unreadable, the turn is not treated as completed
 	c.mu.Lock()
 	t.answered = true
 	t.over = present(m.Error) || stopReason(answer.StopReason) != sdk.StopReasonEndTurn || t.broken
@@ -184,8 +184,8 @@ func (c *Client) failed(t *turn, why failing) error {
 	case why.quoted != "":
 		return fmt.Errorf("acp: the agent %s failed: %s", c.program(), why.quoted)
 	case why.cut:
-		// If its model's stream is cut off, gemini ends its turn normally and reports zero tokens.
-		// It also reports zero tokens after a whole answer if the provider did not report any.
+		// If its model's stream is cut off, gemini ends its turn normally and reports zero tokens. It
+		// also reports zero tokens after a complete answer if the provider did not report any.
 		// Therefore, the prompt must not be sent again.
 		const text = "the answer was cut off"
 		c.mu.Lock()

@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/asktext"
 )
 
-// The SDK's types refuse a whole value if one part of it has the wrong type. readable leaves out
-// only the wrong parts.
+// Decoding a value into the SDK's types fails if any part of the value has the wrong type. The
+// function "readable" leaves out only the wrong parts.
 
 const (
 	mostTries = 2000 // maximum number of attempts to decode one value; after that, the value is refused
@@ -80,8 +80,8 @@ func rounded(v any) any {
 // mender makes values decodable by leaving out parts.
 type mender struct{ tries int }
 
-// kinds are the names of fields that distinguish the types of a value. Such a field
-// decides how the other fields are decoded.
+// kinds are the names of fields that determine the type of a value, and thus how the value's other
+// fields are decoded.
 var kinds = []string{"sessionUpdate", "type", "outcome"}
 
 // field is a field of an object or an element of an array. An element has no name.

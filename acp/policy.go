@@ -62,7 +62,7 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 	t.acts()
 	switch method {
 	case sdk.ClientMethodSessionRequestPermission:
-		// If part of the question cannot be read, the question counts as unclear, and a rule with a
+		// If part of the question cannot be read, the question is treated as unclear, and a rule with a
 		// pattern does not allow it.
 		var q sdk.RequestPermissionRequest
 		left, err := readable(params, &q)
@@ -279,7 +279,7 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 }
 
 // asks notifies the manager that the turn is waiting for the host's answer to a question. The
-// caller must call the returned function once the question is answered. If there are several
+// caller must call the returned function after the question is answered. If there are several
 // questions, the oldest question is reported.
 func (t *turn) asks(text string) (answered func()) {
 	question := &text

@@ -60,8 +60,8 @@ func (c *Client) spawn(instance string) (_ *running, err error) {
 	}
 	ch, err := startChild(procs.Spec{
 		Command: c.cfg.Command, Dir: c.cfg.Dir, Env: c.env, Stdin: inR, Stdout: outW, Stderr: errW,
-		// One process has sessions of different depths, so the process counts as one level below
-		// its host. This limits how long a chain of agents that start hosts can become.
+		// A process can run sessions of different depths, so it is treated as one level below its host.
+		// This limits the length of a chain of agents that start hosts.
 		Marks: procs.NewMarks(1, instance),
 	})
 	if err != nil {
@@ -124,8 +124,8 @@ type process struct {
 	why     error         // why the process ended; set before the channel "dead" is closed
 
 	// Client.mu guards the fields below. A process is retired if one of its turns does not stop. A
-	// retired process does not get new turns. It is terminated when the only turns that it still
-	// has are turns that do not stop.
+	// retired process does not get new turns. It is terminated when its only remaining turns are
+	// turns that do not stop.
 	turns   map[*turn]struct{}
 	stuck   int // number of turns that do not stop
 	retired bool
@@ -340,7 +340,7 @@ func during(request string, err error) error {
 func (p *process) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errClosed):
-		return errClosed // after Close, any other error is a consequence of it
+		return errClosed // after Close, every other error is a consequence of Close
 	case p.conn.ended() != nil && ctx.Err() == nil:
 		<-p.dead
 		return p.why

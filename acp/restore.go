@@ -180,10 +180,11 @@ func (c *Client) restore(ctx context.Context, s *session, in bgagent.SessionRest
 }
 
 // notProven returns the state of the last prompt in a session of codex if the replay lacks the
-// prompt. This does not prove that the session lacks it: codex first stores the message for the
-// model, and then the item that it replays. If codex is killed in between, the model would get the
-// prompt twice. Therefore, the prompt must not be sent into the session again. If the session has
-// no earlier prompts, it counts as lost, and the prompt is sent into a new session.
+// prompt. This does not prove that the session lacks the prompt: codex first stores the message for
+// the model, and then the item that it replays. If codex was killed between these two steps and the
+// prompt were sent again, the model would get the prompt twice. Therefore, the prompt must not be
+// sent into the session again. If the session has no earlier prompts, it counts as lost, and the
+// prompt is sent into a new session.
 func notProven(s *session, r *replay, now progress) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	if len(r.runs) > 0 || now.Called {
 		return bgagent.PromptUnknown, bgagent.TurnEnd{}, nil

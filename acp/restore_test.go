@@ -130,7 +130,7 @@ func TestAPromptThatTheAgentHasNotStoredIsMissing(t *testing.T) {
 	}
 }
 
-// The replay of codex can lack a prompt that the model gets.
+// Codex's replay can lack a prompt that the model gets in its next request.
 func TestAPromptThatTheModelMightHaveIsNotSentAgain(t *testing.T) {
 	for name, test := range map[string]struct {
 		prompts []string

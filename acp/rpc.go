@@ -54,8 +54,8 @@ type handlers struct {
 	// noise is called for text that is not a message. It must not block or keep the text. It can be
 	// nil.
 	noise func(text []byte)
-	// told returns the prompts that were sent to the agent. If the agent repeats a message from
-	// this text within other text, the repetition does not count as a message. told can be nil.
+	// told returns the prompts that were sent to the agent. If the agent prints other text that
+	// repeats a message from a prompt, the repetition is not treated as a message. told can be nil.
 	told func() string
 }
 
@@ -195,8 +195,8 @@ func (c *conn) noise() jsonlines.Noise {
 	return c.garbage
 }
 
-// errOutputEnded is the reason why a connection ended if the agent closed its output. In most cases
-// the agent has exited.
+// errOutputEnded is the reason for the end of a connection whose agent closed its output. In most
+// cases the agent has exited.
 var errOutputEnded = errors.New("it closed its output")
 
 // serve reads messages until the agent's output ends or exceeds a limit, or until the connection

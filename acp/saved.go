@@ -63,8 +63,8 @@ func hashOf(text string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 
-// plain returns the text without what agents might change in a replay: white space other than
-// single spaces, characters that cannot be encoded, and hidden parts. If an agent might leave out
+// plain returns the text without everything that agents might change in a replay: white space other
+// than single spaces, characters that cannot be encoded, and hidden parts. If an agent might leave out
 // the whole text, the result is empty.
 func plain(text string) string {
 	text = hiddenPart.ReplaceAllString(text, " ")

@@ -292,7 +292,7 @@ func (c *Client) awaitMinute(ctx context.Context, s *session) error {
 	}
 }
 
-// replayPause is how long a loaded session must be without updates before its replay counts as
+// replayPause is how long a loaded session must be without updates before its replay is treated as
 // finished.
 const replayPause = 200 * time.Millisecond
 

@@ -15,7 +15,7 @@ var _ bgagent.Steerer = (*Client)(nil)
 // _meta.steering.supported.
 const methodSteer = "_session/steering"
 
-// steerRequest asks the agent to add a message to the turn that the session is in.
+// steerRequest asks the agent to add a message to the session's running turn.
 type steerRequest struct {
 	SessionID sdk.SessionId      `json:"sessionId"`
 	Prompt    []sdk.ContentBlock `json:"prompt"`
@@ -25,14 +25,14 @@ type steerRequest struct {
 // hostPrompts asks the agent not to start a turn if none is running.
 var hostPrompts = map[string]any{"steering": map[string]any{"idleBehavior": "promptRequired"}}
 
-// Steer implements [bgagent.Steerer] for agents that support the extension "_session/steering",
-// such as claude-agent-acp and codex-acp. For other agents, the error is [errors.ErrUnsupported]: a
-// second prompt is never sent in a turn. If the model is writing text, both agents stop it and call
-// it again with the message; the model might not see the text written so far. In claude-agent-acp,
-// a running command continues in the background. codex-acp first waits for its commands. If the
-// agent starts its own turn for the message although it was asked not to, the error matches
-// [bgagent.ErrUncertain]. Steer cancels that turn, unless the session is in a turn of this client,
-// because the cancellation would stop both.
+// Steer implements [bgagent.Steerer] for agents that support the extension "_session/steering", such
+// as claude-agent-acp and codex-acp. For other agents, the error is [errors.ErrUnsupported]: the
+// client never sends a second prompt during a turn. If the model is writing text, both agents stop it
+// and call it again with the message; the model might not see the text written so far. In
+// claude-agent-acp, a running command continues in the background. codex-acp first waits for its
+// commands. If the agent starts its own turn for the message although it was asked not to, the error
+// matches [bgagent.ErrUncertain]. Steer cancels that turn, unless the session is in a turn of this
+// client, because the cancellation would stop both.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	text := msg.Text
 	if isCommand(text) {

@@ -102,7 +102,7 @@ func TestTheTurnThatAnAgentStartsForAMessageIsCancelled(t *testing.T) {
 	}
 }
 
-// A message that joined a turn does not count as the prompt of a later turn.
+// A message that joined a turn is not mistaken for the prompt of a later turn.
 func TestAJoinedMessageIsNotAPrompt(t *testing.T) {
 	var m memory
 	m.sends("p1", "first")

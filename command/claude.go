@@ -20,11 +20,11 @@ import (
 // the rule is for the tool with that name. If reading is denied, Claude Code does not add files
 // that the prompt names with @.
 //
-// Claude Code can treat a prompt that begins with a slash as a command. The client puts the line
-// "The task:" in front of such a prompt. A continued session can get a new id. Messages and tool
-// calls of subagents count only as activity. While commands or agents that Claude Code started run
-// in the background, the turn continues, and the last result is the answer. If the model server
-// rejects the key, the turn ends immediately.
+// Claude Code can treat a prompt that begins with a slash as a command. The client puts the line "The
+// task:" in front of such a prompt. A continued session can get a new id. Messages and tool calls of
+// subagents are reported only as activity. While commands or agents that Claude Code started run in
+// the background, the turn continues, and the last result is the answer. If the model server rejects
+// the key, the turn ends immediately.
 //
 // If the provider refuses a request, Claude Code retries it up to ten times, for about three
 // minutes. To let the manager handle this and give the slot to another task, set
@@ -119,8 +119,8 @@ func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
 		}
 	}
 	if othersDenied(own) {
-		// --tools limits only Claude Code's own tools. Tools of MCP servers are denied by mcp__*,
-		// unless a rule allows one of them.
+		// --tools limits only Claude Code's own tools. If no rule allows a tool of an MCP server, mcp__*
+		// denies all of these tools.
 		isServers := func(tool string) bool { return strings.HasPrefix(tool, "mcp__") }
 		if !slices.ContainsFunc(usable, isServers) {
 			no = append(no, "mcp__*")

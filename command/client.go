@@ -65,10 +65,10 @@ type Config struct {
 	// within Grace.
 	Grace time.Duration
 
-	// MaxLine is the maximum number of bytes that are kept from an output line. Zero means 16 MiB.
-	// In a longer line, each string is cut to an eighth of MaxLine, and a note at the end of the
-	// string says how many bytes are missing. If the line is still too long, it is dropped. If the
-	// turn ends badly, the error mentions the dropped line.
+	// MaxLine is the maximum number of bytes that are kept from an output line. Zero means 16 MiB. In a
+	// longer line, each string is cut to an eighth of MaxLine, and a note at the end of the string
+	// states how many bytes are missing. If the line is still too long, it is dropped. If the turn ends
+	// badly, the error mentions the dropped line.
 	MaxLine int
 
 	// Silence limits how long a program can run before its first output. After that, the program is
@@ -115,7 +115,7 @@ type Client struct {
 	left    procs.Earlier // terminates processes of earlier hosts
 	looking chan struct{} // semaphore with one value for each program that Lookup.Run runs
 
-	afterBackground time.Duration // the constant with this name, or the value that a test has set
+	afterBackground time.Duration // value of the constant afterBackground, unless a test has set another value
 }
 
 var (
@@ -210,8 +210,8 @@ func New(cfg Config) (*Client, error) {
 	return &Client{cfg: cfg, sessions: map[string]*session{}, looking: make(chan struct{}, maxLooking), afterBackground: afterBackground}, nil
 }
 
-// retriesProblem says why LeaveRetries cannot be set. It returns "" if LeaveRetries can be set or is
-// not set.
+// retriesProblem returns the reason why LeaveRetries cannot be set. It returns "" if LeaveRetries
+// can be set or is not set.
 func (a Agent) retriesProblem() string {
 	if !a.LeaveRetries {
 		return ""
@@ -269,7 +269,7 @@ func (c *Client) CreateSession(_ context.Context, spec bgagent.SessionSpec) (str
 	return id, nil
 }
 
-// agentOf returns the agent that runs for the given agent name.
+// agentOf returns the agent for the given name: the entry in Config.Agents, or the fallback.
 func (c *Client) agentOf(name string) (a Agent, ok bool) {
 	if a, ok = c.cfg.Agents[name]; !ok {
 		a, ok = c.cfg.Agents[Fallback]

@@ -21,7 +21,8 @@ func TestProgramsSayWhatTheyReport(t *testing.T) {
 	}
 }
 
-// Usage that a program prints together with the end of the turn belongs to that end.
+// If a program prints usage together with the end of the turn, the usage does not
+// change how the turn ends.
 func TestUsageOfTheLineThatEndsTheTurnBelongsToTheEnd(t *testing.T) {
 	for name, c := range map[string]struct {
 		decode func() Decoder

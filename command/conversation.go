@@ -101,8 +101,9 @@ func (c *conversation) retell(prompt string) (string, error) {
 // maxTurns is the maximum number of turns that are kept.
 const maxTurns = 1000
 
-// page returns at most "most" messages after the cursor; zero means no limit. The cursor is the
-// number of finished messages before the page. Dropped messages are left out.
+// page returns the messages after the cursor, up to the number in the argument "most". Zero means
+// no limit. The cursor is the number of finished messages before the page. Dropped messages are
+// left out.
 func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

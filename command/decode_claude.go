@@ -210,8 +210,8 @@ func (d *claudeDecoder) begin(o *Output) {
 	d.list = list
 }
 
-// alive is called when the model has answered. If the turn counted as ended because of a rejected
-// key, the turn continues.
+// alive is called when the model has answered. If the end of the turn was reported because of a
+// rejected key, the turn continues.
 func (d *claudeDecoder) alive() {
 	if d.gone {
 		d.gone = false
@@ -219,7 +219,7 @@ func (d *claudeDecoder) alive() {
 	}
 }
 
-// subagent handles a line of a subagent. If the turn has already ended, the subagent works in the
+// subagent handles a line of a subagent. If the turn has ended, the subagent works in the
 // background.
 func (d *claudeDecoder) subagent(call string) {
 	if d.o.brief().over {

@@ -12,10 +12,10 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// The types in this file decode values that programs write in several forms. A value that can mean
-// an error counts as an error.
+// The types in this file decode values that programs write in several forms. They treat a value
+// that can mean an error as an error.
 
-// yesNo is a boolean. A value that is neither yes nor no counts as yes.
+// yesNo is a boolean. A value that is neither yes nor no is treated as yes.
 type yesNo bool
 
 // UnmarshalJSON implements [json.Unmarshaler].

@@ -49,15 +49,15 @@ type opencodeLine struct {
 // follows if a rejected question has ended the turn.
 //
 // After opencode compacts the session, it prompts itself and prints this prompt as text. The
-// summary comes before it, as a message like any other. Therefore, the turn makes no progress if
-// there is at most one message, and no tool call, between two such prompts.
+// summary precedes this prompt and looks like any other message. Therefore, the turn makes no
+// progress if there is at most one message, and no tool call, between two such prompts.
 //
 // If the input is too long, opencode prints an error and then compacts the session. It might then
 // repeat the turn's prompt instead of prompting itself, and it does not print that prompt.
 // Therefore, neither the error nor the end of the next step ends the turn. If opencode exits
 // instead, the turn has failed.
 func decodeOpencode() Decoder {
-	messages, compacted := 0, false // messages since the last such prompt; whether there was one
+	messages, compacted := 0, false // messages since opencode last prompted itself; whether it has done so
 	summary := false                // whether the next step to finish writes the summary, because the input was too long
 	return func(line []byte, o *Output) {
 		var x opencodeLine
@@ -87,7 +87,7 @@ func decodeOpencode() Decoder {
 			if x.Part.Tool == "todowrite" {
 				tellTodos(x.Part.State.Input, o)
 			}
-			if strings.Contains(x.Part.State.Error, "rejected permission") { // there is nobody to ask, and the turn ends without any text
+			if strings.Contains(x.Part.State.Error, "rejected permission") { // the turn ends without any text, because nobody can answer the question
 				o.Denied(x.Part.Tool)
 				o.Problem(x.Part.State.Error)
 			}

@@ -55,8 +55,8 @@ func claudePrompt(text string) string {
 	return string(out) + "\n"
 }
 
-// dialog answers the requests of a program that prints them on standard output and reads the
-// answers from standard input.
+// dialog answers the requests that a program prints on standard output. The program reads the answers from
+// standard input.
 type dialog struct {
 	r      *bgagent.Reporter
 	rules  []bgagent.Permission
@@ -164,8 +164,7 @@ func (x *controlLine) canAnswer() bool {
 	return x.ID != "" && len(x.ID) <= maxName && !shortened.MatchString(x.ID+`"`)
 }
 
-// errNoID is the problem reported for a turn whose program waits for an answer that cannot be
-// given.
+// errNoID is the problem of a turn whose program waits for the answer to a request without an id.
 var errNoID = fmt.Sprintf("it asked a question without a usable id (a text of 1 to %d bytes), so that nobody can answer", maxName)
 
 // hears handles a line about a question. It returns false for any other line. If the program would

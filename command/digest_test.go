@@ -26,8 +26,8 @@ func reported(decode Decoder, output string) (reports []bgagent.Report) {
 }
 
 // Each program's lines report the same call twice, then a call with a different input and a call
-// with a different result. If a program puts the name of a new file into a long result, the names
-// differ.
+// with a different result. Some programs put the name of a new file into a long result; in their
+// lines, the names differ.
 var callLines = map[string]struct {
 	call    string // lines of a call; ID, INPUT and RESULT are replaced
 	results [2]string

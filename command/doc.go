@@ -60,13 +60,14 @@
 // A turn has succeeded only if the program reports success: codex with turn.completed, gemini and
 // claude with a result, opencode with a step that finished for a reason other than tool calls, and
 // a plain-text program with exit code 0. If a program exits without such a report, the turn has
-// failed. It counts as interrupted if a signal terminated the program, or if the exit code is 0.
-// Exit code 0 counts as an interruption because gemini exits with 0 when a signal terminates it.
+// failed. The turn is reported as interrupted if a signal terminated the program, or if the exit
+// code is 0. The reason for the second case is that gemini exits with 0 when a signal terminates
+// it.
 //
 // If a program reports the end of the turn but does not exit within [Config].Grace, it is stopped.
-// The reported end counts, unless the program has continued the turn in the meantime. Text after
-// the end is not part of the answer. While claude reports that its own commands or agents run in
-// the background, its result does not end the turn. If claude exits before they end, the error
+// The reported end remains valid unless the program has continued the turn in the meantime. Text
+// after the end is not part of the answer. While claude reports that its own commands or agents run
+// in the background, its result does not end the turn. If claude exits before they end, the error
 // states that claude's own background work was cut off. The error of a failed turn is a
 // [*TurnError] with the exit code or signal and the end of standard error.
 //
@@ -131,10 +132,11 @@
 // state of the prompt is unknown. The turn then ends as interrupted, and the prompt is not
 // repeated.
 //
-// Gemini does not store whether a turn has ended. A gemini turn therefore counts as interrupted and
-// is continued, unless the earlier host had read the end of the turn. A program without Look is
-// continued if it can resume sessions, has reported its session, and has printed text or a tool
-// call from the agent. If it has printed neither, the state of the prompt is unknown.
+// Gemini does not store whether a turn has ended. If the earlier host had not read the end of a
+// gemini turn, the client therefore treats the turn as interrupted, and it is continued. A program
+// without Look is continued if it can resume sessions, has reported its session, and has printed
+// text or a tool call from the agent. If it has printed neither, the state of the prompt is
+// unknown.
 //
 // # Limits
 //

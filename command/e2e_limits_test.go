@@ -231,7 +231,7 @@ func TestRealTurnThatIsStoppedBetweenItsRetriesIsContinued(t *testing.T) {
 
 func TestRealFailuresInTheMiddleOfAnAnswerAreRecognized(t *testing.T) {
 	type failures map[string]bgagent.ProviderErrorKind
-	of := map[string]failures{ // the recorded output covers the others
+	of := map[string]failures{ // recorded output covers the other programs
 		"claude": {"@error 500 oops": broken, "@cut half": broken, "@text half\n@error 529 reason=overload": overloaded},
 		"codex":  {"@cut half": broken, "@error 529 in-stream=1 busy": broken, "@error 429 reason=usage-limit reset=5400": quota, "@error 429 reason=quota": quota},
 		"gemini": {"@cut half": broken},
@@ -245,7 +245,7 @@ func TestRealFailuresInTheMiddleOfAnAnswerAreRecognized(t *testing.T) {
 			session := s.session()
 			failure := s.refused(session, bgagent.Prompt{ID: "p", Text: script})
 			require.Equal(t, kind, failure.Kind, "%s: %+v", script, failure)
-			if r.name == "gemini" && script == "@cut half" { // gemini lost its session together with the half answer
+			if r.name == "gemini" && script == "@cut half" { // gemini lost its session together with the incomplete answer
 				require.Equal(t, anew, failure.Next)
 				end, _, err := s.run(session, bgagent.Prompt{ID: "q", Text: "@say fine"})
 				require.Error(t, err, "the earlier prompt is repeated and fails again")

@@ -436,8 +436,8 @@ func TestRealConformance(t *testing.T) {
 }
 
 // recalls answers a prompt that contains (recall) with the first prompt of the conversation. It
-// answers any other prompt according to the script in the prompt. With gemini, an unanswered
-// prompt is put in front of the next prompt; in that case the last script counts.
+// answers any other prompt according to the script in the prompt. With gemini, an unanswered prompt
+// is put in front of the next prompt; in that case, recalls follows the last script.
 func recalls(r modelserver.Request) modelserver.Reply {
 	text := r.LastUser()
 	if strings.Contains(text, "(recall)") {

@@ -9,7 +9,8 @@ import (
 	"os"
 )
 
-// playServer plays an MCP server with one tool, which says what it was called with.
+// playServer acts as an MCP server with one tool, which answers that the given
+// table is empty.
 func playServer() {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {

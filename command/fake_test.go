@@ -393,9 +393,9 @@ func failure(t testing.TB, err error) *TurnError {
 	return e
 }
 
-// The function "runs" reports whether the process with the given PID is running. A zombie is not
-// running, and neither does a process that is exiting. After a kill, such a process stays in the
-// process table for a moment.
+// The function "runs" reports whether the process with the given PID is running. A zombie or a
+// process that is exiting is not running. After a kill, such a process stays in the process table
+// for a moment.
 func runs(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -27,9 +27,9 @@ import (
 // If the provider refuses a request, gemini retries it up to ten times, for several minutes. The
 // key general.maxAttempts in its settings limits this.
 //
-// After a restart, the client reads the session from its file. The file does not show whether
-// a turn has ended. The turn therefore counts as interrupted, unless the earlier host had read
-// the end of the turn.
+// After a restart, the client reads the session from its file. The file does not show whether a
+// turn has ended. If the earlier host had not read the end of the turn, the client therefore treats
+// the turn as interrupted.
 func Gemini() Program {
 	format := []string{"--output-format", "stream-json"}
 	return Program{

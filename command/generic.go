@@ -13,9 +13,9 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// Text returns the description of a program that reads a prompt from standard input and prints
-// its answer as plain text. A turn knows nothing about earlier turns. Exit code 0 means that
-// the answer is complete.
+// Text returns the description of a program that reads a prompt from standard input and prints its answer as
+// plain text. The program does not get the prompts and answers of earlier turns. Exit code 0 means that the
+// answer is complete.
 //
 // If the program takes its prompt as an argument, or can continue a session, change the
 // fields of the result:
@@ -51,8 +51,8 @@ type simpleLine struct {
 	simpleFailure
 }
 
-// given is a text field. The field "is" reports whether the line contains it. A value of an
-// unexpected type does not count.
+// given is a text field. The field "is" reports whether the line contains it. A value of an unexpected type
+// is ignored.
 type given struct {
 	wording
 	is bool
@@ -151,9 +151,8 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 // turns that use the model.
 //
 // The field "stop" of a line of the type "end" is the name of a [bgagent.StopReason]: "end of
-// turn", "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long".
-// Models' own stop reasons, such as "max_tokens", are also known. Any other string counts as
-// "error".
+// turn", "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long". Models' own stop
+// reasons, such as "max_tokens", are also known. Any other string means "error".
 func DecodeLines() Decoder {
 	return func(line []byte, o *Output) {
 		var x simpleLine
@@ -221,8 +220,8 @@ func todoState(word string) bgagent.TodoState {
 	return bgagent.TodoPending
 }
 
-// stopReason returns the stop reason with the given name. An unknown name counts as StopError.
-// If the name is empty, the result is StopError if there is a problem, else StopEndOfTurn.
+// stopReason returns the stop reason with the given name. For an unknown name, the result is StopError. If
+// the name is empty, the result is StopError if there is a problem, else StopEndOfTurn.
 func stopReason(word, problem string) bgagent.StopReason {
 	if word == "" {
 		if problem != "" {

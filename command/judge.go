@@ -57,7 +57,7 @@ var interruptedCodes = []int{129, 130, 137, 143}
 func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	said := t.out.said()
 	end := bgagent.TurnEnd{Text: said.text, Usage: said.used}
-	if x.left != nil { // logged, because a turn that succeeds does not return an error
+	if x.left != nil { // a turn that succeeds returns no error, so the problem is only logged
 		t.client.log(slog.LevelWarn, x.left.Error(), t.session)
 	}
 	if x.plain {
@@ -109,7 +109,8 @@ func (s *said) cutOff() bool {
 }
 
 // unsaid returns the stop reason of a turn whose program exited without reporting the end of the
-// turn. If the program exits after its last request to the provider failed, it was not interrupted.
+// turn. If the program's last request to the provider failed before the program exited, the turn
+// was not interrupted.
 func (t *turn) unsaid(said said, x outcome) bgagent.StopReason {
 	begun := said.known && !x.plain && said.failed == nil
 	if x.signal != nil || slices.Contains(interruptedCodes, x.code) || x.code == 0 && begun {

@@ -21,7 +21,7 @@ type Decoder func(line []byte, o *Output)
 // keeps the answer and other data for the end of the turn. Its methods return immediately.
 type Output struct {
 	r      *bgagent.Reporter
-	turn   int           // number of the turn in the session, counted from 1
+	turn   int           // number of the turn in the session; the first turn has number 1
 	before bgagent.Usage // usage of the session before the turn
 	memory any           // state that the decoder keeps for the next turn; used only by the decoder
 
@@ -107,9 +107,9 @@ func (o *Output) notKnown() {
 	o.strange = true
 }
 
-// understood reports whether the line that was just decoded counts as understood. If the decoder has
-// not called notKnown, all lines count as understood from the first known line on, because newer
-// versions of a program print lines that its decoder does not know.
+// understood reports whether the line that was just decoded is treated as understood. After the
+// first known line, every line is treated as understood unless the decoder calls notKnown, because
+// newer versions of a program print lines that its decoder does not know.
 func (o *Output) understood() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -134,7 +134,7 @@ func (o *Output) Session(id string) {
 	})
 }
 
-// Text reports a piece of the agent's current message. After a call to End, text counts only as
+// Text reports a piece of the agent's current message. After a call to End, text is reported only as
 // activity, unless [Output.GoesOn] is called.
 func (o *Output) Text(piece string) { o.write(piece, false) }
 
@@ -201,8 +201,8 @@ func (o *Output) closeLocked() (rest string) {
 	return rest
 }
 
-// completes is called for a whole message, and reports it. If pieces of the message have been
-// reported already, only the rest is reported.
+// completes is called for a whole message, and reports the message. If pieces of the message have
+// been reported before, completes reports only the rest.
 func (o *Output) completes(text string) {
 	text = jsonlines.Clean(text)
 	rest, told := "", false
@@ -276,7 +276,7 @@ func (o *Output) reportUsage() {
 func (o *Output) TotalUsage(u bgagent.Usage) {
 	var delta bgagent.Usage
 	o.locked(func() {
-		if u == (bgagent.Usage{}) { // with zero as the total, the next turn would count everything again
+		if u == (bgagent.Usage{}) { // if the total were zero, the next turn would count all earlier usage again
 			return
 		}
 		from := o.before
@@ -337,7 +337,7 @@ func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	o.conclude(&ending{stop, text, bounded(problem)})
 }
 
-// GoesOn reports that the turn continues after a call to End, which then does not count. If that
+// GoesOn reports that the turn continues after a call to End. That call then has no effect. If that
 // call reported a failure, the turn can succeed only if the agent does something afterwards.
 func (o *Output) GoesOn() { o.conclude(nil) }
 

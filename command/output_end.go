@@ -111,8 +111,8 @@ type parts struct {
 	usage bgagent.Usage
 }
 
-// partUsage reports the usage of one request of a round, before the usage of the whole round is
-// known. Several reports with the same id count once. Without an id, nothing is reported.
+// partUsage reports the usage of one request of a round, before the usage of the whole round is known.
+// Consecutive reports with the same id are counted once. A report without an id is ignored.
 func (o *Output) partUsage(id string, u bgagent.Usage) {
 	if id = short(id); id == "" {
 		return

@@ -81,10 +81,9 @@ type Program struct {
 	// begins with one of these characters, the line "The task:" is put in front of it.
 	Commands string
 
-	// ForgetsUnanswered means that the program loses a session if its agent has neither written
-	// text nor called a tool in it. Text in a turn that the program reported as failed does not
-	// count. The next turn then begins a new session, and the earlier prompts are put in front of
-	// its prompt.
+	// ForgetsUnanswered means that the program loses a session if its agent has neither written text nor
+	// called a tool in it. Text in a turn that the program reported as failed is ignored. The next turn
+	// then begins a new session, and the earlier prompts are put in front of its prompt.
 	ForgetsUnanswered bool
 
 	// Choose contains the arguments that give a new session an id. The client chooses the id, a
@@ -102,10 +101,10 @@ type Program struct {
 	// then given to a new session of the program. After any other error, the state of the last
 	// prompt is unknown.
 	//
-	// If the earlier host had read a successful end of the turn, Look is not called, and the prompt
-	// counts as answered. If Look is nil, the client decides by three conditions: the program can
+	// If the earlier host had read a successful end of the turn, Look is not called, and the prompt is
+	// treated as answered. If Look is nil, the client decides by three conditions: the program can
 	// resume sessions, it has reported its session, and it has printed text or a tool call from the
-	// agent. If all are met, the prompt counts as interrupted. Otherwise its state is unknown.
+	// agent. If all are met, the prompt is treated as interrupted. Otherwise, its state is unknown.
 	//
 	// A preset's Look function reads files on this machine. If [Agent].Command runs the program
 	// with another executable, such as ssh, docker, sudo or a script, the session might be stored

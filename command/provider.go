@@ -86,9 +86,9 @@ func (o *Output) triesAtEnd() int {
 	return o.tries + 1
 }
 
-// step returns how the client can continue the turn after a failure at the provider. The argument
-// "want" is the step that the decoder reported. The argument "session" is the id that the program
-// reported in the turn. The argument "called" is true if the agent has called a tool.
+// step returns the way in which the client can continue the turn after a failure at the provider. The
+// argument "want" is the step that the decoder reported. The argument "session" is the id that the
+// program reported in the turn. The argument "called" is true if the agent has called a tool.
 func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
 	switch {
 	case want != bgagent.NextContinue && called: // the model would not see the calls

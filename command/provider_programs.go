@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// The code in this file recognizes what the programs print about failures at the model provider.
-// The wording comes from the tested versions. It counts only in an error message.
+// The code in this file recognizes what the programs print about failures at the model provider. The
+// wording comes from the tested versions. The same wording outside of an error message is ignored.
 
 // claudeFailure has the fields that claude uses to describe a failed request. They are in synthetic
 // messages and in results.

@@ -134,11 +134,11 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 		"claude_opt-fallback":        {0, nil, 9},
 		"claude_opt-watchdog":        {0, nil, 1},
 		"claude_toolong":             {1, fails(inputTooLong, 400, 1), 0},
-		"claude_unified":             {1, fails(limited, 429, 1), 0}, // an API key: no reset time is given
+		"claude_unified":             {1, fails(limited, 429, 1), 0}, // claude uses an API key, so it reports no reset time
 		"claude_usage":               {1, fails(limited, 429, 1), 0},
 
 		"codex_401":                 {1, fails(authentication, 401, 6), 0},
-		"codex_403":                 {1, fails(unknownModel, 403, 6), 0}, // not allowed to sample from this model
+		"codex_403":                 {1, fails(unknownModel, 403, 6), 0}, // the account must not use this model
 		"codex_429":                 {1, fails(limited, 429, 1), 0},
 		"codex_429-date":            {0, nil, 1},
 		"codex_429-ra2":             {0, nil, 3},

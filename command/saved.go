@@ -189,9 +189,9 @@ func (s *session) wroteLocked(wrote, called bool) {
 	}
 }
 
-// saved returns the exchanges of the conversation. If the client has not kept all of them, or if
-// their texts have more than "most" bytes, the method "saved" returns no exchanges, and lost is
-// true.
+// saved returns the exchanges of the conversation. The argument "most" is the maximum number of bytes of
+// their texts. If the texts exceed this maximum, or if the client has not kept all exchanges, the method
+// "saved" returns no exchanges, and lost is true.
 func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

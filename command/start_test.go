@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If the system does not find the interpreter of a script, its error says that the script is
-// missing.
+// If the system does not find the interpreter of a script, its error states that the script
+// is missing.
 func TestAScriptWhoseInterpreterIsMissingIsExplained(t *testing.T) {
 	for head, want := range map[string]string{
 		"#!/bin/sh\r\ncat\r\n":        `the program in its first line, "#!/bin/sh\r", does not exist; correct the line, or save the script with LF instead of CR LF: `,

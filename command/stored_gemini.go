@@ -37,8 +37,8 @@ func (m geminiMessage) prompt() string {
 	return string(text)
 }
 
-// geminiContext is the beginning of the first message of a session. Gemini itself writes that
-// message.
+// geminiContext is the beginning of the first message of a session. Gemini writes that message
+// itself.
 const geminiContext = "<session_context>"
 
 // lookGemini reads a gemini session from a file tmp/PROJECT/chats/session-TIME-ID.jsonl in gemini's

@@ -53,7 +53,8 @@ func inWords(todos []bgagent.Todo) string {
 }
 
 func TestTodosOfASessionGoOnInItsNextTurn(t *testing.T) {
-	// The program prints its prompt with quotation marks instead of tildes.
+	// The fake program prints its prompt and replaces each tilde with a quotation
+	// mark.
 	c := clientOf(t, Agent{Program: Claude(), Command: []string{"sh", "-c", `tr '~' '"'`, "claude"}})
 	m, err := bgagent.New(c, bgagent.Config{})
 	require.NoError(t, err)

@@ -103,7 +103,7 @@ func TestFieldsOfAnUnexpectedTypeDoNotSpoilTheirLine(t *testing.T) {
 			require.NoError(t, json.Unmarshal([]byte(line), &object))
 			for _, by := range []any{nil, 7.5, -1, 1e300, "a string", true, []any{map[string]any{"a": 1}}, []any{"x"}, map[string]any{"b": []any{}}} {
 				mutations(object, by, "", func(x any) any { return x }, func(key string, whole any) {
-					if rand.IntN(oneOf) > 0 { // a failure shows the whole change, so no seed is needed
+					if rand.IntN(oneOf) > 0 { // the message of a failed test contains the whole change, so no seed is needed
 						return
 					}
 					b, err := json.Marshal(whole)

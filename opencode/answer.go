@@ -13,7 +13,7 @@ import (
 // prompts itself, with "Continue if you have next steps" or with a copy of the prompt that did not
 // fit. Therefore, whether a message is an answer depends on the messages before it.
 
-// kind is the role of a message in its turn.
+// kind is the part that a message plays in its turn.
 type kind uint8
 
 const (
@@ -28,8 +28,8 @@ const (
 
 // facts holds the properties of a message from which a track is computed.
 type facts struct {
-	id, key string // id: id of the message; key: bgagent's first id of the prompt, or of the copied prompt, in the message
-	last    string // bgagent's last id of the prompt, if the message has several
+	id, key string // id of the message; bgagent's first id of the prompt or of the copied prompt in the message
+	last    string // last bgagent id of the prompt if the prompt has several ids
 	kind    kind
 	hidden  bool // opencode itself wrote all the text of the message
 	said    bool // the message has text or a tool call
@@ -79,8 +79,8 @@ func visible(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) })
 }
 
-// track holds what is known about the current turn at a given message. It is computed from the
-// session's messages in order, up to and including this message.
+// track is the state of the current turn as of a given message. It is computed from the session's
+// messages in order, up to and including this message.
 type track struct {
 	prompt, key string // message id and first prompt id of the last prompt from outside
 	last        string // last prompt id of that prompt, if its turn was continued
@@ -124,7 +124,8 @@ func (t *track) next(f facts, m *bgagent.Message) {
 	}
 }
 
-// The function "none" changes a message so that it neither answers the prompt nor ends the turn.
+// The function "none" changes a message's role and stop reason: the message then neither answers
+// the prompt nor ends the turn.
 func none(m *bgagent.Message) {
 	m.Role, m.Stop, m.Error, m.Provider = bgagent.RoleOther, bgagent.StopUntold, "", nil
 }

@@ -174,7 +174,7 @@ func TestADirectoryThatWasRemovedIsRefused(t *testing.T) {
 		task, err := r.m.Launch(t.Context(), bgagent.Caller{}, in)
 		require.NoError(t, err)
 		assert.Equal(t, bgagent.Completed, r.wait(task).Status)
-		r.f.intercept(func(req *http.Request) *http.Response { // answers as the server does after the directory was removed
+		r.f.intercept(func(req *http.Request) *http.Response { // answers as the server does after the directory is removed
 			if req.URL.Path == "/file" && req.URL.Query().Get("directory") == "/somewhere" {
 				return answer(http.StatusInternalServerError, `{"name":"UnknownError","data":{"message":"Unexpected server error."}}`)
 			}

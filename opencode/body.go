@@ -10,9 +10,9 @@ import (
 )
 
 // The bounds below limit the size of a server's responses. Decompression can turn a small body into
-// a large one. Decoding can turn a small text into a large value: the three bytes of "{}," become a
-// struct. Therefore, bytes are counted after decompression, values are counted during reading, and
-// lists are decoded element by element.
+// a large one. Decoding can turn a small text into a large value: the three bytes "{}," can become
+// a large struct. Therefore, bytes are counted after decompression, values are counted during
+// reading, and lists are decoded element by element.
 
 const (
 	// maxBody is the maximum size of a response in bytes, after decompression. A page of messages

@@ -172,8 +172,8 @@ func transport() *http.Transport {
 	return t
 }
 
-// absolute reports whether the path is absolute on Unix or on Windows. Both count, because the
-// server and this client can run on different operating systems.
+// absolute reports whether the path is absolute on Unix or on Windows. Either form is accepted,
+// because the server and this client can run on different operating systems.
 func absolute(path string) bool {
 	return strings.HasPrefix(path, "/") || strings.HasPrefix(path, `\\`) ||
 		len(path) > 2 && path[1] == ':' && (path[2] == '\\' || path[2] == '/')

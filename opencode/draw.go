@@ -13,8 +13,8 @@ import (
 )
 
 // textPause is how long pieces of text are collected before the messages that have grown are
-// emitted. A message is not emitted for each piece, because its event copies its whole text. For
-// each piece, only an activity event is emitted.
+// emitted. Each event with a message copies the whole text of the message. Therefore, a single
+// piece causes only an activity event.
 const textPause = 100 * time.Millisecond
 
 // drawn is a message that is assembled from the events in the stream.
@@ -211,7 +211,7 @@ func (f *follower) told(session string, d *drawn) {
 	m := d.look()
 	var t track
 	view := f.views[session]
-	for _, id := range slices.Sorted(maps.Keys(view)) { // in the order of time, because ids sort by time
+	for _, id := range slices.Sorted(maps.Keys(view)) { // sorting by id is sorting by time
 		if x := view[id]; x != d {
 			var other bgagent.Message
 			t.next(x.facts, &other)

@@ -89,7 +89,7 @@ func (s *limitScene) requests() []modelserver.Request {
 	return slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) || r.Session != s.id })
 }
 
-// refusals verifies how a real server deals with refusals by its provider.
+// refusals checks how a real server handles refusals by its provider.
 func refusals(t *testing.T, w *realagent.World, server *realagent.OpencodeServer) {
 	s := limits(t, w, server)
 	defer w.Model.Handle(nil)

@@ -118,7 +118,7 @@ func askingTheHost(s *scene) {
 }
 
 // An open question of a killed manager keeps its key if the server survives. If the server is
-// killed, too, the question is withdrawn.
+// also killed, the question is withdrawn.
 func TestAnOpenQuestionOfAKilledManagerOnTheRealServer(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	server := w.ServeOpencode(t)
@@ -142,7 +142,7 @@ func TestAnOpenQuestionOfAKilledManagerOnTheRealServer(t *testing.T) {
 			m.Start()
 			answer := bgagent.AnswerInput{Key: key, Option: "allow once"}
 			if both {
-				awaitQuestionOf(t, m, id, key) // the continued turn asks, too
+				awaitQuestionOf(t, m, id, key) // the continued turn also asks
 				over, err := m.Answer(t.Context(), bgagent.Caller{}, id, answer)
 				require.ErrorIs(t, err, bgagent.ErrQuestionOver)
 				require.Equal(t, bgagent.QuestionWithdrawn, over.State)

@@ -201,7 +201,7 @@ func (s *fileStore) Close() error {
 	return s.file.Close()
 }
 
-// held is a model that holds its answers until the test releases them. The key of a conversation
+// held is a model that holds back its answers until the test releases them. The key of a conversation
 // selects the answer.
 type held struct {
 	*testing.T
@@ -274,7 +274,7 @@ func (h *held) reply(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("the answer of " + r.Key)
 }
 
-// The method "until" waits until the condition holds.
+// The method "until" waits until the condition is true.
 func (h *held) until(what string, ok func() bool) {
 	h.Helper()
 	require.Eventually(h, ok, patience, 20*time.Millisecond, what)
@@ -314,7 +314,7 @@ func TestTasksOfAKilledManagerOnTheRealServer(t *testing.T) {
 	server := w.ServeOpencode(t)
 	for i, x := range []struct {
 		name string
-		both bool // whether the server is killed too
+		both bool // whether the server is also killed
 	}{{"alone", false}, {"and its server", true}} {
 		t.Run(x.name, func(t *testing.T) {
 			h := &held{T: t, w: w, said: map[string]bool{}, free: map[string]chan struct{}{}}

@@ -15,8 +15,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// A message joins the running turn on the real server: after the tool calls of the request, and
-// after its text, which is not cut.
+// On the real server, a message joins the running turn after the tool calls, or after the text, of
+// the current request to the model. The text is not cut off.
 func TestAMessageJoinsATurnOfTheRealServer(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := w.ServeOpencode(t)

@@ -117,7 +117,7 @@ func TestConformanceOfTheRealServer(t *testing.T) {
 	bgagenttest.Conformance(t, bgagenttest.Harness{
 		New: connect,
 		Restart: bgagenttest.Restart{Next: func(tb bgagenttest.TB, _ bgagent.SessionClient, death bgagenttest.Death) bgagent.SessionClient {
-			if death != bgagenttest.DeathAlone { // the server never dies together with the process
+			if death != bgagenttest.DeathAlone { // the server survives the death of the process
 				return nil
 			}
 			return connect(tb)

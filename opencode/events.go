@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// streamSilence is how long the stream can be without data before it counts as broken. The
-	// server sends a heartbeat every 10 seconds.
+	// streamSilence is how long the stream can be without data before the client treats it as broken.
+	// The server sends a heartbeat every 10 seconds.
 	streamSilence = 25 * time.Second
 
 	reconnectMin = 100 * time.Millisecond

@@ -356,7 +356,7 @@ func (t *fakeTurn) askAgain(id string) string {
 	return t.ownMessage("user", copied)
 }
 
-// answer carries out the instruction in one prompt.
+// answer follows the instruction in one prompt.
 func (t *fakeTurn) answer(id, text string) {
 	verb, rest, _ := strings.Cut(text, " ")
 	switch verb {

@@ -25,7 +25,7 @@ func (s wireStatus) status() bgagent.SessionStatus {
 	case "retry":
 		return bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: firstLine(s.Message), RetryAt: millis(s.Next), Provider: s.provider(time.Now())}
 	}
-	return bgagent.SessionStatus{} // SessionUnknown, because later versions of the server can report other statuses
+	return bgagent.SessionStatus{} // later versions of the server can report other statuses
 }
 
 // ownPause is longer than any retry pause that the server itself chooses. The longest such pause

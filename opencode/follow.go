@@ -214,7 +214,7 @@ func (f *follower) lost() {
 	f.c.findAll(func(s *session) bool { return s.posed }) // the questions might have ended
 }
 
-// asked processes a question from an agent.
+// asked handles the event of an agent's new question.
 func (f *follower) asked(e wireEvent, dir string) {
 	if e.Type == "permission.asked" {
 		var w wirePermission

@@ -6,8 +6,8 @@ import "github.com/bgagent/bgagent"
 // and might not contain any message from its agent. A session whose agent wrote nothing looks the
 // same. Only a client that noticed the outage can tell the two apart.
 
-// cutOff is called when the server cannot be reached. Every current turn counts as cut off until
-// the server reports that the turn's session is still in a turn.
+// cutOff is called when the server cannot be reached. The client treats every current turn as cut
+// off until the server reports that the turn's session is still in a turn.
 func (c *Client) cutOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

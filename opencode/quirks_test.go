@@ -233,7 +233,7 @@ func TestATurnThatACrashCutOffIsInterruptedAndCanBeResumed(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
 		r.f.crash()
-		seconds(20) // an unknown status does not end the task
+		seconds(20) // a status that is unknown to the client does not end the task
 		got, err := r.m.Get(task.ID)
 		require.NoError(t, err)
 		assert.Equal(t, bgagent.Running, got.Status)

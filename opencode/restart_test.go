@@ -105,7 +105,7 @@ func (a *afterlife) begin() *process {
 func (p *process) close(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	_ = p.m.Close(ctx) // fails if the process is dead
+	_ = p.m.Close(ctx) // returns an error if the process is dead
 	require.NoError(t, p.c.Close())
 	p.die()
 }

@@ -273,8 +273,8 @@ func TestATurnThatIsAbortedBeforeARetryLeavesNoError(t *testing.T) {
 	})
 }
 
-// Only a clear statement about the key counts as a rejected key. Otherwise, the manager would end the
-// task although the server retries the request.
+// The key is reported as rejected only if the provider's message clearly says so. Otherwise, the manager
+// would end the task although the server retries the request.
 func TestAServerThatRepeatsARequestDoesNotEndTheTask(t *testing.T) {
 	for message, kind := range map[string]bgagent.ProviderErrorKind{
 		"Invalid API key":                      bgagent.ProviderBroken,

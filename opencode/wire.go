@@ -276,7 +276,7 @@ type wirePermission struct {
 // no details.
 type wireDetails struct {
 	plain map[string]any // for Config.Permission
-	exact map[string]any // the same, with numbers as they are written
+	exact map[string]any // the same value, with its numbers as the server wrote them
 }
 
 // UnmarshalJSON implements [json.Unmarshaler].

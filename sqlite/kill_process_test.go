@@ -103,10 +103,10 @@ func (w *killWorld) work(ctx context.Context, t *inproc.Turn) (string, error) {
 	return end(killAnswer(t.Title()))
 }
 
-// delegate launches two tasks and ends its turn. Its result is the answer of the last turn.
+// delegate launches two tasks and ends its turn. The answer of the last turn is the task's result.
 func (w *killWorld) delegate(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Notice != nil {
-		w.Told(*t.Prompt.Notice) // before the turn begins, because a session with the prompt also has the notice
+		w.Told(*t.Prompt.Notice) // logged before the turn begins: a session that contains the prompt also contains the notice
 	}
 	end := w.begin(t)
 	if t.Prompt.Notice == nil {

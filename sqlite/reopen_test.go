@@ -162,7 +162,7 @@ func TestCloseDoesNotWaitForACheckOfTheDatabase(t *testing.T) {
 	write(t, s, &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{task(1)}})
 	u := newUpkeep(s)
 	u.doubt.Store(true)
-	u.end() // Close does the same while the check runs
+	u.end() // Close also calls end while a check is running
 	if err := u.look(); err != nil {
 		t.Errorf("the check returned %v", err)
 	}

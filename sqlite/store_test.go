@@ -204,7 +204,7 @@ func TestACopyIsRecognised(t *testing.T) {
 	}
 }
 
-// one copies only the database.
+// The function "one" copies only the database file, without the WAL and the lock file.
 func one(from, to string) error {
 	content, err := os.ReadFile(filepath.Join(from, databaseName))
 	return errors.Join(err, os.MkdirAll(to, 0o700), os.WriteFile(filepath.Join(to, databaseName), content, 0o600))

@@ -40,7 +40,8 @@ func (r *row) sum() int64 {
 
 var kinds = [...]string{bgagent.StoreManager: "manager", bgagent.StoreTask: "task", bgagent.StoreSession: "session"}
 
-// timeForm is a format whose times can be sorted as strings and read by people.
+// timeForm is a time format that sorts correctly as a string and that people
+// can read.
 const timeForm = "2006-01-02T15:04:05.000000000Z"
 
 func timeText(t time.Time) (string, error) {

@@ -36,7 +36,7 @@ func (w *writer) connect() error {
 		w.store = rand.Text()
 	}
 	if fresh && w.lock.witness.Batch == 0 {
-		// The witness is written first, because a database without a witness counts as a copy.
+		// The witness is written first, because a database without a witness is treated as a copy.
 		if err := errors.Join(w.lock.testify(witness{Store: w.store}), w.lock.sync()); err != nil {
 			return err
 		}
@@ -255,8 +255,8 @@ func (w *writer) fill(b *bgagent.StoreBatch, rows []row) error {
 	return w.exec("UPDATE meta SET batch = ?, due = ?, due_sum = ?, file = ?, copy = ''", int64(b.Number), t.due, t.sum, w.lock.id())
 }
 
-// tally contains the number of due records and the sum of their checksums. If a damaged page has
-// lost a row, only the tally shows it.
+// tally contains the number of due records and the sum of their checksums. Only the tally shows that a
+// damaged page has lost a row.
 type tally struct{ due, sum int64 }
 
 func (t *tally) add(due bool, sum int64) {
