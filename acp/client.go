@@ -73,7 +73,7 @@ func New(cfg Config) (*Client, error) {
 }
 
 // Close terminates the agent processes, everything that they started, and the running turns. It
-// returns when no process is left. This takes Config.CloseGrace plus a short time at most. A second
+// returns when no process is left. This takes at most Config.CloseGrace plus a short time. A second
 // call also waits. Close the manager first; otherwise, its running tasks are interrupted.
 func (c *Client) Close() error {
 	c.mu.Lock()

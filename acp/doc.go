@@ -110,7 +110,7 @@
 //     and a rule that forbids some files turns an earlier permission into a question to
 //     Config.Permit. Paths are compared with their links resolved, even in rules.
 //   - The command can be a string or a list of words, in any of the usual fields. If a shell gets a
-//     script as an argument, the script counts as the command. If no command can be read, a rule
+//     script as an argument, the script is treated as the command. If no command can be read, a rule
 //     that allows some commands has no effect. If the text might contain several commands (because
 //     it contains ; or | or $( or similar, even in quotation marks), only a rule for all commands
 //     allows it. The content of script files is not read.

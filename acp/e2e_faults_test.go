@@ -32,7 +32,7 @@ func TestAModelThatFailsFailsItsTask(t *testing.T) {
 		task = s.run("@error 500 times=1 hiccup\n@say better now")
 		require.Equal(s, bgagent.Completed, task.Status, task.Reason)
 		require.Equal(s, "better now", task.Result)
-		if s.name == claude.name || s.name == codex.name { // the others retry a refused request for a minute or longer
+		if s.name == claude.name || s.name == codex.name { // the other agents retry a refused request for a minute or longer
 			s.refusedThenContinued()
 		}
 	})

@@ -26,7 +26,7 @@ type moment struct {
 	want   []bgagent.PromptState
 	agents []string // agents that are killed at this moment even without the flag -acp.slow
 	lost   bool     // whether the session's files are removed, as if the agent had not written them yet
-	cut    bool     // whether the session's files are cut, as if the agent had been killed while it wrote the prompt
+	cut    bool     // whether the session's files are truncated, as if the agent had been killed while it wrote the prompt
 }
 
 var moments = []moment{

@@ -163,13 +163,13 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	return end, err
 }
 
-// failing holds the reasons why a turn that the agent ended normally counts as failed.
+// failing holds the reasons why a turn that the agent ended normally is treated as failed.
 type failing struct {
 	refused string         // last refusal, if the agent has written nothing since
 	broken  bool           // the agent has reported that it failed
 	problem string         // what the agent wrote about this failure
 	fault   apifault.Fault // last provider error that the agent reported
-	quoted  string         // answer that looks like an error, but might have been written by the model
+	quoted  string         // answer that looks like an error but might be the model's own text
 	cut     bool           // the answer is incomplete
 }
 

@@ -171,7 +171,7 @@ func (h *host) read(name string) string {
 	return string(text)
 }
 
-// restore returns the argument with which the next manager calls RestoreSession.
+// restore returns the argument that the next manager passes to RestoreSession.
 func (h *host) restore(last bgagent.Prompt) bgagent.SessionRestore {
 	h.t.Helper()
 	in := bgagent.SessionRestore{Spec: h.o.Spec, Session: h.read("session"), Last: last, Instance: h.o.Spec.Instance}

@@ -77,7 +77,7 @@ func TestLenientReadingTakesBoundedTime(t *testing.T) {
 		var made sdk.NewSessionResponse
 		_, _ = readable([]byte(raw), &made)
 	}
-	require.Less(t, time.Since(began), 5*time.Minute) // takes one second; without mostTries it would take hours
+	require.Less(t, time.Since(began), 5*time.Minute) // takes one second; without the limit mostTries, it would take hours
 }
 
 func TestAPartlyReadQuestionIsUnclear(t *testing.T) {

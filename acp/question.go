@@ -131,7 +131,7 @@ func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier)
 		s.add(text, asktext.Block("input as told before", text))
 	}
 	if len(s.lines) > 0 && q.Kind != "" && q.Kind != q.Name { // the title of the question contains the name
-		s.lines = append(s.lines, asktext.Field("kind", q.Kind)) // also if another field has the same text
+		s.lines = append(s.lines, asktext.Field("kind", q.Kind)) // even if another field has the same text
 	}
 	return strings.Join(s.lines, "\n")
 }

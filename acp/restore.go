@@ -26,11 +26,11 @@ func (c *Client) Home() string { return procs.Home() }
 
 // RestoreSession implements [bgagent.SessionRestorer]. First it kills the processes that the
 // earlier host left running. Then it starts the agent and makes it load the session. The agent
-// replays the session, and the replay shows whether the session has the last prompt. The prompt
-// counts as answered only if the earlier client saw the end of its turn, because the replay of a
-// turn that was cut off can look like the replay of a complete turn. If the replay of codex lacks
-// the prompt, a session without an earlier prompt counts as lost, and otherwise the state is
-// unknown.
+// replays the session, and the replay shows whether the session has the last prompt. The prompt is
+// treated as answered only if the earlier client saw the end of its turn, because the replay of a
+// turn that was cut off can look like the replay of a complete turn. If codex's replay lacks the
+// prompt and the session has no earlier prompt, the session is treated as lost. If the session has
+// an earlier prompt, the state is unknown.
 //
 // If a process cannot be terminated or the session is open in another process, the error matches
 // [bgagent.ErrBusy]. If the agent cannot be started or does not answer, the error matches
@@ -183,7 +183,7 @@ func (c *Client) restore(ctx context.Context, s *session, in bgagent.SessionRest
 // prompt. This does not prove that the session lacks the prompt: codex first stores the message for
 // the model, and then the item that it replays. If codex was killed between these two steps and the
 // prompt were sent again, the model would get the prompt twice. Therefore, the prompt must not be
-// sent into the session again. If the session has no earlier prompts, it counts as lost, and the
+// sent into the session again. If the session has no earlier prompts, it is treated as lost, and the
 // prompt is sent into a new session.
 func notProven(s *session, r *replay, now progress) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	if len(r.runs) > 0 || now.Called {

@@ -35,7 +35,7 @@ type terminal struct {
 	ch   *child
 	out  *tail
 	read chan struct{} // closed when all output has been read
-	pipe *os.File      // the end of the pipe from which the output is read
+	pipe *os.File      // read end of the pipe that receives the output
 }
 
 // createTerminal implements terminal/create.

@@ -66,10 +66,10 @@ type turn struct {
 	refused   string // last refusal; cleared when the agent writes text
 	terms     map[string]*terminal
 	asides    asides
-	cost      float64 // cost in US dollars that is not reported yet
-	told      float64 // cost in US dollars that is reported
+	cost      float64 // cost in US dollars that has not been reported yet
+	told      float64 // cost in US dollars that has been reported
 
-	compaction sdk.ToolCallId // id of the call with which the agent reported its last compaction; empty if there was none
+	compaction sdk.ToolCallId // id of the call that reported the last compaction; empty if there was no compaction
 }
 
 // RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the turn fails. If
@@ -344,8 +344,8 @@ func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 const lead = "The task:\n\n"
 
 // isCommand reports whether agents treat a prompt as a command. In the protocol, commands
-// begin with a slash. In gemini they can also begin with a dollar sign. White space in
-// front of the command is ignored. U+FEFF counts as white space, as in JavaScript.
+// begin with a slash. In gemini they can also begin with a dollar sign. White space in front of the
+// command is ignored. U+FEFF is treated as white space, as in JavaScript.
 func isCommand(text string) bool {
 	text = strings.TrimLeftFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
 	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")

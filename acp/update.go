@@ -40,7 +40,7 @@ func (p *process) update(method string, params json.RawMessage) {
 		}
 	}
 	if err != nil || n.SessionId == "" {
-		// An update still counts as activity even if its kind is unknown to the SDK.
+		// An update whose kind is unknown to the SDK is still activity.
 		n.SessionId = sessionOf(params)
 	}
 	if x := n.Update.ToolCall; x != nil {
@@ -267,7 +267,7 @@ func (c *Client) ReportsCost(string) bool { return !c.runs("codex") && !c.runs("
 func (c *Client) ReportsTokens(string) bool { return !c.runs("opencode") }
 
 // The method "runs" reports whether the agent is the given program, according to the name that it
-// reported or to Config.Command. A flag's value, such as a model name, does not count.
+// reported or to Config.Command. The value of a flag, such as a model name, is ignored.
 func (c *Client) runs(program string) bool {
 	if name := c.told.Load(); name != nil && strings.Contains(strings.ToLower(*name), program) {
 		return true

@@ -136,7 +136,7 @@ func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
 	return args, env, nil
 }
 
-// claudePatterns returns the patterns for which the tool is allowed and denied.
+// claudePatterns returns two lists of patterns: those that allow the tool and those that deny it.
 func claudePatterns(rules []bgagent.Permission, tool string) (allow, deny []string) {
 	for _, r := range rules {
 		if r.Kept || !permission.Wildcard(r.Name, tool) {

@@ -375,7 +375,7 @@ func word(failed yesNo) string {
 	return "completed"
 }
 
-// result reports the end of the turn in a line of type "result". The line's cost is the
+// result reports the end of the turn in a line of type "result". The cost in that line is the
 // total of the session or of the process.
 func (d *claudeDecoder) result(x *claudeLine) {
 	u := x.claudeResult.Usage

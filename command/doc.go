@@ -143,10 +143,10 @@
 // Between two lines of output, the client does not know anything about the program. A program that
 // prints nothing at all is stopped after [Config].Silence. Codex prints a message only when the
 // message is complete, and prints nothing while it thinks. Opencode prints a tool call only after
-// the call ends. After its first output, a turn counts as stale if nothing was printed for the
-// StaleTimeout of [github.com/bgagent/bgagent.Config] and no tool call is known to be in flight.
-// If agents use long tools on opencode, set a longer timeout, or use the package opencode, which
-// gets all events from the server.
+// the call ends. After its first output, a turn is stale if nothing was printed for the
+// StaleTimeout of [github.com/bgagent/bgagent.Config] and no tool call is known to be in flight. If
+// agents use long tools on opencode, set a longer timeout, or use the package opencode, which gets
+// all events from the server.
 //
 // Nobody can answer a permission question, so all of these programs treat the answer as no. Each
 // preset's documentation names the rules that the preset can pass on. If a rule forbids something

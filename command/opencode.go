@@ -61,9 +61,10 @@ var (
 	}
 )
 
-// opencodeRules writes the rules as the permission object of opencode's configuration. In that
-// object, too, the last matching entry decides. The object has one entry for each name, with one
-// entry for each pattern inside it. Therefore, all rules for a name must be next to each other.
+// opencodeRules writes the rules as the permission object of opencode's configuration. The last
+// matching entry of that object decides, as with the task's rules. The object has one entry for
+// each name, with one entry for each pattern inside it. Therefore, all rules for a name must be
+// next to each other.
 func opencodeRules(rules []bgagent.Permission) (_, env []string, err error) {
 	if err := opencodeKeeps.Check(rules); err != nil {
 		return nil, nil, err

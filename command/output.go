@@ -95,8 +95,8 @@ func newOutput(r *bgagent.Reporter, turn int, before bgagent.Usage) *Output {
 }
 
 // Known marks the line as known. A decoder calls Known for a line that it knows but that contains
-// nothing to report. All other methods mark the line, too. If a program does not print any known
-// line, it is not the expected program.
+// nothing to report. All other methods also mark the line as known. If a program does not print any
+// known line, it is not the expected program.
 func (o *Output) Known() { o.locked(func() {}) }
 
 // notKnown marks the current line as not understood. The mark counts even if earlier lines were
@@ -270,9 +270,9 @@ func (o *Output) reportUsage() {
 	}
 }
 
-// TotalUsage reports the usage of the whole session, including its earlier turns. If the usage
-// is less than before the turn, the program is assumed to have restarted its count. If
-// TotalUsage is called several times, the largest figures count.
+// TotalUsage reports the usage of the whole session, including its earlier turns. If the usage is
+// less than before the turn, the program is assumed to have restarted its count. If TotalUsage is
+// called several times, the largest figures are used.
 func (o *Output) TotalUsage(u bgagent.Usage) {
 	var delta bgagent.Usage
 	o.locked(func() {
@@ -328,10 +328,10 @@ func (o *Output) Denied(tool string) {
 const maxDenied = 100
 
 // End reports that the turn has ended and why. The argument "text" is the agent's whole answer; if
-// it is empty, the last message is the answer. The argument "problem" describes the failure, if
-// any. If End is called several times without [Output.GoesOn] in between, the worst stop reason
-// counts. If several are equally bad, the last call counts. If the call that counts has no text,
-// the text from another call is the answer.
+// it is empty, the last message is the answer. The argument "problem" describes the failure, if any.
+// If End is called several times without [Output.GoesOn] in between, the call with the worst stop
+// reason is used. If several stop reasons are equally bad, the last of these calls is used. If that
+// call has no text, the text from another call is the answer.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	text = jsonlines.Clean(cut(text, maxText))
 	o.conclude(&ending{stop, text, bounded(problem)})
@@ -360,7 +360,7 @@ func (o *Output) conclude(end *ending) {
 // Background reports the whole list of work that the program does in the background, such as
 // running commands. While the list is not empty, a call to End does not end the turn, because the
 // agent gets the results and continues. If the program exits while the list is not empty and End
-// reported success, the turn counts as interrupted; any other reported end remains valid.
+// reported success, the turn is reported as interrupted. Any other reported end remains valid.
 func (o *Output) Background(work []string) {
 	o.locked(func() {
 		o.background = o.background[:0]

@@ -128,11 +128,10 @@ func (o *Output) partUsage(id string, u bgagent.Usage) {
 	}
 }
 
-// roundUsage reports the usage of a round. Several reports of one round count once, with the
-// larger figures. Two reports with ids belong to one round if the ids are equal. Otherwise
-// they belong to one round if the agent has not continued between them. After the end of
-// the turn, output can make it seem that the agent has continued. In this case the reports
-// belong to one round if their figures are equal.
+// roundUsage reports the usage of a round. Several reports of one round are counted once, with the larger
+// figures. Two reports with ids belong to one round if the ids are equal. Otherwise they belong to one
+// round if the agent has not continued between them. After the end of the turn, output can make it seem
+// that the agent has continued. In this case the reports belong to one round if their figures are equal.
 func (o *Output) roundUsage(id string, u bgagent.Usage) {
 	var delta bgagent.Usage
 	id = short(id)

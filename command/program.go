@@ -236,7 +236,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 const lead = "The task:\n\n"
 
 // takesForCommand reports whether the program would treat the prompt as a command. White
-// space in front of the command is ignored. U+FEFF counts as white space, as in JavaScript.
+// space in front of the command is ignored. U+FEFF is treated as white space, as in JavaScript.
 func (p *Program) takesForCommand(prompt string) bool {
 	prompt = strings.TrimLeftFunc(prompt, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
 	first, _ := utf8.DecodeRuneInString(prompt)

@@ -65,7 +65,7 @@ func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 		d.Todos = append(d.Todos, todo{entry.Text, entry.State.String()})
 	}
 	d.Metadata, d.Progress.Todos = nil, nil
-	for i := range d.Questions { // a question that a person decides about is shown without characters that change the order of others
+	for i := range d.Questions { // a person decides about the question, so it is shown without characters that reorder the text around them
 		q := &d.Questions[i]
 		q.Title, q.Subject = cleantext.Line(q.Title), cleantext.String(q.Subject)
 	}

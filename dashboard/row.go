@@ -48,7 +48,7 @@ type row struct {
 	// todos is a digest of the todo list. It is not sent. When the todos change, the digest
 	// makes the row differ, so a page that shows the task's details fetches them again.
 	todos uint64
-	// asked is a digest of the open questions. It is not sent either.
+	// asked is a digest of the open questions. Like todos, it is not sent.
 	asked uint64
 }
 

@@ -63,8 +63,8 @@ func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, req *mcp.CallToolR
 	return sc.answer(r), nil
 }
 
-// carry adds the text of a notice to the scope's next answer. The notice already counts as
-// delivered in the manager. If n is nil, the method "carry" does nothing.
+// carry adds the text of a notice to the scope's next answer. The manager has already recorded
+// the notice as delivered. If n is nil, the method "carry" does nothing.
 func (sc *scope) carry(n *bgagent.Notice) {
 	if n != nil {
 		sc.mu.Lock()

@@ -111,8 +111,8 @@ func (q *outbox[T]) run() {
 	}
 }
 
-// close returns when the queued items have been written, but at the latest after
-// writeTimeout. Items that have not been written by then are dropped.
+// close waits until the queued items have been written, but not longer than writeTimeout.
+// Items that have not been written by then are dropped.
 func (q *outbox[T]) close() {
 	q.mu.Lock()
 	q.closed = true

@@ -163,7 +163,7 @@ type scope struct {
 
 	mu       sync.Mutex
 	unfollow func()             // ends the notifications of subscribers; nil if there are none
-	carried  []string           // texts of notices that already count as delivered, for the next answer
+	carried  []string           // texts for the next answer; the manager has recorded their notices as delivered
 	awaited  map[string]awaited // foreground delegations, by the id of their tool call
 }
 

@@ -115,7 +115,7 @@ func (sc *scope) serveTasks() error {
 }
 
 // The function "declares" reports whether the call itself declares the extension. A declaration
-// in the initialize request of an older protocol version does not count, because such a client
+// in the initialize request of an older protocol version is ignored, because such a client
 // might know only the older, experimental form of tasks, and would reject a handle as an
 // invalid answer.
 func declares(req *mcp.CallToolRequest) bool {

@@ -28,7 +28,8 @@ const (
 	workTime   = 25 * time.Second
 )
 
-// maxAsked is the maximum number of questions that a process answers at the same time. Others wait.
+// maxAsked is the maximum number of questions that a process answers at the same time. Further
+// questions wait.
 const maxAsked = 64
 
 // ErrUnanswered is matched by the error of a request to another process whose answer did not arrive.
@@ -55,7 +56,7 @@ func (w *wire) whyUnasked(ctx context.Context, owner string) error {
 	return ErrNotServing
 }
 
-// answer is what a process sends back. Out can come together with an error.
+// answer is a process's answer to a question. It can contain both Out and Error.
 type answer struct {
 	Out   json.RawMessage `json:"out,omitempty"`
 	Error *answerError    `json:"error,omitempty"`
@@ -64,7 +65,7 @@ type answer struct {
 // answerError is an error of another process.
 type answerError struct {
 	Text    string              `json:"text"`
-	Matches []string            `json:"matches,omitempty"` // texts of the errors in known that it matches
+	Matches []string            `json:"matches,omitempty"` // texts of the errors in the list "known" that the error matches
 	Input   *bgagent.InputError `json:"input,omitempty"`
 }
 

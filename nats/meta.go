@@ -45,9 +45,9 @@ type meta struct {
 
 const metaVersion = 1
 
-// silentAfter is the time after which a connected owner that does not answer counts as dead. For example, its
-// machine might have stopped, and the servers have not noticed yet. silentAfter is less than the default of
-// the manager's StoreTimeout.
+// silentAfter is the time after which a connected owner that does not answer is treated as dead. For example,
+// its machine might have stopped, and the servers have not noticed yet. silentAfter is less than the default
+// of the manager's StoreTimeout.
 const silentAfter = 20 * time.Second
 
 // pingWithin is the time after which an unanswered request to an owner is repeated.

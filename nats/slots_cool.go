@@ -35,7 +35,7 @@ type coolKey struct {
 // coolEnd is when a cool-down ends. The times have a reading of the monotonic clock. retryAt may be zero.
 type coolEnd struct{ until, retryAt time.Time }
 
-// maxCools is the maximum number of cool-downs that a process keeps. Managers ignore further ones, too.
+// maxCools is the maximum number of cool-downs that a process keeps. Managers also ignore further cool-downs.
 const maxCools = 1000
 
 // coolMsg is a message about cool-downs on the subject coolSubject.

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	answerWithin = 10 * time.Second       // time after which a request counts as unanswered
+	answerWithin = 10 * time.Second       // time after which a request is treated as unanswered
 	askAgain     = 2 * time.Second        // time after which a request is repeated if this is harmless
 	inFlightFor  = 12 * time.Second       // more than the time after which the servers drop an unfinished batch
 	retryEvery   = 100 * time.Millisecond // pause between two attempts of a request that the servers cannot answer yet

@@ -55,7 +55,8 @@ func (c answerCmd) Run(all *cli, stop stops) error {
 }
 
 // onlyQuestion returns the key of the only question of a task. A question for a permission must be named by
-// its key. Otherwise, a user could allow a question that was asked after they looked.
+// its key. Otherwise, a user could grant a permission that was requested after the user looked at the
+// questions.
 func onlyQuestion(t bgagent.Task) (string, error) {
 	switch len(t.Questions) {
 	case 0:

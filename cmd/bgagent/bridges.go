@@ -76,8 +76,8 @@ type openScopes struct {
 	server *mcpserver.Server
 
 	mu      sync.Mutex
-	guarded map[string]bool // the scopes that have a protocol server; it checks their resumes
-	open    map[string]int  // numbers of bridges by their scopes
+	guarded map[string]bool // whether the protocol server of a scope exists and checks resumes, by scope
+	open    map[string]int  // number of open bridges, by scope
 }
 
 func newScopes(server *mcpserver.Server) *openScopes {
@@ -99,8 +99,9 @@ func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
 	return err
 }
 
-// leave ends the count of a bridge. After the last bridge with a scope, the method "leave" forgets the
-// scope's protocol server, unless a notice or a foreground delegation waits for the next bridge.
+// leave is called when a bridge has ended, and no longer counts the bridge. After the last bridge with a
+// scope, the method "leave" forgets the scope's protocol server, unless a notice or a foreground delegation
+// waits for the next bridge.
 func (o *openScopes) leave(scope string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -182,15 +183,15 @@ func (s *serving) checkResumes(scope string) mcp.Middleware {
 	}
 }
 
-// resumes returns why the call to delegate_task may not resume a task, or "" if it may, or if the tool itself
-// refuses the resume.
+// resumes returns the reason why the call to delegate_task may not resume a task. The result is "" if the
+// call may resume the task, or if the tool itself refuses the resume.
 func (s *serving) resumes(ctx context.Context, scope string, arguments json.RawMessage) string {
 	var args bgagent.DelegateTaskArgs
 	if json.Unmarshal(arguments, &args) != nil {
 		return ""
 	}
 	for _, ref := range []string{args.TaskID, args.SessionID} {
-		// The tool ignores the same characters.
+		// The tool also ignores these characters around an id.
 		ref = strings.TrimFunc(ref, func(r rune) bool {
 			return unicode.IsSpace(r) || unicode.Is(unicode.C, r) || strings.ContainsRune("`\"'<>", r)
 		})

@@ -15,7 +15,7 @@ import (
 // This file contains what the commands in a terminal need for the tasks of a cluster. They ask a
 // "bgagent serve" on this machine, which asks the others.
 
-// String names the command that has the tasks.
+// String names the command that keeps the tasks.
 func (v *view) String() string {
 	if v.process == "" {
 		return v.Store.String()
@@ -52,8 +52,8 @@ func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, err
 }
 
 // findInCluster returns the task of a cluster with the given id, and a client for a process of the
-// cluster on this machine. The client is nil if no cluster has the task, or if no process of a
-// cluster runs here. An error means that a cluster can have the task.
+// cluster on this machine. The client is nil if no cluster has the task, or if no process of a cluster runs
+// here. If there is an error, a cluster might still have the task.
 func findInCluster(ctx context.Context, stores []statedir.Store, id string) (server *control.Client, t control.SharedTask, err error) {
 	var problems []error
 	for _, s := range stores {

@@ -117,8 +117,7 @@ func (b *bounded) admit(c net.Conn) *held {
 	return h
 }
 
-// state notes whether a connection is waiting for a request. A new connection counts as waiting
-// from the start.
+// state notes whether a connection is waiting for a request. A new connection is waiting from the start.
 func (b *bounded) state(c net.Conn, s http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -125,7 +125,7 @@ func (c sendCmd) Run(all *cli, stop stops) error {
 	return say("message %s to %s: %s", r.Key, id, how)
 }
 
-// waitingTime is how long a command waits for an answer before it says what it is waiting for.
+// waitingTime is how long a command waits for an answer before it prints what it is waiting for.
 const waitingTime = 3 * time.Second
 
 // sayWaiting prints, after a while, that the command is waiting for the task's server. The returned

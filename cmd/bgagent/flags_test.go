@@ -136,7 +136,7 @@ func TestResumeRunsWhatIsMissingOrHasFailed(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, os.SameFile(before, after), "completed tasks are left alone")
 
-	// A removed result counts as missing.
+	// A run treats a removed result as missing.
 	require.NoError(t, os.Remove(filepath.Join(p.project, "out", "004-four.md")))
 	require.Equal(t, 0, p.run("run", "--resume", "out").code)
 	require.True(t, strings.HasSuffix(p.asked(), "four\nfour\n"))

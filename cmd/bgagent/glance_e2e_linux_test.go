@@ -215,7 +215,8 @@ func (g *glance) task(title string) bgagent.Task {
 	return bgagent.Task{}
 }
 
-// The method "until" waits until the condition holds. If it does not, the error shows the state of the tasks.
+// The method "until" waits until the condition is true. If it does not become true, the error shows the state
+// of the tasks.
 func (g *glance) until(what string, ok func() bool) {
 	g.t.Helper()
 	for deadline := time.Now().Add(5 * time.Minute); !ok(); time.Sleep(200 * time.Millisecond) {

@@ -68,8 +68,8 @@ type original struct{ *sqlite.Store }
 func (s original) Open(ctx context.Context, owner bgagent.StoreOwner) (bgagent.StoreContents, error) {
 	c, err := s.Store.Open(ctx, owner)
 	if err == nil && c.Outdated != "" && slices.ContainsFunc(c.Records, isLive) {
-		// The store is closed before anything is written, because a store counts as the original once it is
-		// written.
+		// The store is closed before anything is written, because a store that has been written is treated as the
+		// original.
 		err = errors.Join(fmt.Errorf("its tasks may have ended or may run elsewhere: %s. With --accept-copy, the store is used and none of its tasks is continued", c.Outdated), s.Store.Close())
 	}
 	return c, err
@@ -209,8 +209,8 @@ func remove(s statedir.Store, live bool) bool {
 		_ = store.Close()
 		return false
 	}
-	// The store is renamed before its lock is released, so that no other process can open it
-	// in between.
+	// The store is renamed before its lock is released, so that no other process can open it between the two
+	// steps.
 	gone := filepath.Join(filepath.Dir(s.Dir), gonePrefix+s.Name())
 	_ = os.RemoveAll(gone) // an unfinished removal might have left this folder behind; while it exists, Rename fails
 	err = os.Rename(s.Dir, gone)

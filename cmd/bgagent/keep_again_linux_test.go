@@ -172,7 +172,7 @@ func TestACopyIsUsedIfItIsAcceptedAndNoneOfItsTasksIsContinued(t *testing.T) {
 	kill(t, cmd)
 	stores, err := filepath.Glob(filepath.Join(p.project, "../../.local/state/bgagent/tasks/serve-*"))
 	require.NoError(t, err)
-	require.NoError(t, os.Remove(filepath.Join(stores[0], "lock"))) // without this file, the store counts as a copy
+	require.NoError(t, os.Remove(filepath.Join(stores[0], "lock"))) // without this file, the store is treated as a copy
 	got := p.run("serve", "--addr", "127.0.0.1:0")
 	require.Equal(t, 2, got.code)
 	require.Contains(t, got.stderr, "With --accept-copy, the store is used and none of its tasks is continued")
@@ -187,7 +187,7 @@ func TestACopyIsUsedIfItIsAcceptedAndNoneOfItsTasksIsContinued(t *testing.T) {
 	require.Equal(t, map[string][]string{"1": {""}, "2": {""}, "3": {""}}, p.askedOf())
 	require.Contains(t, callTool(t, dialServe(t, url), "background_output", nil), ids[4])
 	kill(t, cmd)
-	_, _ = startServe(t, p) // the store counts as the original now
+	_, _ = startServe(t, p) // from now on, the store is treated as the original
 }
 
 func TestPruneLeavesWhatTheNextProcessNeeds(t *testing.T) {

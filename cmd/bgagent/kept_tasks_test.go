@@ -29,8 +29,8 @@ func (p *pages) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.St
 	return p.Process.History(ctx, q)
 }
 
-// If a page of ended tasks were left out, the tasks on it would count as never launched and would run
-// again.
+// If a page of ended tasks were left out, the run would treat the tasks on it as never launched, and
+// would run them again.
 func TestAPageOfKeptTasksIsNeverLeftOut(t *testing.T) {
 	var memory storetest.Memory
 	store := &pages{Process: memory.Process()}

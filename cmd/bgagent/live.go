@@ -49,8 +49,8 @@ func (v *view) refresh(ctx context.Context) {
 	}
 }
 
-// silent returns the time without a sign of life after which a working task counts as silent. If no server
-// was asked, the default applies. 0 means never.
+// silent returns the time without a sign of life after which a working task is shown as silent. If no
+// server was asked, the default applies. 0 means never.
 func (v *view) silent() time.Duration {
 	if v.now != nil {
 		return v.now.Silent
@@ -114,8 +114,8 @@ func controlled(ctx context.Context, all *cli, ref string) (*control.Client, str
 	return c, t.ID, nil
 }
 
-// noServer describes why a task cannot be controlled. The argument err is the error returned by
-// view.server; if it is nil, so is the result.
+// noServer describes why a task cannot be controlled. The argument err is the error that view.server
+// returned. If err is nil, the result is nil.
 func noServer(v *view, id string, err error) error {
 	switch {
 	case err == nil:

@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// logFlags contains the flags that select where a server writes its log.
+// logFlags contains the flags that select the place where a server writes its log.
 type logFlags struct {
 	Log     string `type:"path" placeholder:"FILE" help:"Append a line for each launch, start and end to this file. A new file is readable only by you."`
 	Verbose bool   `short:"v" help:"Write the same lines to standard error."`

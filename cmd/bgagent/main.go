@@ -128,9 +128,8 @@ func limitsOfNobody(s *settings.Settings) (texts []string) {
 	return texts
 }
 
-// sayFiles prints the names of the configuration files that were read. The user should
-// see them, because the files name programs that are run, and a file in a parent folder
-// is easily overlooked.
+// sayFiles prints the names of the configuration files that were read. The user should see these names,
+// because the files name programs that will run, and a file in a parent folder is easily overlooked.
 func sayFiles(s *settings.Settings) {
 	if len(s.Files) > 0 {
 		warn("configuration: %s", strings.Join(s.Files, ", later over earlier: "))

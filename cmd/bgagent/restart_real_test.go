@@ -88,7 +88,7 @@ func (h *gated) begun(key string) bool {
 	return h.said[key] || err == nil
 }
 
-// The method "until" waits until the condition holds.
+// The method "until" waits until the condition is true.
 func (h *gated) until(what string, ok func() bool) {
 	h.t.Helper()
 	require.Eventually(h.t, ok, 5*time.Minute, 200*time.Millisecond, what)

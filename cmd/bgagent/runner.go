@@ -175,7 +175,7 @@ func leave() {
 	os.Exit(exitInterrupted)
 }
 
-// launch launches the tasks. A task that cannot be launched counts as failed.
+// launch launches the tasks. A task that cannot be launched is recorded as failed.
 func (r *runner) launch() {
 	r.ids, r.started = make([]string, len(r.tasks)), make([]bool, len(r.tasks))
 	r.adopt()
@@ -330,7 +330,7 @@ func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
 // because the task ended as a result.
 func (r *runner) fail(number int) {
 	if r.stop.soft.Err() == nil {
-		r.halt(&badEndError{number}) // only the first reason counts
+		r.halt(&badEndError{number}) // only the first reason is kept
 	}
 }
 
@@ -458,8 +458,8 @@ func (r *runner) end(interrupted bool) error {
 	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.began))
 	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
 	problem = errors.Join(problem, r.whereabouts())
-	// If the output can no longer be read, the run counts as interrupted. An error from writing the summary
-	// is then not reported as an additional problem.
+	// If the output can no longer be read, the run ends as interrupted. An error from writing the summary is
+	// then not reported as an additional problem.
 	r.over.Store(true)
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)

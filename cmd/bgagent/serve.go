@@ -198,7 +198,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 // maxCommands is the maximum number of commands from terminals that are served at the same time.
 const maxCommands = 64
 
-// silent returns the time without a sign of life after which a working task counts as silent: half of the
+// silent returns the time without a sign of life after which a working task is shown as silent: half of the
 // time after which the manager cancels the task, but at most 90 s. This way, a task that hangs is marked even
 // if it is cancelled late or never.
 func (s *serving) silent() time.Duration {

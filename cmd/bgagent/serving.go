@@ -24,7 +24,7 @@ import (
 // configured agents, and a server for the manager's tools.
 type serving struct {
 	command string // serve or mcp
-	people  bool   // a person can see and answer the tasks' questions
+	people  bool   // whether a person can see and answer the tasks' questions
 	copies  copyFlags
 	set     *settings.Settings
 	crew    *fleet.Fleet

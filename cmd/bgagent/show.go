@@ -132,7 +132,7 @@ func findKept(stores []statedir.Store, id string) (*view, bgagent.Task, error) {
 	return nil, bgagent.Task{}, errors.Join(problems...)
 }
 
-// instead says which task a user can have meant with an id that no task has.
+// instead names the task that the user might have meant by an id that no task has.
 func instead(stores []statedir.Store, id string) string {
 	var alike []string
 	// Tasks that cannot be read are not suggested.

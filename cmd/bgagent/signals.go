@@ -16,9 +16,9 @@ type stops struct {
 }
 
 // watchSignals returns contexts that end when signals arrive. The signals are SIGINT (Ctrl-C), SIGTERM and,
-// unless it was ignored when the program started, SIGHUP. A SIGPIPE counts as the first signal if standard
-// output can no longer be read. Without a handler, SIGPIPE would kill the program and leave its children
-// running. A SIGPIPE for another pipe, such as a child's input, is ignored.
+// unless it was ignored when the program started, SIGHUP. A SIGPIPE is treated as the first signal if
+// standard output can no longer be read. Without a handler, SIGPIPE would kill the program and leave its
+// children running. A SIGPIPE for another pipe, such as a child's input, is ignored.
 func watchSignals() stops {
 	soft, stopSoft := context.WithCancel(context.Background())
 	hard, stopHard := context.WithCancel(context.Background())

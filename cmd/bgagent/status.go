@@ -31,7 +31,7 @@ Exit codes: 0 the state was printed; 1 something could not be read, or the outpu
 }
 
 const (
-	statusAge    = 24 * time.Hour // a task counts if it ended within this time
+	statusAge    = 24 * time.Hour // tasks that ended longer ago are not counted
 	statusEnded  = 1000           // maximum number of ended tasks that are read per store; the tasks launched last are read
 	statusFailed = 10             // maximum number of failed tasks that are listed per store
 )

@@ -22,7 +22,7 @@ import (
 type tasksCmd struct {
 	All  bool `help:"List all tasks that have ended. Without this flag, only the last ten of each command are listed."`
 	JSON bool `name:"json" help:"Print one JSON object per task and line."`
-	Kept bool `help:"Read only the state folder, and ask no serve."` // shell completion must not wait for a server
+	Kept bool `help:"Read only the state folder, and ask no serve."` // for shell completion, which must not wait for a server
 }
 
 // Help implements kong's help provider.

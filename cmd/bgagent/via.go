@@ -209,9 +209,9 @@ func (f viaFlags) token() (string, error) {
 	return token, err
 }
 
-// projectNarrow returns the restrictions that the project's file adds to the server's settings. The
-// argument is the file that the command line names, or "". The user's own file does not count,
-// because it belongs to the server.
+// projectNarrow returns the restrictions that the project's file adds to the server's settings. The argument
+// is the file that the command line names, or "". The user's own file is ignored, because its settings are
+// the server's.
 func projectNarrow(file string) (n bridge.Narrow, err error) {
 	if file == "" {
 		if file, err = settings.FindProject("."); file == "" || err != nil {

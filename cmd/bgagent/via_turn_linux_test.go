@@ -111,7 +111,7 @@ func TestTheBudgetOfABridgeInATurnDoesNotLimitTheTreeAbove(t *testing.T) {
 	p, url := withBoss(t, `"maxDepth": 2`)
 	cs := host(t, p.via(url, "one"), "alpha")
 	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 h", "description": "beside"})
-	p.write("one/.bgagent.jsonc", `{"background_task": {"budget": {"tree": {"toolCalls": 3}}}}`) // the bridge of the program has not read this file
+	p.write("one/.bgagent.jsonc", `{"background_task": {"budget": {"tree": {"toolCalls": 3}}}}`) // the program opened its own bridge before this file existed
 	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "prompt": failing, "run_in_background": false})
 	require.Contains(t, text, "as asked: the disk is full")
 	for id, task := range p.keptTasks() {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each message says what is wrong and how to correct it.
+// Each message states what is wrong and how to correct it.
 func TestWrongInputIsNamedWithItsRemedy(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)

@@ -3,8 +3,8 @@
 
 import { GROUPS } from './format.js'
 
-// parse reads the part of an address after #. It never fails: unknown values become the defaults. If
-// the part is not a list of values, it is the id of a task.
+// parse reads the part of an address after #. It never fails: unknown values become the defaults. A
+// part that is not a list of values is treated as the id of a task.
 export function parse(hash) {
   const text = hash.replace(/^#/, '')
   const values = new URLSearchParams(text.includes('=') ? text : '')

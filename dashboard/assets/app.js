@@ -109,8 +109,8 @@ function check() {
 }
 
 // follow updates the open task's details from a batch. After a restart of the stream, the task
-// has a new node. If the store no longer has the task, the details stay open if the task has
-// ended. A live task was lost with an earlier process, so its details are closed.
+// has a new node. If the store no longer has the task and the task has ended, the details stay
+// open. A live task that is missing was lost with an earlier process, so its details are closed.
 function follow(batch) {
   const node = store.tasks.get(detail.node.key)
   if (node) {
@@ -272,8 +272,8 @@ function arrive({ focus = false } = {}) {
   else find(false, focus)
 }
 
-// find opens the wanted task if the page has it. If the page has all tasks, but not this one, the
-// page stops looking for it.
+// find opens the wanted task if the page has it. If all tasks have arrived and the wanted task is
+// not among them, the page stops looking for it.
 function find(complete, focus = true) {
   const node = store.tasks.get(wanted)
   if (node) jump(node, { focus })

@@ -68,7 +68,7 @@ export class Store {
 
   // total sums up what is below each node. It always starts from zero, so a missed or repeated
   // update cannot make a sum wrong. The server does not send the row of a waiting task again when
-  // one of its children starts or ends, so the number of its live children is counted here, too.
+  // one of its children starts or ends, so the number of its live children is also counted here.
   total() {
     if (this.summed) return
     this.summed = true

@@ -259,7 +259,7 @@ export class Timeline {
       c.fillStyle = this.colours[state] ?? dim
       const width = Math.max(x1 - x0 - 0.5, 1)
       const pale = t.ended && node.key !== this.active
-      if (pale) { // tasks that have ended are paler; the grid is covered first, so that it does not show through
+      if (pale) { // ended tasks are drawn paler; the grid under them is covered first, so that it does not show through
         c.fillStyle = this.colours.bg
         c.fillRect(x0, y + 2, width, LANE - 4)
         c.fillStyle = this.colours[state] ?? dim

@@ -74,8 +74,8 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 
 	// The time until a browser's first page is shown includes the start of the browser. Each
 	// browser is closed before the next one starts, because an open browser takes processor time
-	// from the measured page. The page is opened several times, and the minimum counts, because it
-	// was measured with the least other load on the machine.
+	// from the measured page. The page is opened several times, and the shortest time is used,
+	// because it was measured with the least other load on the machine.
 	var firsts []time.Duration
 	var p *tab
 	for len(firsts) < 3 || len(firsts) < 8 && slices.Min(firsts) >= firstRows {

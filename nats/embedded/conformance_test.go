@@ -30,7 +30,7 @@ func TestAStoreOnJetStreamKeepsThePromisesOfAStore(t *testing.T) {
 func start(t storetest.TB) *embedded.Server {
 	t.Helper()
 	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir()}, func(o *server.Options) {
-		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // the open batches of a simulated process count for another ten seconds after the process dies
+		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // the server counts the open batches of a simulated process for ten seconds after the process dies
 	})
 	if err != nil {
 		t.Fatalf("%v", err)

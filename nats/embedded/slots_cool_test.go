@@ -60,7 +60,7 @@ func TestCoolDownsReachAllProcesses(t *testing.T) {
 
 	second.stop()
 	first.tell(bgagent.CoolDown{Model: "m", For: time.Nanosecond})
-	for within(t, fifth.heard).Model != "m" { // the other processes have repeated the cool-down to it, too
+	for within(t, fifth.heard).Model != "m" { // the other processes have also repeated the cool-down to the fifth manager
 	}
 	require.Empty(t, first.heard, "a manager must not hear its own report")
 	for len(second.heard) > 0 {
@@ -73,7 +73,8 @@ func TestCoolDownsReachAllProcesses(t *testing.T) {
 	require.Empty(t, sixth.heard, "the cool-down of m has ended")
 }
 
-// TestACoolDownOutlivesTheProcessThatReportedIt: processes repeat what they have heard, too.
+// TestACoolDownOutlivesTheProcessThatReportedIt checks that processes also repeat the cool-downs that other
+// processes reported.
 func TestACoolDownOutlivesTheProcessThatReportedIt(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)

@@ -145,8 +145,8 @@ func (c *stamped) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *b
 }
 
 // judge receives a report whenever a body begins or ends. It knows nothing about slots. A body that began in
-// a process before the process was frozen counts as dead from then on, even if the report arrives only after
-// the thaw.
+// a process before the process was frozen is treated as dead from then on, even if the report arrives only
+// after the thaw.
 type judge struct {
 	mu       sync.Mutex
 	running  map[string]map[string]string // process of each body, by pool
@@ -210,8 +210,8 @@ func (j *judge) hear(said []string) {
 	}
 }
 
-// die makes the process's bodies count as dead. The argument "dead" is false if the process is about to be
-// thawed.
+// die makes the judge treat the process's bodies as dead. The argument "dead" is false if the process is
+// about to be thawed.
 func (j *judge) die(pid string, dead bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -317,7 +317,7 @@ func faulty(t *testing.T, hurtsAllocator bool, hurt func(t *testing.T, j *judge,
 	require.Equal(t, map[string]int{"a": 2, "b": 3}, j.most, "all slots were used")
 }
 
-// The function "until" waits until the condition holds.
+// The function "until" waits until the condition is true.
 func until(t *testing.T, f func() bool) {
 	t.Helper()
 	require.Eventually(t, f, time.Minute, 5*time.Millisecond)

@@ -57,7 +57,7 @@ func (m *Member) Join(term uint64) {
 }
 
 // Request asks for a slot and returns the number of the request. If the work is already running, the slot
-// counts as held immediately.
+// is held from the start.
 func (m *Member) Request(now time.Time, op Op, running bool) uint64 {
 	m.last++
 	op.ID, op.Kind = m.last, OpWant
@@ -173,7 +173,7 @@ func (m *Member) register() {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
-	for _, held := range []bool{true, false} { // held slots come first, because they count
+	for _, held := range []bool{true, false} { // held slots come first, because they count towards the limits
 		for _, id := range ids {
 			if r := m.requests[id]; r.held == held {
 				op := r.op

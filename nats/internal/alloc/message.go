@@ -6,11 +6,10 @@
 // [Member]: it sends its requests and releases to the [Allocator], and gets grants. The allocator uses an
 // ordinary bgagent.ConcurrencyManager. These rules make the limits exact:
 //
-//   - A process takes a grant only if it carries the term and the registration number with which
-//     the process registered, and only while its last answered message, counted from when it was
-//     sent, is younger than two thirds of a lease. At that age, the process gives up all slots that
-//     it has. Therefore, a frozen process that wakes up refuses the grants that are still in its
-//     socket.
+//   - A process takes a grant only if the grant contains the term and the number of the process's current
+//     registration. In addition, less than two thirds of a lease must have passed since the process sent its
+//     last answered message. After two thirds, the process gives up all slots that it has. Therefore, a
+//     frozen process that wakes up refuses the grants that are still in its socket.
 //   - The allocator reserves a process's slots for one lease after the last message that it
 //     answered. A message is answered after it was sent, so the process gives up its slots first.
 //   - An allocator stops answering once two thirds of its key's time have passed, counted from when

@@ -175,7 +175,7 @@ func (p *proc) freeze() { p.frozen = true }
 // has many goroutines.
 func (p *proc) thaw() {
 	p.frozen = false
-	for _, b := range p.bodies { // they have counted as dead since the freeze
+	for _, b := range p.bodies { // the judge has treated them as dead since the freeze
 		if over := p.m.answered.Add(p.w.lease); b.over.IsZero() && !p.w.now.Before(over) {
 			b.over = over
 		}

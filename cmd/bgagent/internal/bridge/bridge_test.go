@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// served returns the address of a server that answers each line with the name of the scope and the
-// line. When the input ends, the server says so.
+// served returns the address of a server that answers each line with the name of the scope and the line.
+// When the input ends, the server writes a last line that reports this.
 func served(t *testing.T, cfg Config) (Address, *Server) {
 	t.Helper()
 	cfg.Serve = func(_ context.Context, scope string, in io.ReadCloser, out io.Writer) error {

@@ -36,7 +36,7 @@ func ID(base string) (string, error) {
 		return "", err
 	}
 	renamed := os.Rename(part, folder)
-	// If another process was faster, its id counts. The error of the rename differs between systems.
+	// If another process was faster, its id is used. The error of the rename differs between systems.
 	if id, err = readID(path); err != nil && renamed != nil {
 		return "", errors.Join(renamed, err)
 	}

@@ -95,8 +95,8 @@ const (
 	maxIdle  = 1000           // maximum number of scopes that are kept although all tasks below them have ended
 )
 
-// sweep forgets the scopes of tasks that have ended, because such a task launches nothing, and scopes that have
-// not been used for a long time. s.mu must be held.
+// sweep forgets the scopes of tasks that have ended, because such a task launches nothing. It also forgets
+// scopes that have not been used for a long time. s.mu must be held.
 func (s *Server) sweep() {
 	var idle []string
 	lost := false // the file contains a forgotten scope

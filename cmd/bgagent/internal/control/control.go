@@ -98,7 +98,7 @@ func (a address) prove(c challenge) proof {
 type Info struct {
 	MCP    string        `json:"mcp"`              // address of the tools
 	Page   string        `json:"page,omitempty"`   // address of the page; empty if there is no page
-	Silent time.Duration `json:"silent,omitempty"` // how long a working task can be silent before it counts as silent, in nanoseconds; 0 means never
+	Silent time.Duration `json:"silent,omitempty"` // how long a working task can report nothing before it is shown as silent, in nanoseconds; 0 means never
 }
 
 // Status describes what a server is doing.
@@ -167,7 +167,7 @@ type ForgetInput struct {
 // MaxForget is the maximum number of tasks that one request can delete.
 const MaxForget = 100
 
-// ForgetResult says what became of the tasks of a ForgetInput.
+// ForgetResult reports the outcome of deleting the tasks in a ForgetInput.
 type ForgetResult struct {
 	Deleted int      `json:"deleted"`          // number of tasks that are no longer in the store
 	Needed  []string `json:"needed,omitempty"` // reasons for keeping tasks that have not ended or are still needed

@@ -131,9 +131,9 @@ type Display interface {
 	End(s Summary) error
 }
 
-// unwritten returns the result of a task whose file could not be written, in a form
-// that is safe for a terminal. Every line is indented, so that it cannot be mistaken
-// for a line of this program.
+// unwritten returns the result of a task whose file could not be written. The result is in a form that
+// is safe for a terminal. Every line is indented, so that it cannot be mistaken for a line of this
+// program.
 func unwritten(r Row) string {
 	if r.Problem == "" || strings.TrimSpace(r.Task.Result) == "" {
 		return ""
@@ -227,7 +227,7 @@ func doing(r Row, short bool) string {
 		if t.Outage != nil {
 			return clean(t.Outage.Reason)
 		}
-		if t.Phase == bgagent.PhaseParked && strings.HasPrefix(t.Reason, "waits for ") { // for an answer, or for a slot after the answer
+		if t.Phase == bgagent.PhaseParked && strings.HasPrefix(t.Reason, "waits for ") { // the task waits for an answer, or for a slot after the answer
 			return clean(t.Reason)
 		}
 		if t.Phase == bgagent.PhaseParked {

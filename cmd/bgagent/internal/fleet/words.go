@@ -155,7 +155,7 @@ func lastLines(text string) (lines []string) {
 var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
 
 // addSecrets adds the secrets in the environment of an agent's program: the values of the variables that its
-// preset or its "env" names. A path counts as a secret only if its variable's name suggests a secret.
+// preset or its "env" names. A path is treated as a secret only if its variable's name suggests a secret.
 func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	if a.PasswordEnv != "" {
 		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))

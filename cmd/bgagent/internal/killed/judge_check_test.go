@@ -65,7 +65,7 @@ func TestTheJudgeFindsWhatIsWrong(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(e *evidence)
-		want   string // what the judge says; empty if nothing is wrong
+		want   string // expected verdict of the judge; empty if nothing is wrong
 	}{
 		{"nothing", func(*evidence) {}, ""},
 		{"a task is lost", func(e *evidence) { delete(e.found.Tasks, judgedID) }, "was accepted and is lost"},

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// lag is how long it may take until the model server notices that a killed program has left.
+	// lag is how long the model server may take to notice that a killed program has disconnected.
 	lag = 5 * time.Second
-	// stops is how long the program of a cancelled task may go on.
+	// stops is how long the program of a cancelled task may keep running.
 	stops = 30 * time.Second
 )
 
@@ -22,7 +22,7 @@ const (
 type request struct {
 	task     string // description of the task
 	from, to time.Time
-	left     bool // whether the program left before the end of the answer
+	left     bool // whether the program disconnected before the end of the answer
 	prompts  int  // number of messages in the conversation that are the task's prompt
 	fresh    bool // whether the conversation begins with this request
 }
@@ -46,7 +46,7 @@ type evidence struct {
 	kills    []time.Time
 	left     []string // processes that run after the end of the last process
 	unclear  bool     // whether the client may not know how far a turn got
-	intact   bool     // whether the turns go on while the process is dead
+	intact   bool     // whether the turns continue while the process is dead
 }
 
 // judge returns a description of everything that is wrong.

@@ -28,7 +28,7 @@ var (
 // TestNoKillLosesOrRepeatsWorkOfRealPrograms starts a process with 50 live tasks, which run in a real
 // program, and kills the process with SIGKILL at a random moment. Then it starts the process again on
 // the same store, kills it again, and so on. Finally, it lets a process finish the tasks, and judges
-// from outside. Then it begins again with a new store.
+// the results from outside. Then it begins again with a new store.
 func TestNoKillLosesOrRepeatsWorkOfRealPrograms(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {

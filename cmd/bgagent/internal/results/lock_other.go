@@ -7,5 +7,6 @@ import "os"
 // nonBlocking is 0 here, because the folder cannot contain a pipe.
 const nonBlocking = 0
 
-// The function "lock" reports true, because this system has no such locks.
+// The function "lock" always reports true, because folders cannot be locked on
+// this system.
 func lock(*os.File) bool { return true }

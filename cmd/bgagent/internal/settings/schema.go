@@ -205,7 +205,7 @@ func fallbackSchema() object {
 	}
 }
 
-// The function "least" returns the smallest value that the library accepts for a key.
+// The function "least" returns the minimum value that the library accepts for a key.
 func least(key string) int {
 	for n := range 2 {
 		text := `"` + key + `":` + strconv.Itoa(n)

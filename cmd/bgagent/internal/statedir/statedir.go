@@ -335,8 +335,8 @@ func (s Store) Describe() error {
 // Logs returns the folder of the tasks' logs.
 func (s Store) Logs() string { return filepath.Join(s.Dir, "logs") }
 
-// Size returns the total size of the store's files in bytes, including the logs. Files that cannot
-// be examined do not count.
+// Size returns the total size of the store's files in bytes, including the logs. Files that cannot be
+// examined are not counted.
 func (s Store) Size() (n int64) {
 	_ = filepath.WalkDir(s.Dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {

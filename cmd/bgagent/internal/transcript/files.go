@@ -26,9 +26,9 @@ const (
 	segmentsKept = 3                  // number of segments that are kept: the first one, and the latest ones
 	lineBytes    = 64 << 10           // a longer line is written in parts
 	partBytes    = 64 << 10           // maximum size of the text that ReadLog returns
-	logsAge      = 7 * 24 * time.Hour // a log is removed if it was last written longer ago
+	logsAge      = 7 * 24 * time.Hour // a log that was last written longer ago than this is removed
 	sweepPause   = time.Hour          // time between two removals of old logs
-	unsentBytes  = 256 << 10          // how much text of a log is kept if it cannot be written; earlier text is lost
+	unsentBytes  = 256 << 10          // maximum amount of unwritten text that is kept per log; older text is dropped
 )
 
 // logsBytes is the total size of the logs in a folder, above which the oldest logs are removed.

@@ -59,8 +59,8 @@ func TestSecretsAreMaskedWhereverTheyAre(t *testing.T) {
 	require.Equal(t, "x [CERT] y", s.Mask("x abcdefghijklmnop y"))
 	require.Equal(t, "x", (*Secrets)(nil).Mask("x"))
 
-	// If the text ends with a complete value, the value is masked there, and does not count as the beginning
-	// of another value.
+	// If the text ends with a complete value, the value is masked there, and is not mistaken for the
+	// beginning of another value.
 	var again Secrets
 	again.Add("KEY", "sk-0123456789sk")
 	k := New(&again)
