@@ -163,10 +163,9 @@
 //   - gemini needs Config.Auth: "gemini-api-key".
 //   - gemini replays the conversation only after it reports the session as loaded. The client waits
 //     until the agent is silent.
-//   - gemini cannot load a session in the minute, by the clock, in which it created the session,
-//     because it would overwrite its own record of the session. The client waits until that
-//     minute is over. If its context ends earlier, [Client.RestoreSession] returns
-//     [bgagent.ErrUnreachable].
+//   - gemini cannot load a session in the clock minute in which it created the session, because it
+//     would overwrite its own record of the session. The client waits until that minute is over. If
+//     its context ends earlier, [Client.RestoreSession] returns [bgagent.ErrUnreachable].
 //   - When claude-agent-acp loads a session, it sends a separate request to its model: the text
 //     "Hi" without the conversation, with an answer of at most one token.
 //   - gemini cannot create files with FilesReadWrite, because it treats the answer that the file

@@ -96,8 +96,8 @@ func (s *scene) agents() (pids []int) {
 	return pids
 }
 
-// stored returns when the agent has stored a prompt that contains the text. The text must look the
-// same in JSON.
+// stored returns when the agent has stored a prompt that contains the text. The text must not need
+// any escapes in JSON.
 func (s *scene) stored(text string) {
 	s.Helper()
 	require.Eventually(s, func() bool { return s.w.HasStored(text) }, 5*time.Minute, 20*time.Millisecond, "the agent does not store its prompt")

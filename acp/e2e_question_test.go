@@ -31,7 +31,7 @@ func TestARealAgentAsksAndIsAnswered(t *testing.T) {
 		file := func(name string) string { return filepath.Join(s.w.Dir, name) }
 
 		task, q := ask("allowed")
-		_, err := answer(task, q, q.Options[0]) // agents offer the permission first
+		_, err := answer(task, q, q.Options[0]) // the first option grants the permission
 		require.NoError(s, err)
 		_, err = answer(task, q, q.Options[0])
 		require.ErrorIs(s, err, bgagent.ErrQuestionOver)

@@ -21,7 +21,7 @@ import (
 type moment struct {
 	name   string
 	prompt func(s *scene) string
-	part   string                  // part of the prompt that looks the same in JSON
+	part   string                  // part of the prompt that needs no escapes in JSON
 	until  func(s *scene, h *host) // waits until the moment has come
 	want   []bgagent.PromptState
 	agents []string // agents that are killed at this moment even without the flag -acp.slow

@@ -199,7 +199,7 @@ func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (
 	a.sessions[string(q.SessionId)] = s
 	a.mu.Unlock()
 	told := slices.Clone(s.User) // the next prompt might arrive during the replay
-	if a.fault == "half store" { // codex was killed before it stored what it replays of the last prompt
+	if a.fault == "half store" { // codex was killed before it stored the item that it replays for the last prompt
 		told = told[:len(s.Agent)]
 	}
 	replay := func(pause time.Duration) {

@@ -29,7 +29,7 @@ type fakeTurn struct {
 	blocks int            // number of blocks in the prompt
 	blind  bool           // whether the turn reports a normal end after a cancellation
 	free   bool           // whether the turn reports no tokens
-	meta   map[string]any // of the answer to the prompt
+	meta   map[string]any // the field _meta of the answer to the prompt
 }
 
 func (t *fakeTurn) tell(u sdk.SessionUpdate) { _ = t.a.update(context.Background(), t.id, u) }

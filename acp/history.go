@@ -170,7 +170,7 @@ func (h *conversation) room() int { return h.max - len(h.text) - len(h.thoughts)
 // be finished. In that case, a later message records the change. A call is left out if the message
 // would have more than max bytes.
 func (h *conversation) used(t bgagent.MessageTool) {
-	t.Input, t.Result = 0, 0 // readers of the conversation do not compare calls
+	t.Input, t.Result = 0, 0 // the digests are left out, because readers of the conversation do not compare calls
 	if p, told := h.calls[t.ID]; told && p.msg >= h.first {
 		m := &h.msgs[p.msg-h.first]
 		switch {

@@ -263,9 +263,9 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	return nil
 }
 
-// minuteLeft returns the time until the end of the minute, by the clock, in which the session was
-// created. If the agent is not gemini, it returns 0. gemini empties a session that it loads within
-// that minute, because the names of its session files contain only the minute.
+// minuteLeft returns the time until the end of the clock minute in which the session was created.
+// If the agent is not gemini, it returns 0. gemini empties a session that it loads within that
+// minute, because the names of its session files contain only the minute.
 func (c *Client) minuteLeft(s *session) time.Duration {
 	wait := time.Until(s.made.Truncate(time.Minute).Add(time.Minute))
 	// If more than a minute is left, the clock was set back. In this case, the session was not

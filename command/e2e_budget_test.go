@@ -17,7 +17,7 @@ func TestRealProgramsKeepToABudgetOfTokens(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.scene(t, bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 1}})
 		calls := 3
-		if r.name == "claude" || r.name == "opencode" { // they can make some more calls before they are stopped
+		if r.name == "claude" || r.name == "opencode" { // the programs can make some more calls before they are stopped
 			calls = 30
 		}
 		prompt := ""

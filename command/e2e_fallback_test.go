@@ -23,7 +23,7 @@ func TestRealSessionGoesOnWithAnotherModel(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.turns(t, true)
 		script := "@error 503 reason=overload times=1"
-		if r.name == "opencode" { // it would retry the request for more than a minute
+		if r.name == "opencode" { // opencode would retry the request for more than a minute
 			script = "@error 401 times=1 no"
 		}
 		first, second := models[r.name][0], models[r.name][1]

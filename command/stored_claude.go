@@ -104,7 +104,7 @@ func (r *claudeReader) line(line []byte) {
 			r.assistant(&x)
 		}
 	case !claudeOthers[x.Type]:
-		r.Unclear = r.Unclear || len(r.Prompts) == 0 // after an understood prompt, a line of an unknown type is not a prompt
+		r.Unclear = r.Unclear || len(r.Prompts) == 0 // if earlier prompts were understood, a line of an unknown type is not a prompt
 		return
 	default:
 		return

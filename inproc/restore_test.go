@@ -117,7 +117,7 @@ func TestARestoredSessionHasItsHistoryAndItsSavedState(t *testing.T) {
 		Session: "ses_x", Saved: []byte("saved"), Last: bgagent.Prompt{ID: "p2"},
 		Spec: bgagent.SessionSpec{Agent: "any", Title: "work", Directory: "/d"},
 	}
-	for range 2 { // a repeated call has the same result
+	for range 2 { // a repeated call returns the same result
 		state, _, err := c.RestoreSession(t.Context(), r)
 		require.NoError(t, err)
 		require.Equal(t, bgagent.PromptInterrupted, state)

@@ -236,7 +236,7 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	}
 	ctx, cancel := context.WithTimeout(c.life, limitsTime)
 	defer cancel()
-	if err := c.Slots.replaceLimits(ctx); err != nil { // not in Join, because the name can be in use
+	if err := c.Slots.replaceLimits(ctx); err != nil { // Join cannot store them, because another process might use the name
 		return fmt.Errorf("bgnats: serve: %w", err)
 	}
 	subs, err := c.answerFor(m, c.Store.w.names, token)

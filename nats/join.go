@@ -30,11 +30,10 @@ type ClusterOptions struct {
 	// and hyphens.
 	Process string
 
-	// Home says where the sessions of this process live, for example the address of a server, or the
-	// name of a machine and a user; see [bgagent.SessionHome]. Processes with the same Home can
-	// continue each other's sessions, so only these take over each other's tasks; see
-	// [Cluster.TakeOver]. If Home is empty, the process neither takes over tasks, nor are its tasks
-	// taken over.
+	// Home says where the sessions of this process live, for example the address of a server, or the name
+	// of a machine and a user; see [bgagent.SessionHome]. Processes with the same Home can continue each
+	// other's sessions, so only such processes take over each other's tasks; see [Cluster.TakeOver]. If
+	// Home is empty, the process does not take over tasks, and no process takes over its tasks.
 	Home string
 
 	// TakeOverSuspended is the time after which the tasks of this process can be taken over if it was

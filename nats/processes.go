@@ -51,7 +51,7 @@ type other struct {
 	kept *Store // what was read from the stream of a dead process; nil if nothing was read
 }
 
-// found is an other, with what its stream says about its owner.
+// found is a value of the type "other", with the information about the owner that its stream contains.
 type found struct {
 	*other
 	meta meta

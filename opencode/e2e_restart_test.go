@@ -402,7 +402,7 @@ func (h *held) right(c *opencode.Client, got bgagent.Task, key string, broken bo
 	require.Equal(h, attempt, prompts, "prompts in the session of %s", key)
 	asked := attempt
 	if strings.HasPrefix(key, "command") {
-		asked = 2 // before and after the command, or before the kill and for the continuation
+		asked = 2 // one request before the command and one after it, or one before the kill and one for the continuation
 		runs, err := os.ReadFile(h.file(key, "runs"))
 		require.NoError(h, err)
 		require.Equal(h, "run\n", string(runs), "the command has run once")

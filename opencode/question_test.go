@@ -92,7 +92,7 @@ func TestTheServerGetsItsOwnLabelAsTheAnswer(t *testing.T) {
 			option(t, r.m, task.ID, q, shown)
 			require.Equal(t, "chose [["+want+"]]", r.wait(task).Result)
 		})
-		bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) { // another process answers, which has not read the question
+		bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) { // the answer comes from another process, which has not read the question
 			task := r.under(r.launch("chooselike"))
 			q := question(t, r.m, task.ID)
 			other := newClient(t, opencode.Config{HTTPClient: r.f.client()})

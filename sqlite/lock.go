@@ -13,10 +13,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// lock is the file that belongs to the owner of a store. The owner holds an operating-system lock on this
-// file. The file also contains a witness, which records the number of the last batch. The file has two places
-// for the witness, which are written alternately. Therefore, one of them is always intact, no matter when the
-// machine stops.
+// lock is the lock file of a store. The store's owner holds an operating-system lock on this file. The file
+// also contains a witness, which records the number of the last batch. The file has two places for the
+// witness, which are written alternately. Therefore, one of them is always intact, no matter when the machine
+// stops.
 type lock struct {
 	f       *os.File
 	witness witness // witness that was written last; zero if there is none

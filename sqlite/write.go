@@ -161,7 +161,7 @@ func (w *writer) measure() error {
 	return err
 }
 
-// stmt returns the prepared statement, and prepares it on first use.
+// stmt returns the prepared statement for the text. It prepares each statement on first use.
 func (w *writer) stmt(sql string) (*sqlite3.Stmt, error) {
 	if s := w.known[sql]; s != nil {
 		return s, nil

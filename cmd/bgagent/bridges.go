@@ -112,7 +112,8 @@ func (o *openScopes) leave(scope string) {
 	o.forget(scope)
 }
 
-// owed reports whether something waits for the next bridge with a scope that no bridge has.
+// owed reports whether something waits for the next bridge with the scope. No bridge may have the scope when
+// owed is called.
 func (o *openScopes) owed(scope string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

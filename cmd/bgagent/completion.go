@@ -90,7 +90,7 @@ func words(flags []completionFlag) []string {
 // taskIDs is a shell command that prints task ids.
 const taskIDs = `bgagent tasks --kept 2>/dev/null | grep -o '^  bg_[a-z0-9]*'`
 
-// bash returns the script for bash. After bashcompinit, it also works in zsh.
+// bash returns the script for bash. The script also works in zsh after a call to bashcompinit.
 func (m completion) bash() []byte {
 	var b bytes.Buffer
 	var names []string

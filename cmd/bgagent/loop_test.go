@@ -33,7 +33,7 @@ var kinds = []string{"coder", "reader", "writer", "thinker"}
 type heard struct {
 	ids   []string // ids of the tasks that the host launched
 	told  int      // number of tasks that ended according to the tool results
-	after int      // number of tool results since all tasks except the last had ended according to the results
+	after int      // number of tool results after the one that shows the ends of all tasks except the last
 }
 
 func hear(texts []string) (h heard) {

@@ -150,9 +150,9 @@ func (r *runner) newManager(store bgagent.Store) (*bgagent.BackgroundManager, er
 	})
 }
 
-// problem reports a problem to the user. Tasks that end badly are reported by endedBadly instead. It can be
-// called concurrently. While the table is shown, the table prints the problem, because standard error is
-// often the same terminal, and a line written there would damage the table.
+// problem reports a problem to the user. Tasks that end badly are reported by endedBadly instead. The method
+// "problem" can be called concurrently. While the table is shown, the table prints the problem, because
+// standard error is often the same terminal, and a line written there would damage the table.
 func (r *runner) problem(err error) {
 	if table, ok := r.show.(*display.Table); ok && !r.over.Load() {
 		table.Note(err.Error())

@@ -154,8 +154,8 @@ func (r *runner) adopt() {
 	}
 }
 
-// settle is called when the end of the task has been reported, and writes this to the store. The store keeps
-// an ended task until its end is settled.
+// settle is called when the end of the task has been reported, and records this fact in the store. The store
+// keeps an ended task until its end is settled.
 func (r *runner) settle(t bgagent.Task) {
 	if r.index.State == "" {
 		return

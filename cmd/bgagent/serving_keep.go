@@ -125,9 +125,9 @@ type older struct {
 	done   chan struct{}                         // closed when all stores have been handled, or after stop
 }
 
-// interruptOlder starts to end the tasks in those of the project's older stores whose processes are dead. It
-// returns when this work is done or when ctx ends. If ctx ends first, the server begins to answer while the
-// rest of the work is done, because the program that started the server waits only for a limited time.
+// interruptOlder starts to end the tasks in the project's older stores whose processes are dead. It returns
+// when this work is done or when ctx ends. If ctx ends first, the work continues while the server begins to
+// answer, because the program that started the server waits only for a limited time.
 func (s *serving) interruptOlder(ctx context.Context) {
 	o := &s.older
 	o.stores = slices.DeleteFunc(o.stores, func(at statedir.Store) bool { return !hasLive(at) })

@@ -104,7 +104,7 @@ func eachView(ctx context.Context, stores []statedir.Store, most int, show func(
 		}
 		v, err := openView(s)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // the store has never been opened, or it was removed
+			continue // no manager has opened the store yet, or the store was removed
 		}
 		if err == nil {
 			err = errors.Join(v.list(most), v.reader.Close())

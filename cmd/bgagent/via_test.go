@@ -36,7 +36,7 @@ func withServed(t *testing.T, args ...string) (p *place, url string, serve *exec
 	return p, url, serve
 }
 
-// The method "via" returns a command that is a bridge in a folder of the project.
+// The method "via" returns a command that runs a bridge in a folder of the project.
 func (p *place) via(url, dir string, args ...string) *exec.Cmd {
 	cmd := p.command(append([]string{"mcp", "--via", url}, args...)...)
 	cmd.Dir = filepath.Join(p.project, dir)

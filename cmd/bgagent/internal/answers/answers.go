@@ -23,7 +23,7 @@ type Keeper struct {
 	most  int64
 	mu    sync.Mutex
 	spool func() (*os.File, error)
-	kept  map[string][]*tape // by task id: the tape of the latest turn, after the tape of the most recent earlier turn with text, if any
+	kept  map[string][]*tape // by task id: the tape of the last earlier turn with text, if any, and then the tape of the latest turn
 }
 
 // New returns a Keeper. The argument "most" is the maximum number of bytes of each answer that the Keeper

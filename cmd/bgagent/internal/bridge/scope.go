@@ -18,7 +18,7 @@ type scope struct {
 	dir      string    // directory of the bridge; "" if the bridges are inside a turn, because each of them has its own directory
 	narrow   []Narrow  // restrictions of its bridges; inside a turn, only the restrictions that are not in launched
 	launched []Narrow  // restrictions that applied to the launch of the task
-	task     string    // id of the task inside which the bridges are; "" if there is none
+	task     string    // id of the task whose turn contains the bridges; "" if there is none
 	above    []string  // see Task.Above; nil if there is no task
 }
 

@@ -277,8 +277,8 @@ func connectionOf(ctx context.Context) connection {
 	return c
 }
 
-// If the turn inside which the bridge is running has ended, the method "outlived" returns a
-// sentence that says so. Otherwise, it returns "".
+// If the turn that contains the bridge has ended, the method "outlived" returns a sentence that says so.
+// Otherwise, it returns "".
 func (s *Server) outlived(ctx context.Context, sc *scope) string {
 	if sc.task == "" || s.cfg.TaskInTurn(connectionOf(ctx).turn) == sc.task {
 		return ""

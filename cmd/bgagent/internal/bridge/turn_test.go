@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// turns is a server whose caller is alice. It also holds what the server is told about turns when it asks.
-// Each mark is also the id of a task.
+// turns is a server whose only caller is alice. It also contains the answers to the server's questions
+// about turns. Each mark is also the id of a task.
 type turns struct {
 	*Server
 	t     *testing.T

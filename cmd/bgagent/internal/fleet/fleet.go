@@ -32,7 +32,7 @@ type Fleet struct {
 	secrets  transcript.Secrets
 	logs     *transcript.Keeper       // nil if the output of programs is not kept in memory
 	files    *transcript.Files        // nil if the output of programs is not written to files
-	inTurn   func(mark string) string // nil if no agent is a command line
+	inTurn   func(mark string) string // nil if no agent has the kind "command"
 	maxDepth int
 	options  Options
 }

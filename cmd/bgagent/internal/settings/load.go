@@ -197,7 +197,7 @@ func (l *loader) agent(m jsonc.Member) {
 	}
 	a := l.agents[m.Name]
 	if a == nil || slices.ContainsFunc(members, func(m jsonc.Member) bool { return m.Name == "kind" && !m.Value.IsNull() }) {
-		a = &merged{values: map[string]jsonc.Member{}} // drops the earlier keys, which might belong to another kind
+		a = &merged{values: map[string]jsonc.Member{}} // drops the keys from earlier files, which might be for another kind
 	}
 	a.at = bgagent.Origin(m.At())
 	l.agents[m.Name] = a
