@@ -102,7 +102,7 @@ func TestASessionOfAKilledHostIsRestored(t *testing.T) {
 					if k.agents != nil {
 						at = m.name == "in a command" && slices.Contains(k.agents, a.name)
 					}
-					if m.lost && a.name == opencode.name { // its database contains all sessions
+					if m.lost && a.name == opencode.name { // opencode's database contains all sessions, so one cannot be lost alone
 						continue
 					}
 					if m.cut && a.name != codex.name { // the other agents replay what their models get

@@ -13,27 +13,28 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// This file contains the code with which a process of a cluster runs the tasks of a dead process. The
-// store of the dead process gets a manager in the living one. The message about the store decides
-// between several processes, as it does whenever a store is opened.
+// The code in this file lets a process of a cluster run the tasks of a dead process. The living process
+// makes a manager for the store of the dead process. If several processes try this, the message about
+// the store decides which of them succeeds, as it does whenever a store is opened.
 
-// left says how a process has left a store that it had taken over.
+// left is the condition of a store after a process that had taken it over closed it.
 type left string
 
 const (
-	leftBack left = ""     // its own process has it again, or had closed it itself
+	leftBack left = ""     // the store's own process has the store again, or was the last to close it
 	leftOpen left = "open" // tasks are unfinished, and another process can take it over immediately
 	leftDone left = "done" // all tasks have ended and were reported, as far as another process can report them
 )
 
-// adoption is what a store of another process needs to be opened.
+// adoption contains what is needed to open a store of another process.
 type adoption struct {
 	by   string // name of this process
 	seen meta   // content that shows that the store can be taken over
-	left left   // how the store is left when it is closed
+	left left   // condition to record when the store is closed
 }
 
-// mayTake returns an error if the store has changed since it was seen, or if its owner lives.
+// mayTake returns an error if the store has changed since the content in a.seen was read, or if the
+// store's owner is alive.
 func (a *adoption) mayTake(ctx context.Context, w *wire, m *meta) error {
 	if m.seq != a.seen.seq || m.Token != "" && w.ping(ctx, m.Token) == nil {
 		return &bgagent.StoreOwnedError{Owner: m.Owner}
@@ -53,19 +54,19 @@ func (w *wire) reclaim(ctx context.Context, m meta) error {
 	return nil
 }
 
-// These are the times of a take-over.
+// These durations concern taking over tasks.
 const (
-	lookEvery     = time.Second           // longest pause between two looks at a few processes
-	lookEach      = 50 * time.Millisecond // the pause is at least so long for each process
+	lookEvery     = time.Second           // maximum pause between two checks of all processes, if there are few
+	lookEach      = 50 * time.Millisecond // the pause is at least this long for each process of the cluster
 	suspendedFor  = 5 * time.Minute       // default of ClusterOptions.TakeOverSuspended
-	takeOverAgain = time.Minute           // pause after a manager could not be made
+	takeOverAgain = time.Minute           // pause before another attempt to make a manager
 )
 
 // takeOver is the part of a Cluster that takes over tasks.
 type takeOver struct {
 	c      *Cluster
 	manage func(Process, *Store) (*bgagent.BackgroundManager, error)
-	after  time.Duration // how long a process must not answer
+	after  time.Duration // how long a process must be silent before it is treated as dead
 	ctx    context.Context
 	stop   context.CancelFunc
 	work   sync.WaitGroup
@@ -76,35 +77,37 @@ type takeOver struct {
 	taken map[string]bool // processes whose tasks this process has, or is taking over
 }
 
-// sight is what this process has seen of another one that does not answer.
+// sight is what this process has observed about another process that does not answer.
 type sight struct {
-	seq   uint64        // of the message about its store
-	lasts time.Duration // time for which it has not answered, or for which its store has been closed
-	idle  bool          // its store contains nothing to do
-	later time.Time     // when a manager can be tried again
+	seq   uint64        // sequence number of the message about its store
+	lasts time.Duration // how long the process has not answered, or its store has been closed
+	idle  bool          // its store contains no tasks that need a manager
+	later time.Time     // time of the next attempt to make a manager
 }
 
 // TakeOver lets this process run the tasks of dead processes of the cluster whose [ClusterOptions].Home
-// is the same. It returns immediately, and may be called once. The function manage makes a manager
-// for the tasks of the named process, with the slots of this one:
+// is the same. It returns immediately, and may be called once. The function manage must make a manager
+// for the tasks of the given process, with the slots of this process:
 //
 //	err := c.TakeOver(func(_ bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {
 //		return bgagent.New(client, bgagent.Config{Slots: c.Slots, Store: store})
 //	})
 //
-// A process counts as dead if it does not answer for as long as its lease lasts, or for
-// StoreOptions.Grace if that is longer. By then, a process that lives but has lost its connection has
-// stopped its sessions. If a process was suspended, its tasks are taken over after
-// [ClusterOptions].TakeOverSuspended. If several processes can take over the tasks, one of them does.
+// A process is treated as dead if it has not answered for the length of its lease, or for
+// StoreOptions.Grace if that is longer. By then, a process that is alive but has lost its connection
+// has stopped its sessions. If a process was suspended, its tasks are taken over after
+// [ClusterOptions].TakeOverSuspended. If several processes can take over the tasks, exactly one of them
+// does.
 //
-// The manager runs until its tasks have ended and were reported, until their own process starts
-// again, or until the cluster is closed. TakeOver then suspends it. If their own process starts
-// again, the turns of a TurnRunner are stopped immediately, and that process continues them. The
-// other methods of Cluster find the tasks under the name of their own process.
+// The manager runs until its tasks have ended and their ends have been reported, until the process to
+// which they belong starts again, or until the cluster is closed. The cluster then suspends the
+// manager. If the process starts again, the turns of a TurnRunner are stopped immediately, and that
+// process continues them. The other methods of Cluster find the tasks under the name of that process,
+// even while another process runs them.
 //
-// TakeOver calls manage on a goroutine of its own for each process. An error of manage is reported to
+// For each process, manage is called on a separate goroutine. An error of manage is reported to
 // ClusterOptions.Warn, unless another process was faster, and manage is called again after a minute.
-// The manager must not have a Config.Instance that another manager of the same store had.
+// Each manager that opens the store needs a different Config.Instance, even after a restart.
 func (c *Cluster) TakeOver(manage func(Process, *Store) (*bgagent.BackgroundManager, error)) error {
 	if c.home == "" {
 		return &bgagent.InputError{Field: "ClusterOptions.Home", Problem: "is empty; a process can take over tasks only if it is known where its sessions live"}
@@ -150,11 +153,12 @@ func (c *Cluster) stopTakeOver(ctx context.Context) {
 	}
 }
 
-// watch looks at all processes again and again.
+// watch checks all processes repeatedly.
 func (t *takeOver) watch() {
 	wait, began := min(t.c.Slots.options.Lease/10, lookEvery), time.Now()
 	for pause(t.ctx, wait) == nil {
-		// If this process was frozen in between, it does not know whether the others answered.
+		// If this process was frozen during the pause, it is unknown whether the other processes would have
+		// answered. Therefore, only part of that time is counted.
 		passed := min(time.Since(began), wait+2*pingWithin)
 		began = time.Now()
 		all, err := t.c.processes(t.ctx)
@@ -172,7 +176,7 @@ func (t *takeOver) watch() {
 	}
 }
 
-// look looks at one process and takes over its tasks if it is dead.
+// look checks one process, and takes over its tasks if the process is dead.
 func (t *takeOver) look(f *found, passed time.Duration) {
 	m := f.meta
 	if f.err != nil || f.name == t.c.process || m.Home != t.c.home || m.Left == leftDone || t.isOwn(f.name) {
@@ -220,14 +224,14 @@ func (t *takeOver) look(f *found, passed time.Duration) {
 	})
 }
 
-// isOwn reports whether this process has the tasks of the named one, or is taking them over.
+// isOwn reports whether this process has the tasks of the named process, or is taking them over.
 func (t *takeOver) isOwn(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.taken[name]
 }
 
-// sees records what this process has seen of another one.
+// sees records what this process has observed about another process.
 func (t *takeOver) sees(name string, s *sight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -237,7 +241,7 @@ func (t *takeOver) sees(name string, s *sight) {
 }
 
 // hasWork reports whether the store contains tasks that have not ended, or whose end has not been
-// reported. If it cannot be read, the result is true, so that the manager reports what is wrong.
+// reported. If the store cannot be read, the result is true, so that the manager reports the problem.
 func (f *found) hasWork(ctx context.Context) bool {
 	if f.meta.Due == 0 {
 		return false
@@ -285,7 +289,7 @@ func (t *takeOver) adopt(f *found) {
 	ctx := t.last
 	t.mu.Unlock()
 	if ctx == nil {
-		ctx = context.Background() // Suspend has a time limit of its own
+		ctx = context.Background() // Suspend has its own time limit
 	}
 	if err := m.Suspend(ctx); err != nil && !errors.Is(err, bgagent.ErrStoreLost) {
 		t.c.warn(fmt.Errorf("bgnats: the tasks of %v, which this process had taken over: %w", f.process(false), err))
@@ -295,8 +299,8 @@ func (t *takeOver) adopt(f *found) {
 	}
 }
 
-// serve answers questions about the tasks that were taken over. The channel is closed when their own
-// process asks for them.
+// serve answers questions about the tasks that were taken over. The channel "returned" is closed when
+// the process to which the tasks belong asks for them.
 func (t *takeOver) serve(m *bgagent.BackgroundManager, store *Store, token string, returned chan struct{}) ([]*nats.Subscription, error) {
 	subs, err := t.c.answerFor(m, store.w.names, token)
 	if err != nil {
@@ -313,8 +317,8 @@ func (t *takeOver) serve(m *bgagent.BackgroundManager, store *Store, token strin
 	return subs, err
 }
 
-// untilOver waits until the manager of another process's tasks is no longer needed, and returns how
-// the store is to be left.
+// untilOver waits until the manager of another process's tasks is no longer needed. It returns the
+// condition to record when the store is closed.
 func (t *takeOver) untilOver(m *bgagent.BackgroundManager, store *Store, returned <-chan struct{}) left {
 	var over atomic.Bool // all tasks have ended and were reported
 	ctx, cancel := context.WithCancel(t.ctx)
@@ -350,7 +354,7 @@ func (t *takeOver) untilOver(m *bgagent.BackgroundManager, store *Store, returne
 	}
 }
 
-// leave says how the store is to be left when it is closed.
+// leave sets the condition to record when the store is closed.
 func (s *Store) leave(how left) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

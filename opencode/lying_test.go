@@ -70,7 +70,7 @@ func TestAnAnswerThatUnpacksIntoGigabytesIsRefused(t *testing.T) {
 		"blanks": packed(t, io.MultiReader(&endless{text: strings.Repeat(" ", 1<<10), n: 70 << 10}, strings.NewReader("[]"))),
 	} {
 		if race.Enabled && name != "parts" {
-			continue // the others take many seconds with the race detector, and only one goroutine decodes them
+			continue // the other cases take many seconds with the race detector, and only one goroutine decodes the responses
 		}
 		t.Run(name, func(t *testing.T) {
 			status := http.StatusOK

@@ -221,7 +221,7 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 	s := c.session(id)
 	s.note(sent{key, message})
 	if continues {
-		s.over = over{} // it describes the turn that is continued
+		s.over = over{} // the old value describes the turn that is continued
 	}
 	s.over.tries = 0
 	if !in.NoReply {

@@ -136,8 +136,8 @@ func spawn(t *testing.T, env string) *child {
 
 // kill kills the process with SIGKILL. Later calls do nothing.
 func (c *child) kill() {
-	_ = c.cmd.Process.Kill() // it might have exited already
-	_ = c.cmd.Wait()         // it was killed, or has already been waited for
+	_ = c.cmd.Process.Kill() // the process might have exited before
+	_ = c.cmd.Wait()         // an error means that the process was killed, or that an earlier call waited for it
 }
 
 func TestAKilledOwnerLosesNothingAndIsReplaced(t *testing.T) {

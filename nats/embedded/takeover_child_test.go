@@ -26,11 +26,11 @@ import (
 // contains the address of the server, the name of the process, its home and the lease.
 const childMember = "BGAGENT_NATS_TEST_MEMBER"
 
-// memberLease is the lease of the processes in most tests. On a busy machine, processes lose their
-// slots if it is shorter.
+// memberLease is the lease of the processes in most tests. With a shorter lease, processes lose their
+// slots on a busy machine.
 const memberLease = 4 * time.Second
 
-// suspendedFor is the processes' ClusterOptions.TakeOverSuspended.
+// suspendedFor is the value of ClusterOptions.TakeOverSuspended in the processes.
 const suspendedFor = 4 * time.Second
 
 // says prints a line.
@@ -249,8 +249,9 @@ func (g *group) task(name string) string {
 	return ""
 }
 
-// requireEnds waits until the parents of the tasks were told, and requires that each was told under
-// one id and that each task has ended once. On a busy machine, tasks can lose their slots.
+// requireEnds waits until the parents of the tasks have been notified. It requires that each end was
+// reported under a single notice id, and that each task has ended once. On a busy machine, tasks can
+// lose their slots.
 func (g *group) requireEnds(reader *bgnats.Cluster, names []string) {
 	g.t.Helper()
 	for _, name := range names {

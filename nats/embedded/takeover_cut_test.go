@@ -53,7 +53,8 @@ func (l logged) Abort(ctx context.Context, session string) error {
 	return l.Starter.Abort(ctx, session)
 }
 
-// A process whose connection is cut lives, and its sessions are on a server that it still reaches.
+// A process whose connection is cut is still alive, and can still reach the server where its
+// sessions are.
 func TestAProcessThatLosesItsConnectionLeavesItsSessionsBeforeTheyAreTakenOver(t *testing.T) {
 	t.Parallel()
 	shorterLease(t)
@@ -133,8 +134,8 @@ func TestOneOfTheProcessesThatCanTakeOverTasksGetsThem(t *testing.T) {
 		o.Process, o.Warn = name, func(err error) { results <- err }
 		c := joined(t, s.URL(), o)
 		require.NoError(t, c.TakeOver(func(p bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {
-			all.Done() // panics if it is called too often
-			all.Wait() // all have found the store without an owner
+			all.Done() // panics if manage is called more often than expected
+			all.Wait() // waits until all processes have found the store without an owner
 			m, err := bgagent.New(client(), bgagent.Config{Slots: c.Slots, Store: store, Wake: bgagent.WakeNever})
 			results <- err
 			return m, err

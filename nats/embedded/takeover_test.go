@@ -17,7 +17,7 @@ func serverOf(t *testing.T) string {
 }
 
 // The bound is longer for the allocator, because another one must be elected before a turn begins.
-// Machines for tests can be busy, so a bound that was exceeded is tried again.
+// Machines for tests can be busy, so the test is repeated if it exceeds the bound.
 func TestTheTasksOfAKilledProcessGoOnInAnotherWithTheSameHome(t *testing.T) {
 	for _, test := range []struct {
 		name      string
@@ -35,7 +35,7 @@ func TestTheTasksOfAKilledProcessGoOnInAnotherWithTheSameHome(t *testing.T) {
 }
 
 // killOne kills one of three processes that can take over each other's tasks. It returns how long it
-// took until its tasks went on in another one.
+// took until another process continued the tasks of the killed process.
 func killOne(t *testing.T, allocator bool) time.Duration {
 	g, reader := newGroup(t, 2*time.Second)
 	until(t, reader.Slots.IsAllocator)
