@@ -122,8 +122,8 @@ var attempt = regexp.MustCompile(`\b(\d{1,4})/\d+$`)
 
 // noteRetry records an error that codex reported outside the protocol. If codex is going to retry
 // the request, the result is the provider error. Otherwise it is nil. It is also nil if the
-// connection failed, because this machine's network can be the cause, and if only status 403
-// suggests that the key was rejected.
+// connection failed, because this machine's network can be the cause, or if status 403 is the only
+// sign that the key was rejected.
 func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	name, status := codexInfo(fields["codexErrorInfo"])
 	message, _ := fields["message"].(string)

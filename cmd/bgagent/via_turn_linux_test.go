@@ -197,8 +197,8 @@ func TestABridgeThatOutlivesItsTurnIsRefusedByTheServer(t *testing.T) {
 	require.Regexp(t, "^Nothing was resumed: the turn of task .* inside which this bridge was started has ended, so the bridge launches and resumes nothing any more.$", callTool(t, inside, "delegate_task", resume))
 }
 
-// The task's metadata has only the restrictions at its launch. The restrictions of a bridge inside its turn
-// are also kept.
+// The task's metadata contains only the restrictions that applied to its launch. The restrictions of a
+// bridge inside its turn must also outlive the server.
 func TestWhatABridgeInATurnForbidsHoldsAfterARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	h := withHeld(t)
