@@ -73,7 +73,7 @@ func (b Budget) countsTokens() bool {
 	return b.InputTokens > 0 || b.OutputTokens > 0 || b.TotalTokens > 0
 }
 
-// smaller returns a budget with the smaller of each pair of limits.
+// The method "smaller" returns a budget with the smaller of each pair of limits.
 func (b Budget) smaller(c Budget) Budget {
 	return Budget{
 		InputTokens: least(b.InputTokens, c.InputTokens), OutputTokens: least(b.OutputTokens, c.OutputTokens), TotalTokens: least(b.TotalTokens, c.TotalTokens),
@@ -81,7 +81,7 @@ func (b Budget) smaller(c Budget) Budget {
 	}
 }
 
-// The function "least" returns the smaller limit. 0 is no limit.
+// The function "least" returns the smaller limit. 0 means no limit.
 func least[T int | int64 | float64](a, b T) T {
 	if a == 0 || b > 0 && b < a {
 		return b
@@ -89,7 +89,7 @@ func least[T int | int64 | float64](a, b T) T {
 	return a
 }
 
-// replaced returns a copy of the budget in which the limits of c override those of b.
+// The method "replaced" returns a copy of the budget in which the limits of c override those of b.
 func (b Budget) replaced(c Budget) Budget {
 	set := func(limit *int64, by int64) {
 		if by > 0 {
@@ -118,7 +118,7 @@ func (b *Budget) check(field string) error {
 	return nil
 }
 
-// spent is the usage of tasks. Its numbers only grow.
+// spent is the usage of tasks. Its numbers never decrease.
 type spent struct {
 	usage Usage
 	calls int
@@ -171,12 +171,12 @@ func (x spent) asBudget() Budget {
 // budgetWarning is the fraction of a limit at which an EventBudget is sent.
 const budgetWarning = 0.8
 
-// costError is an upper bound on the rounding error of a sum of costs, in US dollars. It makes ten
-// reports of 0.1 reach a limit of 1.
+// costError is an upper bound on the rounding error of a sum of costs, in US dollars. With this
+// allowance, ten reports of 0.1 reach a limit of 1.
 const costError = 1e-9
 
-// reached returns the first limit of which at least the fraction part is used. It ignores the
-// limits in the set but.
+// The method "reached" returns the first limit of which at least the fraction part is used. It
+// ignores the limits in the set "but".
 func (b *Budget) reached(x *spent, part float64, but partSet) (p BudgetPart, ok bool) {
 	for p := range budgetParts {
 		limit, used := b.of(p), x.of(p)

@@ -43,8 +43,8 @@ type ConcurrencyManager struct {
 
 	mu      sync.Mutex
 	sharers []*BackgroundManager // open managers that use the slots; guarded by mu
-	others  *otherUsers          // the other users of from; nil if it does not share cool-downs; guarded by mu
-	linking sync.Mutex           // held while others is set; hear and tell do not take it
+	others  *otherUsers          // other users of the source; nil if cool-downs are not shared; guarded by mu
+	linking sync.Mutex           // held while the field others is set; not taken by "hear" and "tell"
 }
 
 // PoolStats contains the figures for one pool or one cap.
@@ -77,8 +77,8 @@ func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 	return c, nil
 }
 
-// coolUntil sets the timer so that it ends cool-downs at the given time. The lock of the slots is
-// held.
+// coolUntil sets the timer so that it ends cool-downs at the given time. The caller must hold the
+// lock of the slots.
 func (c *ConcurrencyManager) coolUntil(at int64) {
 	d := time.Until(c.epoch.Add(time.Duration(at)))
 	if c.timer == nil {
@@ -104,8 +104,8 @@ func (c *ConcurrencyManager) part(m *BackgroundManager) {
 	c.link()
 }
 
-// tellCooled notifies all managers that use the slots, except m, that a pool is cooling down. No
-// lock must be held.
+// tellCooled notifies all managers that use the slots, except m, that a pool is cooling down. The
+// caller must not hold any lock.
 func (c *ConcurrencyManager) tellCooled(m *BackgroundManager) {
 	c.mu.Lock()
 	sharers := slices.Clone(c.sharers)
@@ -268,7 +268,8 @@ func countedAs(model, agent string) (slots.Space, string) {
 	return slots.Models, model
 }
 
-// rules are normalized limits. They decide which pool a name counts in. Their maps never change.
+// rules are normalized limits. They decide in which pool a name is counted. Their maps never
+// change.
 type rules struct{ Limits }
 
 // Pool implements [slots.Rules]. It looks for an entry for the model, then for an entry for the

@@ -60,7 +60,7 @@ const (
 	noticePushes        = 3                              // number of processes that push the same notice
 	noticeGiveUp        = 24 * time.Hour                 // age of a due notice at which its delivery is abandoned
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two attempts to deliver a notice
-	staleGrace          = 30 * time.Second               // period at the beginning of a turn in which the turn cannot become stale
+	staleGrace          = 30 * time.Second               // period at the start of a turn during which the turn cannot become stale
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
 	streamBeatMax       = 30 * time.Second               // how long a stream without an event still counts as complete
 	tombstonesGo        = 250                            // number of tombstones that are dropped together
@@ -238,12 +238,12 @@ type Config struct {
 	// MaxToolCalls is the maximum number of tool calls in an attempt. An attempt that makes more is
 	// cancelled. Default 4,000; Unlimited for no limit.
 	MaxToolCalls int
-	// RepeatedCalls is the number of identical tool calls in a row after which an attempt is
-	// cancelled. Calls are identical if they have the same tool, the same input and the same
-	// result. Any other call breaks the sequence. A call also breaks it if the client does not know
-	// the input or the result, or if the call takes 5 s or longer. Only calls within 60 s count as
-	// one sequence, so an agent whose calls are more than about 3 s apart is not cancelled. At
-	// least 2; default 20; Unlimited for never.
+	// RepeatedCalls is the number of identical tool calls in a row that count as a loop after which
+	// an attempt is cancelled. Calls are identical if they have the same tool, the same input and
+	// the same result. Any other call breaks the sequence. A call also breaks it if the client does
+	// not know the input or the result, or if the call takes 5 s or longer. Only calls within 60 s
+	// count as one sequence, so an agent whose calls are more than about 3 s apart is not
+	// cancelled. At least 2; default 20; Unlimited for never.
 	RepeatedCalls int
 	// TaskBudget limits what each task uses, over all its attempts. When a limit is reached, the
 	// task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A task can
@@ -394,7 +394,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// These words describe, in errors, the relation that two time limits must have.
+// In errors, these words describe the required relation between two time limits.
 const (
 	notLonger = "must not be longer than"
 	shorter   = "must be shorter than"

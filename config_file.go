@@ -167,8 +167,8 @@ func LoadConfig(paths ...string) (FileConfig, error) {
 
 var fieldName = regexp.MustCompile(`Config(\.[A-Za-z]+)+`)
 
-// contradiction returns the error that New would return for the merged files. It names keys and
-// their places instead of fields.
+// contradiction returns the error that New would return for the merged files. The error names keys
+// and their places instead of fields.
 func (f FileConfig) contradiction() error {
 	var c Config
 	f.Apply(&c)

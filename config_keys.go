@@ -49,7 +49,7 @@ type fileKey struct {
 	zero  string    // words that follow "0 for"; empty if 0 is refused
 	least int64     // smallest number except 0, if it is greater than 1
 	about string    // description in the documentation
-	limit timeLimit // row of a duration in timeLimits
+	limit timeLimit // for a duration, its row in timeLimits
 }
 
 // fileKeys is the table of keys. Its order is the order of the documentation and of the
@@ -199,7 +199,7 @@ func (k *fileKey) example() string {
 	return `{ "anthropic": 3 }`
 }
 
-// want describes the valid values of the key for error texts.
+// The method "want" describes the valid values of the key for error texts.
 func (k *fileKey) want() string {
 	switch k.kind {
 	case keyWake:
@@ -341,7 +341,7 @@ func (k *fileKey) inConfig(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// text returns a value as JSON text for a file.
+// The method "text" returns a value as JSON text for a file.
 func (k *fileKey) text(n int64) string {
 	switch k.kind {
 	case keyWake:
@@ -352,7 +352,7 @@ func (k *fileKey) text(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// standard returns the default value of the key as JSON text for a file.
+// The method "standard" returns the default value of the key as JSON text for a file.
 func (k *fileKey) standard() string {
 	switch k.kind {
 	case keyLimits, keyBudget, keyFallback:
@@ -424,7 +424,7 @@ func mistyped(name string) string {
 	return ""
 }
 
-// exchanged reports whether a and b differ only by a swap of two neighbouring
+// The function "exchanged" reports whether a and b differ only by a swap of two neighbouring
 // characters.
 func exchanged(a, b string) bool {
 	if len(a) != len(b) {

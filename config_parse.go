@@ -86,7 +86,7 @@ func (p *fileParser) root(v jsonc.Value) {
 	}
 }
 
-// named returns the members with the given name.
+// The function "named" returns the members with the given name.
 func named(members []jsonc.Member, name string) (all []jsonc.Member) {
 	for _, m := range members {
 		if m.Name == name {
@@ -124,8 +124,8 @@ func overlay(values, later map[valueID]value) {
 	maps.Copy(values, later)
 }
 
-// foreign reports a key outside the section background_task that seems to belong in it.
-// Such a key is not an error, because other programs might use the same name.
+// The method "foreign" reports a key outside the section background_task that seems to belong in
+// it. Such a key is not an error, because other programs might use the same name.
 func (p *fileParser) foreign(m jsonc.Member) {
 	name, reason := m.Name, ""
 	inner, _ := m.Value.Members()

@@ -126,15 +126,15 @@ func (l timeLimit) inFile() fileKey {
 	return fileKey{key: row.key, alias: row.alias, kind: keyMs, field: row.field, zero: row.off, about: row.about, limit: l}
 }
 
-// decided returns the reason for the end of a task. The reason states what happened,
+// The method "decided" returns the reason for the end of a task. The reason states what happened,
 // and names the limit that caused the end.
 func (l timeLimit) decided(what string) string {
 	row := &timeLimits[l]
 	return what + "; " + l.field() + " (" + row.key + ") decides " + row.decides
 }
 
-// following returns the functions that adapt defaults to the limits that the user set. It must be
-// called before the defaults are filled in.
+// The method "following" returns the functions that adapt defaults to the limits that the user set.
+// It must be called before the defaults are filled in.
 func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
 	const most = durationMax / 8
 	set := func(d time.Duration) time.Duration { return min(max(d, 0), most) }

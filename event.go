@@ -17,7 +17,7 @@ const (
 	EventResumed                // a task that had ended was resumed; its new attempt is pending
 	EventStarted                // a pending attempt became running
 	EventPhase                  // the phase of a running attempt changed, or its session became known
-	EventProgress               // Task.Progress changed, or the text so far; one event can cover several changes within 100 ms
+	EventProgress               // Task.Progress or the text so far changed; one event can cover several changes within 100 ms
 	EventEnded                  // the attempt ended; each attempt has exactly one event of the kind EventEnded or EventSuperseded
 	EventQuiet                  // everything that the ended attempt started has stopped
 	EventOverLimit              // the session of an ended attempt did not stop in time; its slot went to the next task
@@ -110,7 +110,7 @@ func (s *Subscription) put(e Event) {
 	s.buf = append(s.buf, e)
 }
 
-// next removes and returns the oldest unread event. The manager's lock must be held.
+// The method "next" removes and returns the oldest unread event. The manager's lock must be held.
 func (s *Subscription) next() (e Event, ok bool) {
 	switch {
 	case s.missed > 0:
@@ -158,10 +158,10 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 // Events returns an iterator over the events that Next returns. The loop ends when the subscription or the
 // manager is closed and all events are read, or when ctx ends and no event is unread.
 //
-// While the body of the loop runs, events wait in the buffer of the subscription. A loop that is too slow
-// loses the oldest of them and gets an [EventMissed]; it does not delay anybody. If the loop ends
-// early, the subscription stays open, and a later loop continues with the next event, so Close is
-// still needed. Only one loop may run at a time.
+// While the body of the loop runs, events wait in the buffer of the subscription. A loop that is
+// too slow loses the oldest of them and gets an [EventMissed]; it does not delay the manager or
+// other subscribers. If the loop ends early, the subscription stays open, and a later loop
+// continues with the next event, so Close is still needed. Only one loop may run at a time.
 func (s *Subscription) Events(ctx context.Context) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		for {

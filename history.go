@@ -48,7 +48,7 @@ func (m *BackgroundManager) History(ctx context.Context, q Query, before string)
 	return tasks, nil
 }
 
-// task returns the snapshot of an ended task, without its texts.
+// The method "task" returns the snapshot of an ended task, without its texts.
 func (x *storedTask) task(r *StoreRecord) Task {
 	t := Task{
 		ID: x.id, Parent: x.Parent, Root: r.Root, Session: r.Session, Description: x.Title, Agent: x.Agent, Model: x.Model,
@@ -130,7 +130,7 @@ func (m *BackgroundManager) history(ctx context.Context, q StoreQuery) ([]StoreR
 	})
 }
 
-// text reads a text from the store. It waits for at most Config.StoreTimeout.
+// The method "text" reads a text from the store. It waits for at most Config.StoreTimeout.
 func (m *BackgroundManager) text(ctx context.Context, record, name string) (string, error) {
 	return within(ctx, m, goStore, "Store.Text", m.cfg.StoreTimeout, func(ctx context.Context) (string, error) {
 		text, err := m.cfg.Store.Text(ctx, record, name)
@@ -145,8 +145,8 @@ func (st *state) inMemory(ref string) bool {
 	return ok && st.tasks[num] != nil || st.session(ref) != nil
 }
 
-// unwritten reports whether the task has expired from memory but its last record is not durable
-// yet.
+// The method "unwritten" reports whether the task has expired from memory but its last record is
+// not durable yet.
 func (st *state) unwritten(ref string) bool {
 	s := st.storing
 	return slices.ContainsFunc(s.last, func(m *mark) bool {

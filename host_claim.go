@@ -40,8 +40,8 @@ func (m *BackgroundManager) chooseSlots() (err error) {
 	return err
 }
 
-// joinSlots makes the manager a user of its slots. It logs that the budgets of trees hold per process
-// if other processes might use the slots, too.
+// joinSlots registers the manager as a user of its slots. If other processes might use the slots
+// too, it logs that each process applies tree budgets separately.
 func (m *BackgroundManager) joinSlots() {
 	m.cm.join(m)
 	if m.cfg.Slots != nil && !m.cfg.TreeBudget.isZero() {

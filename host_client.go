@@ -291,8 +291,9 @@ type turnContext struct {
 	after map[*func()]struct{} // functions that AfterFunc registered
 }
 
-// launchValues holds the context of a launch, of which only the values are used. It is zero if the
-// context is context.Background(). Records store a launchValues for the host and never read it.
+// launchValues holds the context of a launch. Only the values of the context are used. It is zero
+// if the context is context.Background(). Records store a launchValues for the host and never read
+// it.
 type launchValues struct{ from context.Context }
 
 // valuesOf returns the values in the context of a launch.
@@ -370,7 +371,7 @@ func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
-// end ends the context. Further calls have no effect.
+// The method "end" ends the context. Further calls have no effect.
 func (c *turnContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -23,7 +23,7 @@ func (m *BackgroundManager) Ack(noticeID string) {
 	}
 }
 
-// heard acknowledges everything that earlier answers handed out to the session.
+// The method "heard" acknowledges everything that earlier answers handed out to the session.
 func (m *BackgroundManager) heard(session string) {
 	if m.cfg.Store != nil {
 		m.update(func(st *state, now int64) { st.heardFrom(st.nodes[session], now) })

@@ -44,9 +44,9 @@ func (m *BackgroundManager) poll(cl *client) {
 	}
 }
 
-// sweep requests the statuses of all sessions that need polling in one call to the client, and
-// queues the sessions that might have new messages for reading. It does not wait for the reads, so
-// one slow session does not delay the others.
+// sweep makes one call to the client that requests the statuses of all sessions that need polling.
+// It queues each session that might have new messages, so that a reader reads them. It does not
+// wait for the reads, so one slow session does not delay the others.
 func (m *BackgroundManager) sweep(cl *client) {
 	var list []looked
 	var parents []*node
@@ -246,8 +246,8 @@ func (m *BackgroundManager) lookAtTodos(ctx context.Context, l looked, o observa
 	})
 }
 
-// read reads the messages after the cursor. On an error, it also returns the pages that it read
-// before the error.
+// The method "read" reads the messages after the cursor. On an error, it also returns the pages
+// that it read before the error.
 func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
 	for range readPages {
 		page, err := within(ctx, m, goPoll, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {

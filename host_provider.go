@@ -35,9 +35,9 @@ func onClockAt(t, wall, now time.Time) time.Time {
 	return now.Add(d)
 }
 
-// received returns a copy of the error that the state can use. An impossible number of requests is
-// replaced with the nearest possible number, and an impossible HTTP status with 0. The copy of nil is
-// nil.
+// The method "received" returns a copy of the error that the state can use. An impossible number of
+// requests is replaced with the nearest possible number, and an impossible HTTP status with 0. The
+// copy of nil is nil.
 func (e *ProviderError) received() *ProviderError {
 	if e = e.clone(); e != nil {
 		e.RetryAt = onClock(e.RetryAt)
@@ -49,13 +49,14 @@ func (e *ProviderError) received() *ProviderError {
 	return e
 }
 
-// received returns the status as the state can use it.
+// The method "received" returns the status as the state can use it.
 func (s SessionStatus) received() SessionStatus {
 	s.RetryAt, s.Provider = onClock(s.RetryAt), s.Provider.received()
 	return s
 }
 
-// received returns the message as the state can use it. It returns m itself if nothing has to change.
+// The method "received" returns the message as the state can use it. It returns m itself if nothing
+// has to change.
 func (m *Message) received() *Message {
 	if m == nil || m.Provider == nil {
 		return m
@@ -65,8 +66,8 @@ func (m *Message) received() *Message {
 	return &copied
 }
 
-// received returns the page as the state can use it. The messages in the client's page stay as they
-// are.
+// The method "received" returns the page as the state can use it. The messages in the client's page
+// stay as they are.
 func (p Page) received() Page {
 	own := false
 	for i := range p.Messages {
@@ -81,7 +82,7 @@ func (p Page) received() Page {
 	return p
 }
 
-// received returns the event as the state can use it.
+// The method "received" returns the event as the state can use it.
 func (e HostEvent) received() HostEvent {
 	e.Status, e.Message, e.Provider = e.Status.received(), e.Message.received(), e.Provider.received()
 	e.Questions = slices.Clone(e.Questions)
@@ -91,7 +92,7 @@ func (e HostEvent) received() HostEvent {
 	return e
 }
 
-// received returns the report as the state can use it.
+// The method "received" returns the report as the state can use it.
 func (x Report) received() Report {
 	x.Provider, x.RetryAt = x.Provider.received(), onClock(x.RetryAt)
 	return x

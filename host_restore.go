@@ -222,7 +222,7 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 	var ctx context.Context = a.callContext()
 	ends, agent := false, ""
 	m.view(func(*state) {
-		agent = a.t.kind.key.agent      // a resume can replace the kind meanwhile
+		agent = a.t.kind.key.agent      // a resume can replace the kind in the meantime
 		if ends = a.restoreEnds; ends { // the attempt's own context has ended
 			ctx = m.contextOf(a.t)
 		}
@@ -307,8 +307,8 @@ func (m *BackgroundManager) restoreStarter(ctx context.Context, cl *hostClient, 
 }
 
 // lookForPrompt asks once for the session's status, and for the messages after the position that
-// the session had before the prompt. sure is false if the call fails, or if a turn is running and
-// the messages do not show to which prompt it belongs.
+// the session had before the prompt. The result "sure" is false if the call fails, or if a turn is
+// running and the messages do not show to which prompt it belongs.
 func (m *BackgroundManager) lookForPrompt(ctx context.Context, cl *hostClient, in SessionRestore, before Cursor) (r restoredSession, sure bool, err error) {
 	answer, err := within(ctx, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := cl.starter.Statuses(ctx, []string{in.Session})

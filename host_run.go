@@ -167,8 +167,9 @@ func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 	return err
 }
 
-// answer applies the result of a host call. If the result arrives after the manager was suspended,
-// the method "answer" ignores it, because it only shows that the call was stopped.
+// The method "answer" applies the result of a host call. If the result arrives after the manager
+// was suspended, the method "answer" ignores the result, because it only shows that the call was
+// stopped.
 func (m *BackgroundManager) answer(f func(st *state, now int64), j *job) *attempt {
 	return m.step(func(st *state, now int64) {
 		if st.suspend != frozen {
@@ -177,7 +178,7 @@ func (m *BackgroundManager) answer(f func(st *state, now int64), j *job) *attemp
 	}, j)
 }
 
-// created applies the result of CreateSession.
+// The method "created" applies the result of CreateSession.
 func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingCreate, err)
 	return m.answer(func(st *state, now int64) { st.created(a, id, failed, now) }, j)

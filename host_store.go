@@ -134,7 +134,7 @@ func (st *state) notStored(err error, tasks ...*task) error {
 	return err
 }
 
-// ended returns when the ends of the tasks are durable.
+// The method "ended" returns when the ends of the tasks are durable.
 func (m *BackgroundManager) ended(ctx context.Context, tasks ...*task) error {
 	if m.cfg.Store == nil {
 		return nil

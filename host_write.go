@@ -195,7 +195,7 @@ func (m *BackgroundManager) reopenStore(b *StoreBatch, cause error) error {
 	if m.store.ctx.Err() != nil { // the manager is closing the store, so it must not be opened again
 		return cause
 	}
-	closeIt := func(StoreContents) { _ = m.cfg.Store.Close() } // for a store that opens after the manager has stopped waiting
+	closeIt := func(StoreContents) { _ = m.cfg.Store.Close() } // closes a store that opens after the manager has stopped waiting
 	open := func() (StoreContents, error) { return m.cfg.Store.Open(m.store.ctx, m.owner) }
 	if r, ok := m.cfg.Store.(StoreReopener); ok {
 		open = func() (StoreContents, error) { return r.Reopen(m.store.ctx) }

@@ -41,10 +41,10 @@ func init() {
 	}
 }
 
-// recordBudget is the number of records that the checks of one manager compare in full. After that, they
-// compare only recordsAtOnce records of tasks, and as many of sessions, after each update. Making a
-// record takes longer than all other checks of a task. Without this limit, a hammer run with a store
-// would spend most of its time comparing records.
+// recordBudget is the number of records that the checks of one manager compare in full. After that,
+// they compare only recordsAtOnce records of tasks and the same number of records of sessions after
+// each update. Making a record takes longer than all other checks of a task. Without this limit, a
+// hammer run with a store would spend most of its time comparing records.
 const (
 	recordBudget  = 1000
 	recordsAtOnce = 1
@@ -93,9 +93,9 @@ func (st *state) checkWithin(budget *int) error {
 	return errors.Join(c.errs...)
 }
 
-// records verifies that the transitions have noted every change to a record. Once the budget is
-// used up, it checks only a few random records. A change that was not noted stays visible until
-// another change to the same record is noted, so a later check can still find it.
+// The method "records" verifies that the transitions have noted every change to a record. Once the
+// budget is used up, it checks only a few random records. A change that was not noted stays visible
+// until another change to the same record is noted, so a later check can still find it.
 func (c *checker) records(budget *int) {
 	most := recordsAtOnce
 	if *budget > 0 {
@@ -233,7 +233,8 @@ func (c *checker) task(t *task) {
 	}
 }
 
-// claim checks that a task has a claim if and only if it waits for a slot or holds one.
+// The method "claim" checks that a task has a claim if and only if it waits for a slot or holds
+// one.
 func (c *checker) claim(t *task, holds, waits bool) {
 	if c.st.claims == nil {
 		return
@@ -244,8 +245,8 @@ func (c *checker) claim(t *task, holds, waits bool) {
 	c.expect(k == nil || waits || k.asked || c.st.suspend != notSuspended, "the source was not asked for the slot of task %s", t)
 }
 
-// mail checks the messages to a task. Until the task has ended, only messages for the latest
-// attempt can wait. After that, no message can wait.
+// The method "mail" checks the messages to a task. Until the task has ended, only messages for the
+// latest attempt can wait. After that, no message can wait.
 func (c *checker) mail(t *task, a *attempt) {
 	b := t.mail()
 	if b == nil {
@@ -266,7 +267,7 @@ func (c *checker) mail(t *task, a *attempt) {
 	c.expect(!idle || c.st.closing || c.st.recovery.due || c.st.isLost(), "task %s has a message, but does not ask for a turn", t)
 }
 
-// questions verifies the questions of a task, and counts the open ones.
+// The method "questions" verifies the questions of a task, and counts the open ones.
 func (c *checker) questions(t *task, a *attempt) {
 	b := t.questions()
 	if b == nil {
@@ -291,9 +292,9 @@ func (c *checker) questions(t *task, a *attempt) {
 	c.expect(b.from == 0 || a != nil && a.live() && (open > 0 || a.outcomeWaits()), "the clocks of task %s are stopped, but it has no open question", t)
 }
 
-// alarm checks that the attempt's alarm is set for the earliest time limit of the attempt. Between
-// the decision to make a host call and the call itself, no alarm needs to be set, because beginCall
-// sets it.
+// The method "alarm" checks that the attempt's alarm is set for the earliest time limit of the
+// attempt. Between the decision to make a host call and the call itself, no alarm needs to be set,
+// because beginCall sets it.
 func (c *checker) alarm(t *task, a *attempt) {
 	if a == nil || !a.ended && !a.live() || a.stage != stageNone && !a.inCall && a.heldAt == 0 {
 		return
@@ -302,8 +303,8 @@ func (c *checker) alarm(t *task, a *attempt) {
 	c.expect(at == 0 || al.index > 0 && al.at <= max(at, c.st.now+1), "a time limit of task %s passes at %d without an alarm: call setDeadline where its clock starts", t, at)
 }
 
-// expiry checks one of the two lines of ended tasks: the line of settled tasks or the line of
-// unsettled tasks.
+// The method "expiry" checks one of the two lines of ended tasks: the line of settled tasks or the
+// line of unsettled tasks.
 func (c *checker) expiry(name string, q *expiry, told bool) {
 	var last *task
 	texts := q.text == nil // whether this task and later tasks can have texts
@@ -410,8 +411,8 @@ func checkAlarms[T any](c *checker, h alarms[T], needs func(T) bool) {
 	}
 }
 
-// armed reports whether the timer is set for the earliest deadline or for an earlier time. The
-// manager's lock must be held.
+// The method "armed" reports whether the timer is set for the earliest deadline or for an earlier
+// time. The manager's lock must be held.
 func (m *BackgroundManager) armed() bool {
 	at := m.st.deadlines.first()
 	return m.timerOff || m.st.suspend == frozen || at == 0 || m.timerAt != 0 && m.timerAt <= at

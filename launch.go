@@ -68,8 +68,8 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 	return snap, nil
 }
 
-// repeated returns the live task that an earlier copy of the same tool call launched, if any. It
-// does not call the host.
+// The method "repeated" returns the live task that an earlier copy of the same tool call launched,
+// if any. It does not call the host.
 func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool) (t *task, snap Task) {
 	if by.ToolCallID == "" {
 		return nil, snap
@@ -136,7 +136,7 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	if err := m.checkBudgets(ctx, by.Session, in.Agent, in.Budget, in.TreeBudget, p.cl); err != nil {
 		return p, err
 	}
-	if agent := in.Agent; m.cfg.AgentPermissions != nil { // a copy for the closure, so that in does not escape
+	if agent := in.Agent; m.cfg.AgentPermissions != nil { // a copy for the closure, so that the argument "in" does not escape
 		p.agentRules, err = within(ctx, m, goCall, "Config.AgentPermissions", m.cfg.CallTimeout, func(context.Context) ([]Permission, error) {
 			return slices.Clone(m.cfg.AgentPermissions(agent)), nil
 		})
@@ -350,8 +350,8 @@ func (m *BackgroundManager) prepareResume(ctx context.Context, by Caller, ref, a
 	return model, err
 }
 
-// joined combines two prompts with an empty line between them. If the first is empty, it returns
-// the second. If the first already ends with the second, it returns the first.
+// The function "joined" combines two prompts with an empty line between them. If the first is
+// empty, it returns the second. If the first already ends with the second, it returns the first.
 func joined(first, then string) string {
 	switch {
 	case first == "":
@@ -385,8 +385,8 @@ type budgetOf struct {
 	budget Budget
 }
 
-// reports returns an error if a budget limits something that the client does not report correctly
-// for the agent.
+// The method "reports" returns an error if a budget limits something that the client does not
+// report correctly for the agent.
 func (m *BackgroundManager) reports(ctx context.Context, cl *client, agent string, budgets ...budgetOf) error {
 	h := m.host(cl)
 	ask := func(what string, f func(agent string) bool) (bool, error) {

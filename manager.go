@@ -359,7 +359,7 @@ func (m *BackgroundManager) releaseAfter(fx *effects) {
 		w.wake()
 	}
 	for next := fx.after.start; next != nil; {
-		a := next // a copy for the closure, because next changes
+		a := next // a copy for the closure, because the variable "next" changes
 		next, a.nextRun = a.nextRun, nil
 		m.begin(goWorker, func() { m.work(a) })
 	}

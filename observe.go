@@ -30,9 +30,9 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 	})
 }
 
-// passed handles two kinds of frequent events: events about sessions that do not belong to the
-// manager, and events that only report activity. It returns true if it has handled the event.
-// Handling these events here holds the lock for less time than an update would.
+// The method "passed" handles two kinds of frequent events: events about sessions that do not
+// belong to the manager, and events that only report activity. It returns true if it has handled
+// the event. Handling these events here holds the lock for less time than an update would.
 func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed bool) {
 	hash := sessionHash(m.seed, session)
 	m.view(func(st *state) {
@@ -187,7 +187,7 @@ type Reporter struct {
 // report. Use it to test a [TurnRunner] without a manager. The manager creates its own reporters.
 func NewReporter(f func(Report)) *Reporter { return &Reporter{sink: f} }
 
-// end closes the reporter: later calls to its methods have no effect.
+// The method "end" closes the reporter: later calls to its methods have no effect.
 func (r *Reporter) end() { r.closed.Store(true) }
 
 func (r *Reporter) report(x Report) {

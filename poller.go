@@ -66,13 +66,14 @@ type observation struct {
 	asks    bool // the agent waits for the answer to a question
 }
 
-// marked reports whether the newest message is finished and has a stop reason that ends the turn.
+// The method "marked" reports whether the newest message is finished and has a stop reason that
+// ends the turn.
 func (v *turn) marked() bool {
 	return v.begun && v.finished && v.stop != StopUntold && v.stop != StopToolCalls
 }
 
-// whole reports whether the newest message is complete: it is finished, it did not end with tool
-// calls, and no tool call is in flight.
+// The method "whole" reports whether the newest message is complete: it is finished, it did not end
+// with tool calls, and no tool call is in flight.
 func (o *observation) whole() bool {
 	return o.view.finished && o.view.stop != StopToolCalls && o.flying == 0
 }

@@ -96,7 +96,8 @@ func (q *Question) clone() *Question {
 // isShown reports whether the subject is short enough to be shown to models.
 func (q *Question) isShown() bool { return len(cleantext.String(q.Subject)) <= subjectShown }
 
-// isForModels reports whether a model may answer the question. permits is Config.ModelsMayPermit.
+// isForModels reports whether a model may answer the question. The argument "permits" is
+// Config.ModelsMayPermit.
 func (q *Question) isForModels(permits bool) bool {
 	return (q.Kind != QuestionPermission || permits) && q.isShown()
 }
@@ -349,8 +350,8 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 	}
 }
 
-// check returns an error if a question that a client reports is invalid. id is true if the question
-// must have an id.
+// check returns an error if a question that a client reports is invalid. The argument "id" is true
+// if the question must have an id.
 func (q *Question) check(id bool) error {
 	bad := func(field, format string, a ...any) error {
 		return &InputError{"Question." + field, fmt.Sprintf(format, a...)}
@@ -427,8 +428,8 @@ func questionOver(id string, q *Question) error {
 	return fmt.Errorf("task %s: %w: it is %s", id, ErrQuestionOver, map[bool]string{true: "expired", false: "no longer asked"}[q.State == QuestionExpired])
 }
 
-// mayNotPermit returns the error for a session that is not allowed to answer the question. shown is
-// false if the subject is too long to be shown to models.
+// mayNotPermit returns the error for a session that is not allowed to answer the question. The
+// argument "shown" is false if the subject is too long to be shown to models.
 func mayNotPermit(id string, shown bool) error {
 	if !shown {
 		return fmt.Errorf("task %s: %w: its subject has more than %d bytes and is not shown to them", id, ErrMayNotPermit, subjectShown)

@@ -129,8 +129,8 @@ type endRecord struct {
 }
 
 // nodeRecord is the record that a store keeps of a session that delegates. The tasks' own records
-// say whether their ends must still be reported to the session. Otherwise, the end of one task
-// would rewrite this information for all other tasks.
+// say whether their ends must still be reported to the session. If the session's record contained
+// this information, each end of a task would rewrite it for all other tasks of the session.
 type nodeRecord struct {
 	Version int              `json:"v"`
 	Parent  string           `json:"parent,omitempty"` // id of the parent session, if the session was looked up or its task has expired
@@ -167,7 +167,7 @@ type memberRecord struct {
 	Attempt int32  `json:"attempt"`
 }
 
-// empty reports whether the record contains no information.
+// The method "empty" reports whether the record contains no information.
 func (x *nodeRecord) empty() bool {
 	return x.Parent == "" && x.Dir == "" && !x.Gone && !x.Lapsed && !x.Scope && x.Batch == 0 && x.Notice == nil && x.Handed == nil && x.Account == nil
 }
@@ -194,14 +194,15 @@ func textOf(what string, numbers ...int32) string {
 	return what
 }
 
-// recorded is a record with the texts to which it refers.
+// The type "recorded" is a record with the texts to which it refers.
 type recorded struct {
 	rec    StoreRecord
 	texts  []StoreText
 	prompt string // name of the text of the last prompt, or ""
 }
 
-// notePrompt remembers the name of a prompt's text when its record is put into a batch.
+// notePrompt remembers the name of a prompt's text when the record that refers to the text is put
+// into a batch.
 func (m *mark) notePrompt(name string) {
 	if name == "" || name == m.prompts[0] {
 		return
@@ -232,8 +233,8 @@ func (m *mark) promptOf(turn string) string {
 	return ""
 }
 
-// name adds a text to the record and returns the name of the text. If the text is empty, it does
-// not add anything and returns "".
+// The method "name" adds a text to the record and returns the name of the text. If the text is
+// empty, it does not add anything and returns "".
 func (r *recorded) name(name, text string) string {
 	if text == "" {
 		return ""
@@ -423,8 +424,8 @@ func (a *attempt) stillParked() bool {
 	return a.live() && a.cl.starter && a.goesOnUnanswered() && (a.catchingUp || a.handsOverNext())
 }
 
-// unsealed reports whether the attempt's next prompt is a notice that has no text yet. Until the
-// notice has its text, the attempt's record describes the attempt as parked.
+// The method "unsealed" reports whether the attempt's next prompt is a notice that has no text yet.
+// Until the notice has its text, the attempt's record describes the attempt as parked.
 func (a *attempt) unsealed() bool { return a.notice != nil && !a.notice.sealed() }
 
 // contentID returns an id that is derived from the text. Different texts have different ids.

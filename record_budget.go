@@ -39,7 +39,7 @@ func (x *accountRecord) limits() Budget {
 
 func recordUsed(x spent) usedRecord { return usedRecord{x.usage, x.calls} }
 
-// spent returns the usage that the record describes. Impossible numbers become 0.
+// The method "spent" returns the usage that the record describes. Impossible numbers become 0.
 func (x usedRecord) spent() spent { return spent{x.Usage, x.ToolCalls}.beyond(spent{}) }
 
 func recordTally(x tally) tallyRecord { return tallyRecord{recordUsed(x.used), x.warned, x.untold} }
@@ -59,7 +59,7 @@ func (x *budgetRecord) budget() *taskBudget {
 	return &taskBudget{limits: x.Limits, tally: x.tally()}
 }
 
-// possible reports whether all numbers in the record are possible.
+// The method "possible" reports whether all numbers in the record are possible.
 func (x *budgetRecord) possible() bool {
 	return x == nil || x.Limits.check("") == nil && x.Used.spent() == (spent{x.Used.Usage, x.Used.ToolCalls})
 }

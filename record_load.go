@@ -104,7 +104,8 @@ func decodeTask(r *StoreRecord) (*storedTask, error) {
 	return x, nil
 }
 
-// ascending reports whether the numbers of the attempts ascend and are less than the given number.
+// The function "ascending" reports whether the numbers of the attempts ascend and are less than the
+// given number.
 func ascending(past []Attempt, below int32) bool {
 	last := 0
 	for _, p := range past {
@@ -116,8 +117,9 @@ func ascending(past []Attempt, below int32) bool {
 	return true
 }
 
-// sound returns the tasks that can be loaded together, and reports the others as damaged. Two tasks
-// cannot have the same id or the same session. A session cannot descend from itself.
+// The function "sound" returns the tasks that can be loaded together, and reports the others as
+// damaged. Two tasks cannot have the same id or the same session. A session cannot descend from
+// itself.
 func sound(tasks []*storedTask) (kept []*storedTask, damage []StoreDamage) {
 	ids, sessions := map[uint64]bool{}, map[string]*storedTask{}
 	for _, x := range tasks {
@@ -152,7 +154,7 @@ func sound(tasks []*storedTask) (kept []*storedTask, damage []StoreDamage) {
 }
 
 // textNames returns the names of the texts that the manager needs. The texts without which the task
-// cannot be loaded come first; needed is their number.
+// cannot be loaded come first; the result "needed" is their number.
 func (x *storedTask) textNames() (names []string, needed int) {
 	if !x.Status.Terminal() || x.End.Unsaid {
 		names = append(names, textOf("prompt", x.Attempt))

@@ -63,7 +63,7 @@ func (x *storedTask) possibleLetters() bool {
 	return current <= 1
 }
 
-// unconsumed is like task.unconsumed, for the latest attempt.
+// The method "unconsumed" is like task.unconsumed, for the latest attempt.
 func (x *storedTask) unconsumed() (list []UnconsumedMessage) {
 	for _, l := range x.Letters {
 		if l.Attempt == x.Attempt && !l.Now && (l.State == MessageUnconsumed || l.State == MessageUncertain) {
@@ -73,7 +73,7 @@ func (x *storedTask) unconsumed() (list []UnconsumedMessage) {
 	return list
 }
 
-// waiting returns the number of messages that no turn has received yet.
+// The method "waiting" returns the number of messages that no turn has received yet.
 func (x *storedTask) waiting() (n int) {
 	for _, l := range x.Letters {
 		if l.State == MessageAccepted {

@@ -76,7 +76,8 @@ func (st *state) loadRefused(x *refusedRecord, texts map[string]string) *refused
 	}
 }
 
-// possible reports whether the record describes refusals that can really have happened.
+// The method "possible" reports whether the record describes refusals that can really have
+// happened.
 func (x *refusedRecord) possible() bool {
 	return x == nil || x.Step < nextSteps && x.Tries >= 0 && x.Turns >= 0 && x.PoolTries >= 0 && !x.Since.IsZero() && (x.Ends == CauseNone || x.Ends.Status() == Failed)
 }

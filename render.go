@@ -71,7 +71,7 @@ func (a answer) with(notice string) string {
 	return b.String()
 }
 
-// text builds text from lines, fields and tables.
+// The type "text" builds text from lines, fields and tables.
 type text struct{ mdtext.Builder }
 
 // arg formats a string as an argument of a tool call.

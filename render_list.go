@@ -69,7 +69,7 @@ func (w wording) list(l taskList, now time.Time, room int, notes ...string) answ
 	return answer{head: b.String()}
 }
 
-// lasted formats how long a task has run or waited.
+// The function "lasted" formats how long a task has run or waited.
 func lasted(t Task, now time.Time) string {
 	switch {
 	case t.Status == Pending:
@@ -81,8 +81,8 @@ func lasted(t Task, now time.Time) string {
 	}
 }
 
-// cancelled answers a cancellation. The tasks are shown with the status that they had right before
-// the cancellation.
+// The method "cancelled" answers a cancellation. The tasks are shown with the status that they had
+// right before the cancellation.
 func (w wording) cancelled(tasks []Task, room int) answer {
 	var b text
 	if len(tasks) == 0 {
@@ -132,7 +132,7 @@ type sessionPage struct {
 	before   string    // id of the message before the first one; empty if there is no such message or its id is unknown
 }
 
-// session makes the answer that shows messages of a task's session.
+// The method "session" makes the answer that shows messages of a task's session.
 func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes ...string) answer {
 	head := 900 + 3*len(arg(t.ID)) + len(arg(p.before)) + len(sessionLine(t.Session)) // room for the lines before the messages
 	if w.noNotices {
@@ -221,8 +221,8 @@ func (p sessionPage) beforeLast() string {
 }
 
 // fit renders as many messages as fit into the given room, in bytes, but at least one. n is the
-// number of rendered messages. If the text of the first message had to be cut, cut is the offset of
-// the cut in that text. The offset is not used if fromEnd is set.
+// number of rendered messages. If the text of the first message had to be cut, the result "cut" is
+// the offset of the cut in that text. The offset is not used if fromEnd is set.
 func (p sessionPage) fit(room int) (body string, n, cut int) {
 	var parts []string
 	for i := range p.messages {

@@ -36,7 +36,8 @@ func withAnswers(first string, list []letterAnswer) string {
 
 const unconsumedShown = 5 // maximum number of unconsumed messages that an answer quotes
 
-// unconsumed describes the messages that the attempt might not have received before it ended.
+// The method "unconsumed" describes the messages that the attempt might not have received before it
+// ended.
 func (b *text) unconsumed(list []UnconsumedMessage) {
 	if len(list) == 0 {
 		return

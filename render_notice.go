@@ -13,7 +13,7 @@ import (
 // The texts of notices, and the digest of a session's tasks for a parent whose context was
 // compacted.
 
-// told adds the text to the notice if the notice has none yet.
+// The method "told" adds the text to the notice if the notice has none yet.
 func (w wording) told(n Notice) Notice {
 	if n.Text == "" {
 		n.Text = w.notice(n)

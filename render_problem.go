@@ -13,7 +13,7 @@ import (
 
 const unknownShown = 20 // maximum number of the caller's tasks that an answer about an unknown id lists
 
-// unknown answers a call with an id that does not belong to any of the caller's tasks.
+// The method "unknown" answers a call with an id that does not belong to any of the caller's tasks.
 func (w wording) unknown(ref string, own []Task) string {
 	var b text
 	b.Line("None of your tasks has the id ", mdtext.Code(ref, idMax), ".")
@@ -28,7 +28,7 @@ func (w wording) unknown(ref string, own []Task) string {
 	return b.String()
 }
 
-// expired answers a call about a task whose record has expired.
+// The method "expired" answers a call about a task whose record has expired.
 func (w wording) expired(e *ExpiredError) string {
 	s := fmt.Sprintf("Task %s has expired: its status was %s, and its text is not kept any longer.", mdtext.Code(e.ID, idMax), e.Status)
 	switch {
@@ -102,7 +102,8 @@ func noteTimedOut(d time.Duration) string {
 	return "It did not end in the " + waited(d) + " that this call waited. It continues; nothing is lost."
 }
 
-// waited formats a duration like mdtext.Span, but with milliseconds if it is less than a second.
+// The function "waited" formats a duration like mdtext.Span, but with milliseconds if it is less
+// than a second.
 func waited(d time.Duration) string {
 	if d < time.Second {
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
@@ -174,7 +175,7 @@ func (w wording) toldWithTheNextAnswer() string {
 	return "an end is reported with the answer to your next call to " + strings.Join(names, " or ") + "."
 }
 
-// block returns the call that waits until the task ends.
+// The method "block" returns the call that waits until the task ends.
 func (w wording) block(id string) string { return w.output + "(task_id=" + arg(id) + ", block=true)" }
 
 // blockAny returns the call that waits until any of the tasks ends.

@@ -18,8 +18,7 @@ const (
 	askersShown    = 10 // tasks that ask
 )
 
-// reasonAnswered is the reason of a task that waits for a slot after its question has been
-// answered.
+// reasonAnswered says why a task waits for a slot after its question has been answered.
 const reasonAnswered = "waits for a slot, because its question is no longer open"
 
 // reasonAsking says what a task that is parked in its turn waits for, and when its first question
@@ -41,7 +40,7 @@ func (t Task) asks() bool {
 	return len(t.Questions) > 0 || t.Phase == PhaseParked && t.Reason == reasonAnswered
 }
 
-// questions describes the open questions of a task, and how to answer them.
+// The method "questions" describes the open questions of a task, and how to answer them.
 func (w wording) questions(b *text, t Task) {
 	for i, q := range t.Questions {
 		b.Line("\n## Question\n")
@@ -53,7 +52,7 @@ func (w wording) questions(b *text, t Task) {
 	}
 }
 
-// question describes an open question of the task with the id, and how to answer it.
+// The method "question" describes an open question of the task with the id, and how to answer it.
 func (w wording) question(b *text, id string, q Question) {
 	b.Field("Asks", mdtext.OneLine(q.Title, questionTitle))
 	b.Field("Kind", q.Kind.String())
@@ -118,7 +117,7 @@ func (w wording) noticeQuestions(b *text, n Notice) {
 	}
 }
 
-// oneAsks reports whether all questions of the notice are those of one task.
+// oneAsks reports whether all questions in the notice come from one task.
 func (n *Notice) oneAsks() bool {
 	return len(n.Questions) > 0 && !slices.ContainsFunc(n.Questions, func(q NoticeQuestion) bool { return q.Task != n.Questions[0].Task })
 }

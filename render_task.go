@@ -12,10 +12,10 @@ import (
 
 // Texts about one task.
 
-// read returns the tool call that reads the task.
+// The method "read" returns the tool call that reads the task.
 func (w wording) read(id string) string { return fmt.Sprintf("%s(task_id=%s)", w.output, arg(id)) }
 
-// task writes the lines about a task that begin the answer to a call.
+// The method "task" writes the lines about a task that begin the answer to a call.
 func (b *text) task(t Task) {
 	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
 	b.Field("Session ID", sessionLine(t.Session))
@@ -24,8 +24,8 @@ func (b *text) task(t Task) {
 	b.Field("Status", t.Status.String())
 }
 
-// launched returns the answer to a call that launched a task in the background or, if the argument
-// "again" is true, resumed it.
+// The method "launched" returns the answer to a call that launched a task in the background or, if
+// the argument "again" is true, resumed it.
 func (w wording) launched(t Task, again bool, notes ...string) answer {
 	var b text
 	if again {
@@ -83,7 +83,7 @@ func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	return answer{head: b.String()}
 }
 
-// place describes a task's place in line, and the limit and use of its pool.
+// The function "place" describes a task's place in line, and the limit and use of its pool.
 func place(q QueuePlace) string {
 	limit := "no limit"
 	if q.Pool.Limit != Unlimited {
@@ -103,7 +103,7 @@ func place(q QueuePlace) string {
 	return fmt.Sprintf("%s (pool %s: %s, %d in use%s)", where, mdtext.OneLine(q.Pool.Name, nameMax), limit, q.Pool.InUse, cools)
 }
 
-// status answers a call about a pending or running task.
+// The method "status" answers a call about a pending or running task.
 func (w wording) status(t Task, now time.Time, notes ...string) answer {
 	var b text
 	b.Line("## Task Status\n")
@@ -246,8 +246,8 @@ func (p part) of(s string, room int) (shown string, from int) {
 
 var endTitles = [...]string{Completed: "Task Result", Failed: "Task Error", Cancelled: "Task Cancelled"}
 
-// ended answers a call about a task that has ended. If the task completed, the answer contains its
-// result. Otherwise, it contains the reason and the partial text, if there is any.
+// The method "ended" answers a call about a task that has ended. If the task completed, the answer
+// contains its result. Otherwise, it contains the reason and the partial text, if there is any.
 func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	var b text
 	b.Line(endTitles[t.Status], "\n")

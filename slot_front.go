@@ -27,7 +27,7 @@ func front(s SlotSource) (*ConcurrencyManager, error) {
 	return c, nil
 }
 
-// unlimited assigns names to pools like the rules, but without limits.
+// The type "unlimited" assigns names to pools like the rules, but without limits.
 type unlimited struct{ rules }
 
 func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
@@ -37,9 +37,9 @@ func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int,
 
 func (l unlimited) Caps() slots.Caps { return slots.Caps{} }
 
-// look reads the limits of the source c.from. If they have changed, the names move to the pools of
-// the new limits, together with their cool-downs. If the limits are invalid, the earlier ones stay
-// in effect.
+// The method "look" reads the limits of the source c.from. If they have changed, the names move to
+// the pools of the new limits, together with their cool-downs. If the limits are invalid, the
+// earlier ones stay in effect.
 func (c *ConcurrencyManager) look() Limits {
 	old := c.slots.Rules().(unlimited).Limits
 	l, err := c.from.Limits().normal()
@@ -172,8 +172,8 @@ func (c *ConcurrencyManager) tell(d *CoolDown) {
 	}
 }
 
-// hear makes a pool cool down, because another user of the source has reported a refusal. It ignores
-// impossible reports.
+// The method "hear" makes a pool cool down, because another user of the source has reported a
+// refusal. It ignores impossible reports.
 func (c *ConcurrencyManager) hear(d CoolDown) {
 	if d.For <= 0 || d.For > resetMost || d.RetryIn < 0 || d.RetryIn > resetMost || len(d.Model)+len(d.Agent) > heardName || c.slots.CoolPools() >= heardMost {
 		return

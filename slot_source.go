@@ -91,8 +91,8 @@ type CoolDownSource interface {
 	// function "hear" for every cool-down that another user reports, and, soon after the call to
 	// ShareCoolDowns, for the cool-downs that have not ended. The function "hear" must not be
 	// called while the source holds a lock that its own methods need. The manager calls the
-	// function "tell" to report a cool-down to the other users; it must not block. Both
-	// functions are safe for concurrent use. The manager calls the function "stop" when it
+	// function "tell" to report a cool-down to the other users. The function "tell" must not block.
+	// Both functions are safe for concurrent use. The manager calls the function "stop" when it
 	// closes. Afterwards, calls to "hear" have no effect.
 	ShareCoolDowns(hear func(CoolDown)) (tell func(CoolDown), stop func())
 }

@@ -45,8 +45,8 @@ type state struct {
 	inStopTime int       // like unquiet, but only for attempts whose stopping deadline has not passed
 	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
-	waived     *task  // task that waiver is cancelling right now
-	waiver     string // session that is cancelling waived; if it is that task's parent, it needs no notice
+	waived     *task  // task that the session in waiver is cancelling right now
+	waiver     string // session that is cancelling that task; needs no notice if it is the task's parent
 	closing    bool   // Close has begun: no task starts from now on
 	closed     bool   // Close has ended: no event is sent from now on
 	draining   bool
@@ -114,7 +114,8 @@ type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }
 
-// due lists the records for which settle must call consequences at the end of the current update.
+// The type "due" lists the records for which settle must call consequences at the end of the
+// current update.
 type due struct {
 	granted []*task    // tasks that got a slot
 	waiting []*attempt // attempts that might have nothing left to wait for
@@ -254,7 +255,7 @@ func (st *state) takeEffects() effects {
 	return fx
 }
 
-// wakes holds the waiters to wake, each at most once. There are rarely more than two.
+// The type "wakes" holds the waiters to wake, each at most once. There are rarely more than two.
 type wakes struct {
 	few  [2]*waiter
 	n    int
@@ -274,7 +275,7 @@ func (x *wakes) add(w *waiter) {
 	w.due = true
 }
 
-// taken clears the due marks of the waiters while the lock is still held.
+// The method "taken" clears the due marks of the waiters while the lock is still held.
 func (x *wakes) taken() {
 	for _, w := range x.few[:x.n] {
 		w.due = false

@@ -100,7 +100,7 @@ func (st *state) treeLimit(top *node, limits Budget, p BudgetPart) BudgetLimit {
 	return l
 }
 
-// end returns the end of the account's period, or 0 if it has none.
+// The method "end" returns the end of the account's period, or 0 if it has none.
 func (sp *spending) end() int64 {
 	if sp.alarm.index == 0 {
 		return 0
@@ -367,7 +367,7 @@ func (t *task) usedUp() (l BudgetLimit, used bool) {
 	return l, false
 }
 
-// reached returns the limit that the task with the id has reached.
+// The method "reached" returns the limit that the task with the id has reached.
 func (b *taskBudget) reached(id string) (l BudgetLimit, used bool) {
 	p, used := b.limits.reached(&b.used, 1, 0)
 	if used {

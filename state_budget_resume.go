@@ -2,8 +2,8 @@ package bgagent
 
 // The code in this file passes the budget of a task on to its next attempt.
 
-// raised returns the budget of a task for a resume. A task that resumes another task cannot raise a
-// limit.
+// The method "raised" returns the budget of a task for a resume. A task that resumes another task
+// cannot raise a limit.
 func (st *state) raised(was *taskBudget, by Budget, mayRaise bool) *taskBudget {
 	var b taskBudget
 	if was != nil {

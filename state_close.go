@@ -16,7 +16,7 @@ func (st *state) atWork() (n int) {
 	return n
 }
 
-// delivering reports whether the manager still has a notice to deliver.
+// The method "delivering" reports whether the manager still has a notice to deliver.
 func (st *state) delivering() bool {
 	if st.closing || st.cfg.Wake == WakeNever || !st.cfg.notifies {
 		return false
@@ -81,7 +81,7 @@ func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 	return notStopped, owed
 }
 
-// unsettled returns the node's envelopes that contain unsettled debts.
+// The method "unsettled" returns the node's envelopes that contain unsettled debts.
 func (n *node) unsettled() (all []*envelope) {
 	if n.env != nil {
 		all = append(all, n.env)

@@ -19,7 +19,7 @@ func (st *state) fullSnapshot(t *task) Task {
 	return s
 }
 
-// shown returns the status that callers see.
+// The method "shown" returns the status that callers see.
 func (st *state) shown(t *task) Status {
 	switch {
 	case st.kept(t) || t.live():

@@ -38,7 +38,7 @@ type delivery struct {
 // forgetLooks resets the counts of status queries that did not return the status.
 func (d *delivery) forgetLooks() { d.fails, d.silent = 0, 0 }
 
-// unblocked is called when no delivery is blocked.
+// The method "unblocked" is called when no delivery is blocked.
 func (d *delivery) unblocked() { d.trying = 0 }
 
 // schedule decides whether to deliver a notice to the node now, later or not at all.
@@ -170,7 +170,7 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 		return nil
 	}
 	if n.env != nil || st.dueAt(n) > 0 {
-		n.trying = cmp.Or(n.trying, now) // trying is 0 if this goroutine has just delivered another notice
+		n.trying = cmp.Or(n.trying, now) // the field trying is 0 if this goroutine has just delivered another notice
 	}
 	switch {
 	case st.closing || n.gone || n.scope:
@@ -285,7 +285,7 @@ func backoff(failures int) time.Duration {
 	return min(time.Second<<min(failures-1, 20), noticeBackoffMax)
 }
 
-// delivered settles all debts in the node's envelope. Their notices get the state s.
+// The method "delivered" settles all debts in the node's envelope. Their notices get the state s.
 func (st *state) delivered(n *node, s NoticeState, now int64) {
 	env := n.env
 	n.env = nil

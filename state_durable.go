@@ -52,8 +52,8 @@ func (st *state) beginWait(a *attempt, j *job) bool {
 	return !st.kept(a.t)
 }
 
-// sealed reports whether the notice has its text. Without a store, the notice gets its text only
-// when it is handed out.
+// The method "sealed" reports whether the notice has its text. Without a store, the notice gets its
+// text only when it is handed out.
 func (env *envelope) sealed() bool { return env.notice.Text != "" }
 
 // seal sets the text of a notice for the node. The text does not change afterwards.

@@ -129,8 +129,8 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	st.end(a.t, cause, reason, now)
 }
 
-// unanswered returns the cause and the reason of an attempt that has ended without an answer and
-// without a tool call. The remark describes output that the client did not understand.
+// The method "unanswered" returns the cause and the reason of an attempt that has ended without an
+// answer and without a tool call. The remark describes output that the client did not understand.
 func (st *state) unanswered(a *attempt, remark string) (Cause, string) {
 	switch {
 	case a.output:
@@ -141,8 +141,8 @@ func (st *state) unanswered(a *attempt, remark string) (Cause, string) {
 	return CauseNoOutput, reasonUnanswered(reasonNoOutput, remark)
 }
 
-// unsaid reports whether the prompt never reached the session. The argument is the cause with which
-// the attempt ends.
+// The method "unsaid" reports whether the prompt never reached the session. The argument is the
+// cause with which the attempt ends.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
 		return !a.sight.output && !a.sight.reported && !a.heard
@@ -150,8 +150,8 @@ func (a *attempt) unsaid(cause Cause) bool {
 	return a.turn == 0 && !a.heard || a.forgot
 }
 
-// end ends the latest attempt of a task. It has no effect if the attempt has already ended, so the
-// first call decides.
+// The method "end" ends the latest attempt of a task. It has no effect if the attempt has already
+// ended, so the first call decides.
 func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	if !t.live() {
 		return
@@ -242,8 +242,9 @@ func (st *state) cascade(n *node, reason string, now int64) {
 //	stop -> abort, repeated if wanted -> Abort returns -> [starter] its status is seen -> rest -> quiet
 //	stopEnd passes first -> overrun: the slot is released, and the session might continue to run
 //
-// rest releases the slot of a runner's task, because RunTurn has returned by then. quiet releases
-// the slot of a starter's task. overrun releases the slot in both cases.
+// The method "rest" releases the slot of a runner's task, because RunTurn has returned by then. The
+// method "quiet" releases the slot of a starter's task. The method "overrun" releases the slot in
+// both cases.
 type stopping struct {
 	ended    bool
 	stopEnd  int64 // stopping deadline, at which the slot is released; 0 if none was set; for a live attempt, see afterHalt
@@ -306,8 +307,8 @@ func (st *state) stop(a *attempt, now int64) {
 	st.rest(a, now)
 }
 
-// rest releases the slot of an attempt that has ended and makes the attempt quiet. A host call in
-// flight, or a turn that might still be running, delays this.
+// The method "rest" releases the slot of an attempt that has ended and makes the attempt quiet. A
+// host call in flight, or a turn that might still be running, delays this.
 func (st *state) rest(a *attempt, now int64) {
 	st.changed(a.t)
 	if !a.ended || a.t.run != a || a.inCall || a.recovering {
@@ -326,7 +327,7 @@ func (st *state) rest(a *attempt, now int64) {
 	st.quiet(a, now)
 }
 
-// quiet completes the stopping of an attempt: everything that it started has stopped.
+// The method "quiet" completes the stopping of an attempt: everything that it started has stopped.
 func (st *state) quiet(a *attempt, now int64) {
 	t := a.t
 	st.unquiet--
@@ -353,9 +354,9 @@ func (st *state) quiet(a *attempt, now int64) {
 	st.expirable(t, now)
 }
 
-// overrun handles a session that missed its stopping deadline. The slot goes to the next task
-// even though the session might still be running. Only in this case can more sessions run than the
-// limit allows.
+// The method "overrun" handles a session that missed its stopping deadline. The slot goes to the
+// next task even though the session might still be running. Only in this case can more sessions run
+// than the limit allows.
 func (st *state) overrun(a *attempt, now int64) {
 	a.overrun = true
 	if a.slotOver != nil && st.isSlotOver(a) {

@@ -18,7 +18,7 @@ type retention struct {
 	// looked up.
 	tombs []tombstone // ring buffer of tombstones
 	next  int         // index of the next tombstone to write once the ring is full
-	free  int         // number of free entries, beginning with the entry at next
+	free  int         // number of free entries, beginning with the entry at the index in next
 
 	// unsaid holds the prompts that never reached the sessions of tombstones. Almost all tombstones
 	// lack such a prompt, so a field of the tombstone would waste memory.
@@ -35,8 +35,8 @@ type expiry struct {
 	text        *task // first task in the list that might still have its text; nil if there is none
 }
 
-// expiring is the position of an ended task in its line. A line is one of the two lists of type
-// expiry.
+// The type "expiring" is the position of an ended task in its line. A line is one of the two lists
+// of type expiry.
 type expiring struct {
 	line       *expiry // nil if the task is not in a line
 	prev, next *task
@@ -57,7 +57,7 @@ func (q *expiry) push(t *task, now int64) {
 	}
 }
 
-// stay removes the task from its line, if it is in a line.
+// The method "stay" removes the task from its line, if it is in a line.
 func (t *task) stay() {
 	if t.fin == nil || t.fin.line == nil {
 		return
@@ -367,8 +367,8 @@ func (st *state) tomb(ref string) *tombstone {
 	return nil
 }
 
-// stopped clears the stuck mark of the task's tombstone and session. The host call that did not
-// stop in time has now returned.
+// The method "stopped" clears the stuck mark of the task's tombstone and session. The host call
+// that did not stop in time has now returned.
 func (k *retention) stopped(id string) {
 	if tomb := k.find(id); tomb != nil {
 		if tomb.stuck = false; tomb.sess != nil {

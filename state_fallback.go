@@ -16,7 +16,7 @@ import (
 // An attempt that continues with another model is superseded. The attempt that takes its place is
 // parked until the pool of the next model grants it a slot.
 
-// fallen describes the models on which a task ran before its current model.
+// The type "fallen" describes the models on which a task ran before its current model.
 type fallen struct {
 	tried []string
 	why   string // why the task has its current model, for people
@@ -24,7 +24,7 @@ type fallen struct {
 	steps int32  // number of attempts that continued with another model
 }
 
-// fallen returns the data about the task's earlier models, or nil.
+// The method "fallen" returns the data about the task's earlier models, or nil.
 func (t *task) fallen() *fallen {
 	if t.more == nil {
 		return nil
@@ -67,7 +67,8 @@ func (st *state) nextModel(t *task) string {
 	})
 }
 
-// fell is called when the task has been moved to another model. The argument "why" is for people.
+// The method "fell" is called when the task has been moved to another model. The argument "why" is
+// for people.
 func (st *state) fell(t *task, to, why string) *fallen {
 	f := &fallen{why: why}
 	if was := t.fallen(); was != nil {
@@ -90,9 +91,9 @@ func (st *state) isShut(h *slots.Handle, now int64) bool {
 // fallbackAfter returns how long a task waits for its provider if there are other models.
 func (st *state) fallbackAfter() int64 { return max(int64(st.limit(limitFallbackAfter)), 0) }
 
-// shut reports whether the tasks of a kind that are waiting for their pool must continue with other
-// models. This is the case if the pool is shut or has been cooling down without progress for the
-// time fallbackAfter.
+// The method "shut" reports whether the tasks of a kind that are waiting for their pool must
+// continue with other models. This is the case if the pool is shut or has been cooling down without
+// progress for the time fallbackAfter.
 func (st *state) shut(k *kind, now int64) bool {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
 		return false
@@ -127,8 +128,8 @@ func (st *state) ringShut(now int64) {
 	}
 }
 
-// instead returns the model to start a pending task with when the pool of the task's own model is
-// shut. It returns "" if the task keeps its model.
+// The method "instead" returns the model to start a pending task with when the pool of the task's
+// own model is shut. It returns "" if the task keeps its model.
 func (st *state) instead(t *task, now int64) string {
 	way := t.kind.cl.fallbacks[t.kind.key.agent]
 	if !st.shut(t.kind, now) || way == FallbackByItself || way == FallbackInNewSession && t.sess != nil {
@@ -195,8 +196,8 @@ func (st *state) leavesPool(t *task, now int64) bool {
 }
 
 // mayFallBack reports whether, after a refusal of the given kind, the attempt can continue with
-// another model. step says how the attempt would continue with its current model. kind is zero if
-// the turn could not begin because other turns were refused.
+// another model. The argument "step" says how the attempt would continue with its current model.
+// The argument "kind" is zero if the turn could not begin because other turns were refused.
 func (st *state) mayFallBack(a *attempt, kind ProviderErrorKind, step nextStep) bool {
 	switch kind {
 	case 0, ProviderRateLimited, ProviderOverloaded, ProviderBroken, ProviderQuota, ProviderUnknownModel:
@@ -275,7 +276,7 @@ func (st *state) fallbackDue(a *attempt, now int64) {
 	}
 }
 
-// falls makes a parked attempt continue with another model at the end of the update.
+// The method "falls" makes a parked attempt continue with another model at the end of the update.
 func (st *state) falls(a *attempt) {
 	a.refused.falls, a.refused.fallAt, a.refused.limit = true, 0, 0
 	st.leaveLine(a)

@@ -196,7 +196,8 @@ func (x *sessionIndex) remove(s *session) {
 	s.same = nil
 }
 
-// session returns the session with the id if its task has a record. Otherwise it returns nil.
+// The method "session" returns the session with the id if its task has a record. Otherwise it
+// returns nil.
 func (st *state) session(id string) *session {
 	if s := st.sessions.find(id); s != nil && s.tomb == 0 {
 		return s

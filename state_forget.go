@@ -94,8 +94,8 @@ func (st *state) notDeleted(m *mark) {
 	st.storeLater()
 }
 
-// forgotten returns the mark of a deleted task whose deletion is not yet durable. The argument ref
-// is the id of the task or of its session.
+// The method "forgotten" returns the mark of a deleted task whose deletion is not yet durable. The
+// argument ref is the id of the task or of its session.
 func (st *state) forgotten(ref string) *mark {
 	if st.storing != nil {
 		for _, m := range st.storing.last {

@@ -162,8 +162,8 @@ func (st *state) handOf(it NoticeItem, env *envelope) *hand {
 	return nil
 }
 
-// arrived acknowledges the ends that the notice reports and that were also handed out in another
-// way, because the notice has arrived.
+// The method "arrived" acknowledges the ends that the notice reports and that were also handed out
+// in another way, because the notice has arrived.
 func (st *state) arrived(env *envelope, now int64) {
 	if st.storing == nil {
 		return
@@ -346,7 +346,7 @@ func (n *node) forgetTaken(env *envelope) {
 	n.held.taken = slices.DeleteFunc(n.held.taken, func(x *envelope) bool { return x == env })
 }
 
-// leaves is called when a tool's answer has been returned.
+// The method "leaves" is called when a tool's answer has been returned.
 func (st *state) leaves(out *handing) {
 	for _, h := range out.hands {
 		h.left = true
@@ -396,7 +396,7 @@ func (st *state) ack(id string, now int64) {
 	}
 }
 
-// acked acknowledges all ends in the answer.
+// The method "acked" acknowledges all ends in the answer.
 func (st *state) acked(h *hand, now int64) {
 	st.toldAsks(h.asks)
 	h.setAsks(nil)
@@ -466,7 +466,8 @@ func (n *node) nextAgain() *envelope {
 	return nil
 }
 
-// taking returns the number of debts in notices that are about to be handed out or waiting to be.
+// The method "taking" returns the number of debts in notices that are about to be handed out or
+// waiting to be.
 func (n *node) taking() (debts int) {
 	for _, env := range n.held.envelopes() {
 		debts += len(env.debts)

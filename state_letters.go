@@ -2,8 +2,8 @@ package bgagent
 
 // The code in this file joins the text of an attempt with the texts of the turns that answer letters.
 
-// said stores the text of the attempt's latest turn. The text of a letter's turn is kept
-// separately.
+// The method "said" stores the text of the attempt's latest turn. The text of a letter's turn is
+// kept separately.
 func (a *attempt) said(text string) {
 	if b := a.t.mail(); b != nil && b.current != nil {
 		b.current.answer, b.current.answerName, b.joined = text, "", answers{}
@@ -12,16 +12,16 @@ func (a *attempt) said(text string) {
 	a.text = text
 }
 
-// answers caches the text that combines an attempt's own text with the answers to its letters,
-// because every snapshot shows it.
+// The type "answers" caches the text that combines an attempt's own text with the answers to its
+// letters, because every snapshot shows it.
 type answers struct {
 	of   *attempt // nil if no text is kept
 	own  string   // text of the attempt from which the text was made
 	text string
 }
 
-// answer returns the text of the attempt so far: the text of the last turn that had text but no
-// letter, followed by the texts of the letters' turns.
+// The method "answer" returns the text of the attempt so far: the text of the last turn that had
+// text but no letter, followed by the texts of the letters' turns.
 func (a *attempt) answer() string {
 	b := a.t.mail()
 	if b == nil {

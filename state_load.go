@@ -251,8 +251,8 @@ type loadedEnd struct {
 	owed  bool // the end is owed, but no envelope contains it
 }
 
-// endsOf returns the ends that the task's record describes. packed contains those that are part of
-// an envelope.
+// endsOf returns the ends that the task's record describes. The result "packed" contains those that
+// are part of an envelope.
 func (t *task) endsOf(x *storedTask, packed map[member]bool) (ends []loadedEnd) {
 	t.setReclaimable(x.Reclaimable)
 	add := func(no int, notice NoticeState, at time.Time, batch uint32) {
@@ -353,8 +353,8 @@ func (st *state) loadEnvelopes(tasks []*storedTask, nodes []*storedNode) map[mem
 }
 
 // loadEnvelope restores a notice. It returns nil if the records of the tasks show that nothing in
-// it is owed. handed says whether the notice was handed out. If it was, an end whose notice could
-// not be delivered also counts as owed.
+// it is owed. The argument "handed" says whether the notice was handed out. If so, an end whose
+// notice could not be delivered also counts as owed.
 func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map[string]*storedTask, packed map[member]bool) *envelope {
 	if e.Notice.ID == "" || e.Notice.Text == "" {
 		return nil
@@ -400,8 +400,8 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 	return env
 }
 
-// The method "owes" reports whether the end of the attempt is owed according to the record. If
-// given is true, the end of the latest attempt also counts as owed if its state is
+// The method "owes" reports whether the end of the attempt is owed according to the record. If the
+// argument "given" is true, the end of the latest attempt also counts as owed if its state is
 // NoticeGivenUp.
 func (x *storedTask) owes(no int32, given bool) bool {
 	if no == x.Attempt {

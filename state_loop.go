@@ -32,7 +32,7 @@ func (r *repeats) count() int {
 // reset begins a new sequence.
 func (r *repeats) reset() { r.input, r.older = 0, r.older[:0] }
 
-// ended is called for a call that has just ended.
+// The method "ended" is called for a call that has just ended.
 func (r *repeats) ended(call *toolCall, t MessageTool, now int64) {
 	switch {
 	case r.most < 0:

@@ -53,7 +53,7 @@ type letter struct {
 // id returns the id of the letter, which is unique in the session.
 func (l *letter) id(t *task) string { return t.id() + ".m" + itoa(int(l.no)) }
 
-// mail returns the task's mailbox, or nil if nobody has sent the task a message.
+// The method "mail" returns the task's mailbox, or nil if nobody has sent the task a message.
 func (t *task) mail() *mailbox {
 	if t.more == nil {
 		return nil
@@ -103,7 +103,8 @@ func (b *mailbox) trim() {
 	}
 }
 
-// unsettled reports whether the resume that opened the task's attempt can still be withdrawn.
+// The method "unsettled" reports whether the resume that opened the task's attempt can still be
+// withdrawn.
 func (st *state) unsettled(t *task) bool {
 	if st.storing == nil {
 		return false
@@ -113,8 +114,8 @@ func (st *state) unsettled(t *task) bool {
 }
 
 // send accepts a message for a task, or returns the letter of an earlier message with the same key.
-// unsettled is true if the caller must wait, because the task's attempt can still be withdrawn. If
-// the argument "again" is true, the key is valid only until the task is resumed.
+// The result "unsettled" is true if the caller must wait, because the task's attempt can still be
+// withdrawn. If the argument "again" is true, the key is valid only until the task is resumed.
 func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64) (t *task, l *letter, unsettled bool, err error) {
 	t, tomb, err := st.ref(by, ref)
 	switch {
@@ -331,8 +332,8 @@ func (st *state) nextLetter(a *attempt) bool {
 	return false
 }
 
-// handedOver records that the new turn has received the current letter, or, if sure is false, that
-// it might have.
+// handedOver records that the new turn has received the current letter, or, if the argument "sure"
+// is false, that it might have.
 func (st *state) handedOver(a *attempt, sure bool) {
 	b := a.t.mail()
 	if b == nil || b.current == nil || b.current.state != MessageAccepted {
@@ -418,8 +419,8 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 	return request
 }
 
-// unconsumed lists the messages for the attempt with the given number that no turn had received, as
-// far as the manager knew when the attempt ended.
+// The method "unconsumed" lists the messages for the attempt with the given number that no turn had
+// received, as far as the manager knew when the attempt ended.
 func (t *task) unconsumed(no int32) (list []UnconsumedMessage) {
 	b := t.mail()
 	if b == nil {

@@ -64,7 +64,7 @@ func (st *state) clientOf(session string) *client {
 	}
 }
 
-// observed applies an event about the turn of an attempt.
+// The method "observed" applies an event about the turn of an attempt.
 func (st *state) observed(a *attempt, e HostEvent, now int64) {
 	s := a.sight
 	switch e.Kind {
@@ -202,8 +202,8 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	}
 }
 
-// asking stores the question that the agent is asking. An empty question means that the agent is no
-// longer waiting for an answer.
+// The method "asking" stores the question that the agent is asking. An empty question means that
+// the agent is no longer waiting for an answer.
 func (st *state) asking(a *attempt, question string) {
 	if a.clocksStand() { // an open question is shown
 		return

@@ -77,9 +77,9 @@ func (st *state) hold(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// unreached handles a host call that could not reach the runtime and did not start anything. It
-// holds the attempt, so that the same call is made again later, and returns true. For other
-// failures, it does nothing and returns false.
+// The method "unreached" handles a host call that could not reach the runtime and did not start
+// anything. It holds the attempt, so that the same call is made again later, and returns true. For
+// other failures, it does nothing and returns false.
 func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool {
 	if f.kind != failedUnreachable || a.sight.reported {
 		return false
@@ -139,7 +139,8 @@ func (st *state) ringOutage(o *outage, now int64) {
 	st.wantCall(o.trying)
 }
 
-// reached is called when a client can be reached again. It ends the outage and starts all waiting attempts.
+// The method "reached" is called when a client can be reached again. It ends the outage and starts
+// all waiting attempts.
 func (st *state) reached(cl *client, now int64) {
 	o := cl.out
 	if o == nil {
@@ -183,8 +184,9 @@ func (st *state) unhold(a *attempt) {
 	st.emit(EventProgress, a.t)
 }
 
-// answers is called when a call has returned. If the call returned an answer from the runtime, it
-// ends the client's outage. Other kinds of failures do not prove that the runtime was reached.
+// The method "answers" is called when a call has returned. If the call returned an answer from the
+// runtime, it ends the client's outage. Other kinds of failures do not prove that the runtime was
+// reached.
 func (st *state) answers(cl *client, f hostFailure, now int64) {
 	if cl.out != nil && (f.kind == failedNot || f.kind == failedAnswered || f.kind == failedNoAgent) {
 		st.reached(cl, now)
@@ -210,7 +212,7 @@ func (st *state) outageOf(a *attempt) *Outage {
 	return o
 }
 
-// heard is called when the client has reported the status of the attempt's session.
+// The method "heard" is called when the client has reported the status of the attempt's session.
 func (st *state) heard(a *attempt, now int64) {
 	a.sight.answered = now
 	if a.sight.lost {
@@ -219,8 +221,8 @@ func (st *state) heard(a *attempt, now int64) {
 	}
 }
 
-// unheard is called when a status query did not return the status of the attempt's session. The
-// argument "why" is the client's error.
+// The method "unheard" is called when a status query did not return the status of the attempt's
+// session. The argument "why" is the client's error.
 func (st *state) unheard(a *attempt, why string) {
 	why = mdtext.Joined(mdtext.Valid(why), titleMax)
 	if a.sight.lost && a.sight.lostWhy == why {

@@ -39,8 +39,8 @@ type outbox struct {
 // this limit, the batch of a parent that always has a live task would grow forever.
 const maxMembers = 1000
 
-// outstanding returns the number of unsettled debts to the session, including those in its
-// envelope and those that are about to be handed out.
+// The method "outstanding" returns the number of unsettled debts to the session, including those in
+// its envelope and those that are about to be handed out.
 func (n *node) outstanding() int {
 	owed := n.nOwed + n.taking()
 	if n.env != nil {

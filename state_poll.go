@@ -35,8 +35,8 @@ func (st *state) kick(cl *client) {
 	st.rare().now.kicks = append(st.rare().now.kicks, cl)
 }
 
-// looked holds the data of one poll of an attempt's session: the state of the attempt when the poll
-// began, and the answer.
+// The type "looked" holds the data of one poll of an attempt's session: the state of the attempt
+// when the poll began, and the answer.
 type looked struct {
 	a       *attempt
 	session string
@@ -47,8 +47,8 @@ type looked struct {
 	said    SessionState // status in the event that requested the poll
 }
 
-// swept applies one status from a sweep and reports whether the messages of the session must be
-// read. The argument "why" is the client's error if the sweep failed.
+// The method "swept" applies one status from a sweep and reports whether the messages of the
+// session must be read. The argument "why" is the client's error if the sweep failed.
 func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	a := l.a
 	if a.t.run != a || a.epoch != l.epoch {
@@ -86,7 +86,7 @@ func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	return true
 }
 
-// status stores the question or the retry that s reports.
+// The method "status" stores the question or the retry that s reports.
 func (st *state) status(a *attempt, s SessionStatus) {
 	switch s.State {
 	case SessionAsking:
@@ -109,8 +109,8 @@ func (st *state) status(a *attempt, s SessionStatus) {
 	}
 }
 
-// rested applies the polled state of a session whose attempt has ended. If the session is not in a
-// turn, the attempt can now become quiet.
+// The method "rested" applies the polled state of a session whose attempt has ended. If the session
+// is not in a turn, the attempt can now become quiet.
 func (st *state) rested(a *attempt, s SessionState, now int64) {
 	switch s {
 	case SessionIdle, SessionGone, SessionUntold:
@@ -121,8 +121,9 @@ func (st *state) rested(a *attempt, s SessionState, now int64) {
 	}
 }
 
-// current reports whether all messages of the session are known. This is the case if the revision
-// is unchanged, or if events have reported every change since the prompt or the last read.
+// The method "current" reports whether all messages of the session are known. This is the case if
+// the revision is unchanged, or if events have reported every change since the prompt or the last
+// read.
 func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
 	if s.Revision != "" && s.Revision == a.sight.revision && !a.sight.needRead {
 		return true
@@ -130,7 +131,8 @@ func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
 	return st.streamed(a, now)
 }
 
-// streamed reports whether events have reported every change since the prompt or the last read.
+// The method "streamed" reports whether events have reported every change since the prompt or the
+// last read.
 func (st *state) streamed(a *attempt, now int64) bool {
 	cl := a.cl
 	return cl.streamUp > 0 && cl.streamUp <= max(a.turnStart, a.sight.readAt) && !a.sight.needRead && now-cl.lastBeat <= int64(streamBeatMax)

@@ -25,9 +25,9 @@ const (
 	pauseMost = int64(time.Minute)      // longest pause during which a foreground call or a blocking read keeps waiting
 )
 
-// refused describes the refusals of an attempt's turns, from the first refusal until a turn ends in
-// another way. It also describes an attempt whose turn could not begin because its pool had begun
-// to cool down. In that case, kind is zero.
+// The type "refused" describes the refusals of an attempt's turns, from the first refusal until a
+// turn ends in another way. It also describes an attempt whose turn could not begin because its
+// pool had begun to cool down. In that case, kind is zero.
 type refused struct {
 	kind       ProviderErrorKind
 	status     int
@@ -42,8 +42,8 @@ type refused struct {
 	poolTries  int     // number of refusals in a row in the pool, as of the refusal
 	provider   bool    // at that time, all pools of the provider were cooling down
 	here       bool    // a turn was refused in this process
-	tries      int     // number of refusals since the time in since
-	turns      int     // number of refused turns since the time in since
+	tries      int     // number of refusals since the time in the field since
+	turns      int     // number of refused turns since the time in the field since
 	limit      int64   // when the attempt ends if it is still waiting; 0 if there is no limit
 	fallAt     int64   // when the attempt continues with another model; 0 if it does not; see state_fallback.go
 	falls      bool    // the attempt continues with another model as soon as no Abort call is in flight
@@ -141,7 +141,7 @@ func (st *state) coolDownOf(h *slots.Handle) slots.CoolDown {
 	return c
 }
 
-// random returns a random number from 0 to 1.
+// The method "random" returns a random number from 0 to 1.
 func (st *state) random() float64 {
 	high, _ := st.ids.ReadByte()
 	low, _ := st.ids.ReadByte()
@@ -267,8 +267,8 @@ func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause
 	return CauseNone, ""
 }
 
-// mayRenew reports whether a new session may get the attempt's first prompt. It must not if the old
-// session contained more.
+// mayRenew reports whether a new session may get the attempt's first prompt. If the old session
+// contained more than this prompt, the result is false.
 func (a *attempt) mayRenew() bool {
 	return a.isFirst() && !a.output && a.text == "" && a.t.ownNode() == nil
 }
@@ -391,8 +391,8 @@ func (st *state) tellMore(a *attempt, now int64) {
 	a.prompt, a.told = "", nil
 }
 
-// startsLater makes the time to live of the attempt's start count from the given time, because it does not
-// pass while the attempt waits.
+// startsLater makes the time to live of the attempt's start count from the given time, because the
+// time during which the attempt waits does not count.
 func (st *state) startsLater(a *attempt, from int64) {
 	a.startFrom = from
 	if st.storing != nil {

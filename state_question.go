@@ -19,7 +19,7 @@ import (
 // person can answer the question directly at the server, and the turn would then continue without a
 // slot.
 
-// questions holds the questions of a task.
+// The type "questions" holds the questions of a task.
 type questions struct {
 	list []*asked // oldest first; old questions that are over are dropped
 	last int32    // number of the latest question that a runner asked
@@ -54,7 +54,7 @@ const (
 	questionInvalid                      // a starter reported an invalid question; not recorded, because its server might ask it again
 )
 
-// questions returns the task's questions, or nil if the task has not asked any.
+// The method "questions" returns the task's questions, or nil if the task has not asked any.
 func (t *task) questions() *questions {
 	if t.more == nil {
 		return nil
@@ -110,7 +110,8 @@ func (t *task) asksAny(counts func(*asked) bool) bool {
 	return b != nil && b.open > 0 && slices.ContainsFunc(b.list, counts)
 }
 
-// isForModels reports whether a model may answer the question. permits is Config.ModelsMayPermit.
+// isForModels reports whether a model may answer the question. The argument "permits" is
+// Config.ModelsMayPermit.
 func (x *asked) isForModels(permits bool) bool {
 	return x.shown && (x.Kind != QuestionPermission || permits)
 }
@@ -279,8 +280,9 @@ func (st *state) mayPass(x *asked) bool {
 	return !x.passed && x.a.live() && x.a.turn == x.turn && st.suspend != frozen
 }
 
-// passed is called when the client gets the outcome of a question. It returns false if the turn
-// ended before that. The turn can give its slot back once more if it has other open questions.
+// The method "passed" is called when the client gets the outcome of a question. It returns false if
+// the turn ended before that. The turn can give its slot back once more if it has other open
+// questions.
 func (st *state) passed(x *asked, now int64) bool {
 	if x.passed || x.State == QuestionOpen || st.suspend == frozen || !x.a.live() || x.a.halted() != nil {
 		return false
@@ -323,7 +325,7 @@ func (st *state) answerQuestion(by Caller, ref string, in AnswerInput, now int64
 	return *x.Question.clone(), t, nil
 }
 
-// question returns the task's question with the key, or nil.
+// The method "question" returns the task's question with the key, or nil.
 func (t *task) question(key string) *asked {
 	if b := t.questions(); b != nil {
 		for _, x := range b.list {

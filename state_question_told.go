@@ -69,7 +69,7 @@ func (n *node) packs(x *asked) bool {
 	return slices.ContainsFunc(n.unsettled(), func(env *envelope) bool { return slices.Contains(env.asks, x) })
 }
 
-// empty reports whether nothing in the envelope is still owed.
+// The method "empty" reports whether nothing in the envelope is still owed.
 func (env *envelope) empty() bool { return len(env.debts)+len(env.asks) == 0 && !env.loading }
 
 // noticeQuestion describes a question in a notice.
@@ -139,8 +139,8 @@ func (st *state) dropAsk(x *asked) {
 }
 
 // showsQuestions is called when an answer to the session shows the open questions of the task, so
-// that no notice repeats them. list contains the questions that the answer shows. Questions that
-// were asked since then are not in the list and stay owed.
+// that no notice repeats them. The argument "list" contains the questions that the answer shows.
+// Questions that were asked since then are not in the list and stay owed.
 func (st *state) showsQuestions(by Caller, t *task, list []Question, out *handing) {
 	b := t.questions()
 	if b == nil || b.open == 0 || t.up.session != by.Session || !st.cfg.answers {

@@ -13,7 +13,7 @@ import (
 //
 // An attempt is recovering from beginRecovery until its client has reported how far the session got
 // with the last prompt. A session of an earlier process is foreign until the client has restored
-// it. The client restores the session before the session's next prompt at the latest.
+// it. The client must have restored the session before the session gets its next prompt.
 
 // recovery holds the information about an earlier process that the state needs until it has
 // continued that process's tasks.
@@ -21,7 +21,7 @@ type recovery struct {
 	due   bool    // the tasks have been loaded but not continued yet
 	tasks []*task // live tasks and ended tasks that are being stopped, in the order they were queued
 	seen  time.Time
-	clock time.Time // the time in seen, on the clock of the records
+	clock time.Time // the time in the field seen, on the clock of the records
 	clean bool      // the earlier manager was suspended
 
 	crashed time.Time // when the last crash before the earlier manager happened; zero if there was none
@@ -30,9 +30,9 @@ type recovery struct {
 	outdated string // why the store might lack the latest changes; empty if there is no sign of this
 }
 
-// late returns the reason why the manager does not automatically begin turns of the earlier
-// process's tasks. It returns "" if the manager begins them. The argument "wall" is the current
-// wall time.
+// The method "late" returns the reason why the manager does not automatically begin turns of the
+// earlier process's tasks. It returns "" if the manager begins them. The argument "wall" is the
+// current wall time.
 func (st *state) late(wall time.Time) string {
 	r := &st.recovery
 	gone := wall.Sub(r.seen)
@@ -283,7 +283,7 @@ type restoredSession struct {
 	continues bool     // an interrupted turn must be continued
 }
 
-// restored applies the answer to a restore call.
+// The method "restored" applies the answer to a restore call.
 func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int64) {
 	a.inCall, a.callEnd = false, 0
 	st.noteFailure(a, f)

@@ -11,8 +11,8 @@ const (
 	retrySilent = int64(10 * time.Second) // if a turn has not shown a repeated request for this long, the provider counts as accepting requests
 )
 
-// retrying describes the requests that the program of a turn has repeated on its own since the
-// turn's last output.
+// The type "retrying" describes the requests that the program of a turn has repeated on its own
+// since the turn's last output.
 type retrying struct {
 	since   int64     // time of the first report
 	told    int64     // time of the last report
@@ -22,8 +22,8 @@ type retrying struct {
 	haltEnd int64 // when the turn must have stopped; 0 if it is not being stopped
 }
 
-// retrying applies a report that the program of a turn will repeat a refused request. The argument
-// "at" is the time of the next request, or zero.
+// The method "retrying" applies a report that the program of a turn will repeat a refused request.
+// The argument "at" is the time of the next request, or zero.
 func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64) {
 	st.showsRetries(a, now)
 	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed, not the provider
@@ -114,8 +114,8 @@ func (st *state) haltFor(a *attempt, e *ProviderError, now int64) {
 	st.halt(a, now)
 }
 
-// halted returns the refusal if the turn of the attempt is being stopped because of one, and nil
-// otherwise.
+// The method "halted" returns the refusal if the turn of the attempt is being stopped because of
+// one, and nil otherwise.
 func (a *attempt) halted() *ProviderError {
 	if x := a.sight.retry; x != nil && x.haltEnd > 0 {
 		return &x.err

@@ -206,7 +206,7 @@ func (st *state) noteFailure(a *attempt, f hostFailure) {
 	}
 }
 
-// created applies the result of CreateSession.
+// The method "created" applies the result of CreateSession.
 func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
 	st.noteFailure(a, f)
@@ -450,7 +450,7 @@ func (st *state) regraft(n *node, t *task) {
 	st.changedBelow(n)
 }
 
-// told settles the notice that the turn's prompt delivered.
+// The method "told" settles the notice that the turn's prompt delivered.
 func (st *state) told(a *attempt, now int64) {
 	env := a.notice
 	a.notice = nil

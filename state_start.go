@@ -201,9 +201,9 @@ func (st *state) queue(t *task, now int64) {
 }
 
 // askForSlot takes a slot for the task. If none is free, it puts the task at the head or at the end
-// of the line; ticket decides its place among the tasks there. If the task gets a slot, the method
-// "settle" continues with it. In a suspended manager, askForSlot does nothing, because no task
-// begins.
+// of the line; the argument "ticket" decides its place among the tasks there. If the task gets a
+// slot, the method "settle" continues with it. In a suspended manager, askForSlot does nothing,
+// because no task begins.
 func (st *state) askForSlot(t *task, head bool, ticket uint64) {
 	if st.suspend != notSuspended {
 		return
@@ -231,8 +231,8 @@ func (st *state) ringQueued(t *task, now int64) {
 	}
 }
 
-// granted is called when a task has got a slot: the task starts, or its next turn begins. If the
-// task has released the slot in the meantime, nothing happens.
+// The method "granted" is called when a task has got a slot: the task starts, or its next turn
+// begins. If the task has released the slot in the meantime, nothing happens.
 func (st *state) granted(t *task, now int64) {
 	if t.is(flagSlot) || !st.slots.Holds(&t.wait) || st.suspend != notSuspended || !st.mayStart(t) {
 		return

@@ -14,8 +14,8 @@ func (st *state) mayJoin(t *task, l *letter) bool {
 	return !l.withdrawn && l.text != "" && st.inTurn(t) && t.no == l.attempt && t.run.turn == l.turn && !st.closing
 }
 
-// joining returns the number of letters whose texts are kept because they have joined the running turn
-// or are about to.
+// The method "joining" returns the number of letters whose texts are kept because they have joined
+// the running turn or are about to.
 func (t *task) joining() (n int) {
 	b := t.mail()
 	if b == nil {
@@ -54,7 +54,8 @@ func (st *state) joinedTurn(t *task, l *letter) {
 	st.letterSettled(t)
 }
 
-// waits is called for a letter that joined a lost turn. From then on, the letter waits for its own turn.
+// The method "waits" is called for a letter that joined a lost turn. From then on, the letter waits
+// for its own turn.
 func (b *mailbox) waits(l *letter) {
 	l.now, l.lost, l.turn = false, false, 0
 	b.set(l, MessageAccepted)

@@ -18,8 +18,8 @@ import (
 //	                                                  events are sent, waiters wake
 //
 // A change is urgent if something waits for it. An urgent change causes the batch to be written
-// immediately. Any other change is written together with the next urgent change, or after
-// storeLaterBy at the latest.
+// immediately. Any other change is written together with the next urgent change, but no later than
+// storeLaterBy after it was made.
 type storing struct {
 	open      uint64 // number of the open batch
 	committed uint64 // number of the last batch that is durable
@@ -192,10 +192,10 @@ func (st *state) mustKeepNode(n *node) {
 	}
 }
 
-// saved stores the data that the task's client has passed to SaveState. The first data of a turn is
-// urgent, because it might contain the id of the session. Later data is urgent only if the last
-// urgent data is old, so that a client can save often. Data that is too long is not kept; the next
-// process then does not know how far the session got.
+// The method "saved" stores the data that the task's client has passed to SaveState. The first data
+// of a turn is urgent, because it might contain the id of the session. Later data is urgent only if
+// the last urgent data is old, so that a client can save often. Data that is too long is not kept;
+// the next process then does not know how far the session got.
 func (st *state) saved(a *attempt, data []byte, now int64) {
 	s := st.storing
 	if s == nil {
@@ -224,11 +224,11 @@ func (st *state) storeLater() {
 	}
 }
 
-// durable reports whether the last urgent change of the mark is durable.
+// The method "durable" reports whether the last urgent change of the mark is durable.
 func (s *storing) durable(m *mark) bool { return m == nil || m.refused || m.must <= s.committed }
 
-// kept reports whether the task's last urgent change is durable. A deletion does not count: the end of
-// a deleted task was durable before.
+// The method "kept" reports whether the task's last urgent change is durable. A deletion does not
+// count: the end of a deleted task was durable before.
 func (st *state) kept(t *task) bool {
 	if st.storing == nil {
 		return true

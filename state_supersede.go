@@ -62,8 +62,8 @@ func (st *state) supersede(a *attempt, now int64) {
 	st.wantCall(next)
 }
 
-// followed returns the number of the attempt that continues the attempt with the given number. If
-// that attempt was not superseded, the method "followed" returns the given number.
+// The method "followed" returns the number of the attempt that continues the attempt with the given
+// number. If that attempt was not superseded, the method "followed" returns the given number.
 func (t *task) followed(no int32) int32 {
 	for t.more != nil && no < t.no && slices.ContainsFunc(t.more.past, func(p Attempt) bool { return p.Number == int(no) && p.Cause == CauseSuperseded }) {
 		no++
@@ -89,8 +89,8 @@ func (st *state) firstQueued(t *task) int64 {
 	return at
 }
 
-// opened returns the number of the attempt that the latest launch or resume opened. Later attempts
-// continue it.
+// The method "opened" returns the number of the attempt that the latest launch or resume opened.
+// Later attempts continue it.
 func (t *task) opened() int32 {
 	no := t.no
 	for no > 1 && t.followed(no-1) == t.no {

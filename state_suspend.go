@@ -58,7 +58,7 @@ func (st *state) freeze() {
 	st.wakeAll()
 }
 
-// unkept returns the ids of the tasks whose last changes are not durable.
+// The method "unkept" returns the ids of the tasks whose last changes are not durable.
 func (st *state) unkept() (ids []string) {
 	s := st.storing
 	for t, m := range s.tasks {

@@ -79,7 +79,7 @@ func (t *task) set(f taskFlags, on bool) {
 	}
 }
 
-// live reports whether the latest attempt is pending or running.
+// The method "live" reports whether the latest attempt is pending or running.
 func (t *task) live() bool { return !t.status.Terminal() }
 
 // transition sets the status and the cause of the task. No other code writes them.
@@ -123,7 +123,7 @@ func (t *task) extra() *extra {
 	return t.more
 }
 
-// unsaid returns the earlier prompts that never reached the session.
+// The method "unsaid" returns the earlier prompts that never reached the session.
 func (t *task) unsaid() string {
 	if t.more == nil {
 		return ""
@@ -217,7 +217,7 @@ type attempt struct {
 	continues   bool // if the turn proves to be interrupted, another attempt continues it
 }
 
-// live reports whether the attempt is the latest of its task and has not ended.
+// The method "live" reports whether the attempt is the latest of its task and has not ended.
 func (a *attempt) live() bool { return !a.ended && a.t.run == a && a.t.no == a.no && a.t.live() }
 
 // progress holds the data from which the Progress of an attempt is made.

@@ -91,7 +91,7 @@ func (h *alarms[T]) remove(al *alarm) {
 	}
 }
 
-// due removes and returns the earliest alarm if its time has come.
+// The method "due" removes and returns the earliest alarm if its time has come.
 func (h *alarms[T]) due(now int64) (who T, ok bool) {
 	if len(*h) == 0 || (*h)[0].at > now {
 		return who, false

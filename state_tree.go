@@ -154,16 +154,16 @@ func (st *state) countLive(t *task, by int) {
 	}
 }
 
-// liveCounts holds the contributions of a tree's live tasks. The counts of the tree's root are the
-// sum of the shares of the tree's tasks; other nodes count nothing. The counts are zero when no
-// task is left, and dropNode keeps a root until then. They are not recorded: the next process
-// counts again. A total that must outlast the tasks, such as the tool calls of the tree, belongs in
-// spending.
+// liveCounts holds the contributions of a tree's live tasks. The counts of a tree's root are the
+// sum of the shares of the tree's tasks. On any other node, all counts are zero. The counts of a
+// root are zero when none of its tasks is live, and dropNode keeps the root until then. They are
+// not recorded: the next process counts again. A total that must outlast the tasks, such as the
+// tool calls of the tree, belongs in spending.
 type liveCounts struct {
 	live int // number of pending and running tasks
 }
 
-// share returns the contribution of the task itself to the counts of its tree.
+// The method "share" returns the contribution of the task itself to the counts of its tree.
 func (t *task) share() (own liveCounts) {
 	if t.live() {
 		own.live = 1
@@ -194,13 +194,13 @@ func graft(part liveCounts, from, to *node) {
 	to.counts = to.counts.plus(part)
 }
 
-// top returns the root of n's tree.
+// The method "top" returns the root of n's tree.
 func (n *node) top() *node {
 	top, _ := n.root()
 	return top
 }
 
-// needed reports whether the node must be kept.
+// The method "needed" reports whether the node must be kept.
 func (n *node) needed() bool {
 	return n.held != nil && len(n.held.envelopes())+len(n.held.hands) > 0 || n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || n.counts != (liveCounts{}) || n.spending != nil
 }

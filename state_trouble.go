@@ -67,8 +67,8 @@ func (st *state) batchOfNode(n *node) uint64 {
 	return 0
 }
 
-// asking is a launch or resume whose callers wait until it is durable. It has several callers if a
-// tool call was repeated.
+// The type "asking" is a launch or resume whose callers wait until it is durable. It has several
+// callers if a tool call was repeated.
 type asking struct {
 	callers   int
 	withdrawn bool
@@ -76,8 +76,8 @@ type asking struct {
 	why       string // why the launch or resume was withdrawn
 }
 
-// ask is called when a caller waits for the launch or resume that opened the attempt. If the launch
-// or resume is already durable, the method "ask" returns nil.
+// The method "ask" is called when a caller waits for the launch or resume that opened the attempt.
+// If the launch or resume is already durable, the method "ask" returns nil.
 func (st *state) ask(t *task, no int32) *asking {
 	switch m := st.storing.tasks[t]; {
 	case st.accepted(t, no):
@@ -93,8 +93,8 @@ func (st *state) ask(t *task, no int32) *asking {
 	}
 }
 
-// answer is called when a caller no longer waits. It withdraws a launch or resume that is not
-// durable, if writes fail or if no other caller waits for it.
+// The method "answer" is called when a caller no longer waits. It withdraws a launch or resume that
+// is not durable, if writes fail or if no other caller waits for it.
 func (st *state) answer(x *asking, t *task, no int32, now int64) (kept, uncertain bool) {
 	x.callers--
 	s := st.storing
@@ -113,8 +113,8 @@ func (st *state) answer(x *asking, t *task, no int32, now int64) (kept, uncertai
 	return false, x.uncertain
 }
 
-// withdrew is called when the launch or resume of the mark's task was withdrawn, and wakes
-// everything that waits for it.
+// The method "withdrew" is called when the launch or resume of the mark's task was withdrawn, and
+// wakes everything that waits for it.
 func (st *state) withdrew(m *mark, uncertain bool) {
 	if x := m.asked; x != nil {
 		x.withdrawn, x.uncertain, x.why = true, uncertain, st.storing.why

@@ -48,13 +48,13 @@ func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *ha
 	return st.fullSnapshot(t), true, why
 }
 
-// answered is called when a foreground call returns the task.
+// The method "answered" is called when a foreground call returns the task.
 func (st *state) answered(t *task) {
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
 }
 
-// background moves a foreground task to the background. Its time to live begins now.
+// The method "background" moves a foreground task to the background. Its time to live begins now.
 func (st *state) background(t *task, now int64) {
 	t.set(flagForeground, false)
 	if a := t.run; a != nil && a.live() {

@@ -21,7 +21,7 @@ func (st *state) accepted(t *task, no int32) bool {
 	return !st.withdrawn(t, no) && (m == nil || t.no > no || !m.fresh && m.undo == nil)
 }
 
-// withdrawn reports whether the attempt was withdrawn.
+// The method "withdrawn" reports whether the attempt was withdrawn.
 func (st *state) withdrawn(t *task, no int32) bool { return t.no < no }
 
 // withdraw withdraws the launch or resume that opened the attempt. It returns true if the store might
@@ -233,7 +233,8 @@ func (st *state) expireAgain(t *task, u *unresumed, uncertain bool) {
 	st.touchNode(t.up)
 }
 
-// packed reports whether the envelope of the node contains the debt for the task's latest attempt.
+// The method "packed" reports whether the envelope of the node contains the debt for the task's
+// latest attempt.
 func (n *node) packed(t *task) bool {
 	return n.env != nil && slices.ContainsFunc(n.env.debts, func(d debt) bool { return d.t == t && d.no == t.no })
 }

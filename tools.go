@@ -277,7 +277,7 @@ func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f f
 	}
 }
 
-// typed executes a tool with typed arguments.
+// The function "typed" executes a tool with typed arguments.
 func typed[A, R any](ctx context.Context, m *BackgroundManager, by Caller, o ToolOptions, name string, a A, run func(*call, A) (R, error)) (r R, err error) {
 	c := newCall(ctx, m, by, o.wording(m))
 	defer c.leaves()
@@ -309,7 +309,7 @@ func newCall(ctx context.Context, m *BackgroundManager, by Caller, w wording) *c
 	return &call{ctx: ctx, m: m, by: by, w: w, out: &handing{}}
 }
 
-// leaves is called when the call's answer is returned to the model.
+// The method "leaves" is called when the call's answer is returned to the model.
 func (c *call) leaves() {
 	if len(c.out.hands) > 0 {
 		c.m.update(func(st *state, _ int64) { st.leaves(c.out) })

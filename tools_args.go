@@ -38,8 +38,8 @@ type field[A any] struct {
 	number      func(*A, int64)
 }
 
-// among returns a copy of the fields; in the copy, the named field allows only the given values. If no
-// values are given, every value is allowed.
+// The method "among" returns a copy of the fields; in the copy, the named field allows only the
+// given values. If no values are given, every value is allowed.
 func (f fields[A]) among(name string, values []string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {
@@ -50,7 +50,8 @@ func (f fields[A]) among(name string, values []string) fields[A] {
 	return f
 }
 
-// described returns a copy of the fields; in the copy, the named field has the given description.
+// The method "described" returns a copy of the fields; in the copy, the named field has the given
+// description.
 func (f fields[A]) described(name, description string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {
@@ -132,8 +133,8 @@ func (f fields[A]) broken(err error) string {
 	return "The arguments are not valid JSON. They must be one JSON object, such as " + f.example() + "."
 }
 
-// unknown returns the message for a call with an argument that does not exist. It lists the
-// arguments that exist.
+// The method "unknown" returns the message for a call with an argument that does not exist. It
+// lists the arguments that exist.
 func (f fields[A]) unknown(name string) string {
 	plain := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))

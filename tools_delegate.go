@@ -216,8 +216,8 @@ const (
 	sessionPages    = 100 // maximum number of pages that one call with full_session reads
 )
 
-// session reads the messages of the task's session. It returns a function that renders the answer,
-// or a description of the problem for the model.
+// The method "session" reads the messages of the task's session. It returns a function that renders
+// the answer, or a description of the problem for the model.
 func (o *outputCall) session(t Task) (render func(room int) answer, problem string, err error) {
 	if t.Session == "" {
 		if t.Status.Terminal() {

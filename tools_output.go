@@ -146,7 +146,7 @@ func (o *outputCall) look(id string) (Task, error) {
 	return Task{}, err
 }
 
-// task answers a call about one task.
+// The method "task" answers a call about one task.
 func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error) {
 	id := o.args.TaskID
 	o.m.fetch(o.ctx, id)
@@ -194,8 +194,8 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 	return r, "", nil
 }
 
-// unreadable reports whether part of the task's text is lost: it was not kept, and the session
-// cannot be read.
+// The method "unreadable" reports whether part of the task's text is lost: it was not kept, and the
+// session cannot be read.
 func (c *call) unreadable(t Task) bool {
 	if !t.Cut && !t.Dropped {
 		return false
@@ -231,7 +231,8 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 			}
 		}
 	}
-	// The list has the live tasks in launch order, then the ended tasks, beginning with the latest.
+	// The list contains the live tasks in launch order, then the ended tasks, beginning with the
+	// latest.
 	all := o.m.List(Query{Under: o.by.Session, Status: []Status{Pending, Running}})
 	l := taskList{live: len(all), skip: o.args.Offset}
 	ended := o.m.List(Query{Under: o.by.Session, Status: []Status{Completed, Failed, Cancelled}, Limit: max(l.skip-l.live, 0) + listedEnded + 1})

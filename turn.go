@@ -33,11 +33,11 @@ type sight struct {
 	pieces   strings.Builder       // pieces of a runner's text; there can be thousands of pieces of a few bytes each
 
 	c        judged
-	lookAt   int64        // when the session must be polled again at the latest; 0 means that the next sweep is early enough
+	lookAt   int64        // time by which the session must be polled again; 0 means that the next sweep is early enough
 	looking  bool         // a goroutine is polling the session
 	again    bool         // another poll was requested during the current one
 	answered int64        // when the client last reported the status
-	lost     bool         // a status query after the time in answered did not return the status
+	lost     bool         // a status query after the time in the field answered did not return the status
 	lostWhy  string       // error of that query
 	polled   int64        // when a poll was last judged
 	said     SessionState // status in the event that requested the next poll
@@ -57,8 +57,8 @@ type sight struct {
 // it, because most runners in a burst of short tasks never report anything. It is never written to.
 var nothingSeen sight
 
-// seen returns the attempt's own sight. If the attempt still shares nothingSeen, it gets its own
-// sight.
+// The method "seen" returns the attempt's own sight. If the attempt still shares nothingSeen, it
+// gets its own sight.
 func (a *attempt) seen() *sight {
 	if a.sight == &nothingSeen {
 		a.sight = &sight{repeats: repeats{most: a.t.st.cfg.RepeatedCalls}}
@@ -116,7 +116,7 @@ const maxOld = 1000
 // to change.
 type pastMessages [4]uint64
 
-// last returns the hashes of the turn's last messages.
+// The method "last" returns the hashes of the turn's last messages.
 func (s *sight) last(seed maphash.Seed) (past pastMessages) {
 	for id, seen := range s.msgs {
 		if back := s.count - 1 - seen.index; back < len(past) {
@@ -305,8 +305,8 @@ func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 	return true
 }
 
-// prompted handles a user message. Only later messages count as an answer to it. prompted returns
-// the index of the message in the turn.
+// The method "prompted" handles a user message. Only later messages count as an answer to it.
+// prompted returns the index of the message in the turn.
 func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == s.promptID && s.promptID != "" {
 		// Messages before our own prompt belong to an earlier turn.
@@ -341,7 +341,7 @@ func (s *sight) toldBy(id string, now int64) {
 // version of the message.
 func (s *sight) wasTold(id string, since int64) bool { return s.msgs[id].told > since }
 
-// wrote is called for each piece of a runner's text.
+// The method "wrote" is called for each piece of a runner's text.
 func (s *sight) wrote(piece string, now int64) {
 	if !mdtext.Invisible(piece) {
 		s.compacts = 0
