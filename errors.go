@@ -88,8 +88,8 @@ var (
 	// return it if an answer was lost, because the call might have started something. After
 	// ErrUnreachable, the start of the task does not fail. It is delayed for at most
 	// Config.HostUnreachable. If several starts on the same client are delayed, the manager repeats
-	// only one of them, and the others wait. [Task].Outage shows since when the start of a task has
-	// been delayed.
+	// only one of them, and the others wait. [Task].Outage shows when the delay of a task's start
+	// began.
 	ErrUnreachable = errors.New("the agent runtime cannot be reached")
 
 	// ErrUnreadable is returned, wrapped, by RestoreSession of a client if no process of the session is

@@ -212,7 +212,7 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 		return q, err
 	}
 	if m.cfg.Store != nil {
-		stored := false // decided together with the end of the wait, because the task can change right afterwards
+		stored := false // set in the update that ends the wait, because the task can change right afterwards
 		err := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool {
 			stored = !t.hasRecord() || st.isRefused(t) || st.kept(t)
 			return stored || st.storing.failing

@@ -61,7 +61,7 @@ type taskRecord struct {
 
 	Questions    []questionRecord `json:"questions,omitempty"`
 	LastQuestion int32            `json:"last_question,omitempty"` // number of the latest question that a runner asked
-	AskedFrom    time.Time        `json:"asked_from,omitzero"`     // since when the clocks of the turn have been paused by a question
+	AskedFrom    time.Time        `json:"asked_from,omitzero"`     // when a question paused the clocks of the turn
 }
 
 // sessionRecord is the part of a task's record that describes its session.
@@ -86,7 +86,7 @@ type runRecord struct {
 	Prompt    string    `json:"prompt,omitempty"`     // id of that prompt
 	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of that prompt
 	TurnStart time.Time `json:"turn_start,omitzero"`  // zero between turns
-	Since     time.Time `json:"since,omitzero"`       // from when the time to live counts; zero if it counts from Started
+	Since     time.Time `json:"since,omitzero"`       // start of the time to live; zero if it counts from Started
 	Ran       int64     `json:"ran,omitempty"`        // nanoseconds spent in earlier turns
 	Text      string    `json:"text,omitempty"`       // name of the text of the last turn that produced text
 	Output    bool      `json:"output,omitempty"`     // an earlier turn produced output

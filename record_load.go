@@ -11,7 +11,7 @@ import (
 // The code in this file decodes records. If a record contradicts itself, decoding fails, and the
 // caller reports the record as damaged.
 
-// storedTask is the record of a task together with its texts.
+// storedTask is the record of a task and the task's texts.
 type storedTask struct {
 	id string
 	taskRecord

@@ -69,8 +69,8 @@ func reasonFellBack(from, to string, r *refused) string {
 	return fmt.Sprintf("fell back from the model %s to %s: %s", mdtext.OneLine(from, nameMax), mdtext.OneLine(to, nameMax), why)
 }
 
-// promptAfterRefusal returns the prompt with which a session continues after the provider has
-// refused a request. The session still contains the unanswered request.
+// promptAfterRefusal returns the prompt that continues a session after the provider has refused a
+// request. The session still contains the unanswered request.
 func promptAfterRefusal(kind ProviderErrorKind) string {
 	why := "the provider of your model refused a request (" + kind.String() + ")"
 	if kind == ProviderBroken {

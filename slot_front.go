@@ -37,9 +37,9 @@ func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int,
 
 func (l unlimited) Caps() slots.Caps { return slots.Caps{} }
 
-// The method "look" reads the limits of the source c.from. If they have changed, the names move to
-// the pools of the new limits, together with their cool-downs. If the limits are invalid, the
-// earlier ones stay in effect.
+// The method "look" reads the limits of the source c.from. If they have changed, the names and
+// their cool-downs move to the pools of the new limits. If the limits are invalid, the earlier ones
+// stay in effect.
 func (c *ConcurrencyManager) look() Limits {
 	old := c.slots.Rules().(unlimited).Limits
 	l, err := c.from.Limits().normal()

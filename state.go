@@ -66,7 +66,7 @@ type state struct {
 	suspend  suspending
 	outdated bool                 // the store might belong to another manager that is still running, for example because it is a copy
 	budgets  bool                 // a budget has been set, so that usage is counted
-	costless map[kindKey]struct{} // kinds of tasks for which it was logged that they used tokens without reporting the cost
+	costless map[kindKey]struct{} // kinds of tasks whose missing cost has been logged
 
 	openQuestions int    // number of open questions of all tasks
 	lastQuestion  uint64 // number of the last question that was opened

@@ -113,7 +113,7 @@ func (b *taskBudget) limit(id string, p BudgetPart) BudgetLimit {
 }
 
 // treeUsedUp returns an error if the account of the tree is used up. The argument "narrow" contains
-// the limits that the launch requests for the tree.
+// the limits for the tree that the launch requests.
 func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	if l, used := st.treeReached(top, narrow); used {
 		return &BudgetError{l}
@@ -282,8 +282,8 @@ func (st *state) countLate(a *attempt, turn int32, u Usage, now int64) {
 	st.enforce(a.t, over, now)
 }
 
-// countOld counts the usage that a message of an earlier turn shows in addition to the usage last
-// seen.
+// If a message of an earlier turn shows more usage than was last seen, countOld counts the
+// difference.
 func (st *state) countOld(t *task, msg *Message, now int64) {
 	s := t.sess
 	if !st.budgets || s == nil || s.past == nil || s.pastUse == nil || t.is(flagForgotten) {

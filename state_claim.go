@@ -100,8 +100,8 @@ func (st *state) hasOwnClaim(a *attempt) bool {
 	return c.granted
 }
 
-// awaitsClaim reports whether an attempt that continues after a restart waits for the slot for
-// which hasOwnClaim has asked.
+// awaitsClaim reports whether an attempt that continues after a restart waits for the slot that
+// hasOwnClaim has requested.
 func (st *state) awaitsClaim(a *attempt) bool {
 	return st.claims != nil && a.t.is(flagSlot) && !st.claims.of[a.t].granted
 }

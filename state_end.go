@@ -108,7 +108,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 }
 
 // goesOn reports whether the end of an earlier process interrupted the turn, so that a new attempt
-// must continue this one. cause is the cause with which the turn ended.
+// must continue this one. The argument "cause" is the cause of the turn's end.
 func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
 // finish ends an attempt after its last turn. The attempt counts as answered if any of its turns

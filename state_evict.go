@@ -378,7 +378,7 @@ func (k *retention) stopped(id string) {
 }
 
 // The method "descends" reports whether the session is the task's parent or its root. A tombstone
-// does not hold the sessions between the parent and the root.
+// does not contain the sessions between the parent and the root.
 func (t *tombstone) descends(session string) bool {
 	return t.parent == session || t.root == session
 }

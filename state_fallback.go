@@ -128,8 +128,8 @@ func (st *state) ringShut(now int64) {
 	}
 }
 
-// The method "instead" returns the model to start a pending task with when the pool of the task's
-// own model is shut. It returns "" if the task keeps its model.
+// The method "instead" returns the model with which a pending task must start if the pool of the
+// task's own model is shut. It returns "" if the task keeps its model.
 func (st *state) instead(t *task, now int64) string {
 	way := t.kind.cl.fallbacks[t.kind.key.agent]
 	if !st.shut(t.kind, now) || way == FallbackByItself || way == FallbackInNewSession && t.sess != nil {

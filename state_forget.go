@@ -73,9 +73,9 @@ func (st *state) deleteRecord(t *task) *mark {
 	return m
 }
 
-// heirs returns the keys of the records that must not become durable later than a deletion, by the
-// keys of the deleted records. If a deleted task has launched tasks, only the record of its session
-// still shows who owns them.
+// heirs maps the key of each deleted record to the key of a record that must become durable before
+// the deletion, or together with it. If a deleted task has launched tasks, only the record of its
+// session still shows who owns them.
 func (st *state) heirs() map[string]string {
 	heirs := map[string]string{}
 	for _, m := range st.storing.last {

@@ -78,8 +78,8 @@ func (st *state) afterTurn(a *attempt, cause Cause) parking {
 	return notParked
 }
 
-// The method "waits" reports whether the attempt has anything of the given kind to wait for. The
-// result must stay true after the awaited event until the next turn begins. Otherwise, reconsider
+// The method "waits" reports whether the attempt has anything of the given kind to wait for. After
+// the awaited event, the result must stay true until the next turn begins. Otherwise, reconsider
 // would end the attempt before that turn.
 func (st *state) waits(a *attempt, what parking) bool {
 	switch what {

@@ -24,7 +24,7 @@ type questions struct {
 	list []*asked // oldest first; old questions that are over are dropped
 	last int32    // number of the latest question that a runner asked
 	open int      // number of questions in the state QuestionOpen
-	from int64    // since when the attempt's clocks have been paused; 0 if they run
+	from int64    // when the attempt's clocks were paused; 0 if they run
 }
 
 // asked is the record of a question.

@@ -194,7 +194,7 @@ func (st *state) provedAt(a *attempt) int64 {
 
 // retryLimits returns the time at which the turn is stopped, or must have stopped, because of
 // repeated requests. After the turn, it returns the time by which the Abort calls must have
-// returned. It returns 0 if there is no such limit.
+// returned. It returns 0 if neither limit applies.
 func (st *state) retryLimits(a *attempt) int64 {
 	x := a.sight.retry
 	switch {

@@ -431,7 +431,7 @@ func (st *state) resumeNode(by Caller, chain []SessionInfo, t *task, tomb *tombs
 	n := first
 	for p := n.parentTask(); n.lapsed || p != nil && !p.live(); p = n.parentTask() {
 		up := n.above()
-		if up == nil { // nothing above the expired task is known any more; the notice waits until a host takes it
+		if up == nil { // no node above the expired task is known; the notice waits until a host takes it
 			break
 		}
 		n = up

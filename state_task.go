@@ -270,7 +270,7 @@ type kind struct {
 	refs       int
 	cl         *client
 	rules      []Permission
-	slot       slots.Handle // handle with which the tasks ask for slots
+	slot       slots.Handle // handle that the tasks use to ask for slots
 }
 
 type kindKey struct {
@@ -343,7 +343,7 @@ type client struct {
 	polling  bool                  // a polling goroutine is running
 	toRead   []looked              // sessions that wait for a reader
 	readers  int                   // number of reader goroutines, at most Config.ReadConcurrency
-	streamUp int64                 // since when the event stream has been complete; 0 if it is incomplete
+	streamUp int64                 // when the event stream last became complete; 0 if it is incomplete
 	lastBeat int64
 	gapAt    int64   // when events were last lost
 	out      *outage // current outage; nil if there is none
