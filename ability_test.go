@@ -73,7 +73,7 @@ func TestMessagesThatCannotBeReadEndTheAttempt(t *testing.T) {
 	})
 }
 
-// lostCursors is a server that no longer knows the cursors that it returned.
+// lostCursors is a server that rejects all cursors, including those that it has returned.
 type lostCursors struct{ *server }
 
 func (f lostCursors) Messages(ctx context.Context, session string, after bgagent.Cursor, max int) (bgagent.Page, error) {

@@ -42,11 +42,11 @@ func allocsPerTask(t *testing.T, cfg bgagent.Config) float64 {
 	return float64(after.Mallocs-before.Mallocs) / tasks
 }
 
-// allocsBefore is the number of allocations of such a task at commit 9ebc198, the last commit
+// allocsBefore is the number of allocations of the same task at commit 9ebc198, the last commit
 // without guardrails.
 const allocsBefore = 23.05
 
-// everything enables all guardrails. No limit is reached.
+// everything is a configuration that enables all guardrails, with limits that are never reached.
 var everything = bgagent.Config{
 	TaskBudget: bgagent.Budget{InputTokens: 1e9, OutputTokens: 1e9, TotalTokens: 1e9, Cost: 1e6, ToolCalls: 1e6},
 	TreeBudget: bgagent.Budget{InputTokens: 1e12, OutputTokens: 1e12, TotalTokens: 1e12, Cost: 1e9, ToolCalls: 1e9}, BudgetPeriod: 1e15,
@@ -64,7 +64,7 @@ func TestGuardrailsTakeFewAllocations(t *testing.T) {
 	}
 	off, on := bgagent.Config{MaxPark: bgagent.Disabled, MaxToolCalls: bgagent.Unlimited, RepeatedCalls: bgagent.Unlimited}, everything
 	none := allocsPerTask(t, off)
-	off.Model = func(string, string) (string, error) { return "a/b", nil } // fallbacks are for tasks with a model
+	off.Model = func(string, string) (string, error) { return "a/b", nil } // only tasks with a model use fallbacks
 	on.Model = off.Model
 	least, most := allocsPerTask(t, off), allocsPerTask(t, on)
 	t.Logf("allocations of a task: %.2f without guardrails, %.2f before guardrails existed; with a model: %.2f without and %.2f with all guardrails", none, allocsBefore, least, most)

@@ -176,8 +176,8 @@ func (w *spenders) parent(task string) int {
 	return w.parents[task]
 }
 
-// runs is called when a turn that can report usage begins. The returned function must be called
-// when the turn has ended.
+// The method "runs" is called when a turn that can report usage begins. The returned function must
+// be called when the turn has ended.
 func (w *spenders) runs(root string) (ended func()) {
 	add := func(n int) {
 		w.mu.Lock()
@@ -197,7 +197,8 @@ func (p *spendersProcess) isDead() bool {
 	}
 }
 
-// report reports tokens for a task, and records them for the task and for the account of its tree.
+// The method "report" reports tokens for a task, and records them for the task and for the account
+// of its tree.
 func (p *spendersProcess) report(task bgagent.Task, n int64, report func(bgagent.Usage)) {
 	w := p.w
 	if p.isDead() {
@@ -319,7 +320,8 @@ func (p *spendersProcess) delegate(ctx context.Context, session string, parent b
 	}
 }
 
-// allowed fails the run if the error from a launch cannot occur, or if the error's text is false.
+// allowed fails the run if a launch must not return the error, or if the error contains false
+// information.
 func (p *spendersProcess) allowed(err error) {
 	var used *bgagent.BudgetError
 	switch {
@@ -434,7 +436,7 @@ func (w *spenders) verify() {
 	}
 	for id, s := range w.tasks {
 		check("task "+id, s, 1)
-		task, err := w.process.m.Read(bgagent.Caller{}, id) // the task might only be in the store
+		task, err := w.process.m.Read(bgagent.Caller{}, id) // the task might exist only in the store
 		if err != nil {
 			w.broken = append(w.broken, err.Error())
 			continue
@@ -457,7 +459,7 @@ func TestNoBudgetIsExceededByMoreThanAReportOfEachRunningTask(t *testing.T) {
 	}
 	trees := *budgetTrees
 	if race.Enabled {
-		trees /= 10 // the race detector takes about ten times as long
+		trees /= 10 // with the race detector, a run takes about ten times as long
 	}
 	all := map[string]int{}
 	var mu sync.Mutex

@@ -118,7 +118,7 @@ func TestUsedBudgetsSurviveACrash(t *testing.T) {
 		require.Equal(t, int64(500), end.Budget.Used.InputTokens)
 		w.crash()
 
-		m = w.begin() // everything has ended, and the account is still open
+		m = w.begin() // all tasks have ended, but the account is still open
 		_, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
 		var over *bgagent.BudgetError
 		require.ErrorAs(t, err, &over)

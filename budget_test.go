@@ -34,7 +34,8 @@ func spending(u bgagent.Usage) *goRunner {
 	return f
 }
 
-// budgetEvents returns a function that returns the limits in the events so far.
+// budgetEvents collects the limits that budget events report. The returned function returns the
+// limits so far.
 func budgetEvents(t *testing.T, m *bgagent.BackgroundManager) func() []bgagent.BudgetLimit {
 	_, sub := m.Subscribe(1000)
 	var mu sync.Mutex
@@ -305,7 +306,7 @@ func TestUsageThatArrivesAfterTheEndOfATurnCountsForTheNext(t *testing.T) {
 			require.Equal(t, int64(70), get(t, m, id).Budget.Used.InputTokens)
 			require.Equal(t, bgagent.Completed, get(t, m, id).Status)
 			last.Usage.InputTokens = 100
-			f.put(s, last) // only the read before the next prompt shows this
+			f.put(s, last) // the manager notices this only when it reads the session before the next prompt
 			_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "b"})
 			require.NoError(t, err)
 			task := ended(t, m, id)[0]

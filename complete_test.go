@@ -66,7 +66,7 @@ func constants(file *ast.File, typ string) (names, groups []string) {
 	return names, groups
 }
 
-// wrongCauses describes the causes for which the constants do not match the table causes.
+// wrongCauses describes the causes for which the constants do not match the table "causes".
 func wrongCauses(file *ast.File) (wrong []string) {
 	names, groups := constants(file, "Cause")
 	for i, name := range names[1:] {
@@ -389,8 +389,8 @@ func TestGoroutinesStartWhereTheyAreCounted(t *testing.T) {
 	require.Equal(t, []string{"AfterFunc", "begin", "end"}, in, "start goroutines with spawn or begin")
 }
 
-// viewWrites returns the places where a function that is passed to view writes to a field, unless
-// the field belongs to a result variable of the surrounding function.
+// viewWrites returns the places where a function that is passed to the method "view" writes to a
+// field, unless the field belongs to a result variable of the surrounding function.
 func viewWrites(fset *token.FileSet, file *ast.File) (out []string) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)

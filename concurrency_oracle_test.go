@@ -7,7 +7,7 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// oracle knows all waiters and all holders of slots, and decides which waiter gets a slot.
+// oracle records all waiters and all holders of slots, and decides which waiter gets a slot.
 type oracle struct {
 	limits Limits
 	clock  func() uint64
@@ -160,7 +160,7 @@ func order(a, b *oracleOne) int {
 	return cmp.Compare(a.ticket, b.ticket)
 }
 
-// turns compares two waiters. The waiter that is served first counts as less. With Fair,
+// The method "turns" compares two waiters. The waiter that is served first sorts first. With Fair,
 // the waiters of a root are treated as if they had arrived when the root last got a slot.
 func (o *oracle) turns(a, b *oracleOne) int {
 	since := func(x *oracleOne) uint64 {

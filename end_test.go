@@ -129,7 +129,7 @@ func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string
 	}
 }
 
-// While a cascade ends the children of a task, records can expire. They then leave the lists
+// While a cascade ends the children of a task, records can expire. Expired records leave the lists
 // over which the cascade iterates.
 func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

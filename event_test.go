@@ -79,7 +79,8 @@ func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
 	})
 }
 
-// Pieces of text that follow each other quickly share events, but the last piece always has one.
+// Pieces of text that follow each other quickly share events, but the last piece always gets an
+// event.
 func TestTheLastPieceOfABurstHasAnEvent(t *testing.T) {
 	f := &goRunner{run: func(_ context.Context, _ string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		time.Sleep(time.Second)

@@ -93,7 +93,7 @@ func TestNoTaskLeavesAModelThatMakesProgress(t *testing.T) {
 }
 
 // In this test, two turns with a model are refused. Only the second refusal concerns all models of
-// the provider. Another task waits for one of them.
+// the provider. Another task waits for one of these models.
 func TestTasksLeaveAllModelsOfAProviderThatRefusesThemForLong(t *testing.T) {
 	const other = "one/b"
 	f := newLimited(nil)

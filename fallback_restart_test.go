@@ -90,7 +90,7 @@ func TestACrashKeepsTheFallback(t *testing.T) {
 }
 
 // This test is like TestACrashKeepsTheFallback, but the session of the next model no longer exists.
-// A new session gets the prompt, unless the old session had it.
+// If the old session did not get the prompt, a new session gets it.
 func TestACrashKeepsTheFallbackWithoutItsSession(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextRepeat, bgagent.NextNewSession, bgagent.NextNone} {
 		for _, inTurn := range []bool{false, true} {

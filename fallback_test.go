@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The models that the tests use. Tasks are launched on modelA.
+// The tests use these models. They launch tasks on modelA.
 const modelA, modelB, modelC = "one/a", "two/b", "two/c"
 
 // fallbacks returns a configuration whose tasks run on modelA and have fallbacks.

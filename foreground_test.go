@@ -50,8 +50,8 @@ func TestASessionInsideATaskDoesNotWaitForWhatNeedsItsSlot(t *testing.T) {
 		var err error
 		f.goRunner.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 			if p.Text == "parent" {
-				// The session "helper" delegates. The host reports that session as a child of this
-				// session.
+				// The session "helper" delegates. According to the host, the parent of "helper" is
+				// the session of this turn.
 				_, err = m.Run(ctx, bgagent.Caller{Session: "helper"}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
 				return bgagent.TurnEnd{Text: "x"}, nil
 			}

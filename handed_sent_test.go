@@ -14,7 +14,7 @@ import (
 )
 
 // postman receives the notices from all processes. Each notice arrives immediately, and the call
-// returns after the time in takes.
+// returns after the duration in the field "takes".
 type postman struct {
 	mu    sync.Mutex
 	got   []bgagent.Notice

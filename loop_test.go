@@ -49,7 +49,7 @@ func makes(calls ...agentCall) *goRunner {
 	}}
 }
 
-// repeated returns the same call n times. change changes the i-th of the calls.
+// repeated returns the same call n times. The function "change" modifies the call with the index i.
 func repeated(n int, change func(i int, c *agentCall)) (calls []agentCall) {
 	for i := range n {
 		c := same()
@@ -214,7 +214,7 @@ func TestAnAnswerThatComesWithTheLastOfTooManyCallsCounts(t *testing.T) {
 		id, session := turnOn(t, m, "p")
 		putCalls(f, session, 30)
 		f.put(session, bgagent.Message{ID: "answer", Role: bgagent.RoleAgent, Text: "done", Finished: true, Stop: bgagent.StopEndOfTurn})
-		time.Sleep(10 * time.Second) // the server still calls the session busy
+		time.Sleep(10 * time.Second) // the server still reports the session as busy
 		require.Equal(t, 30, get(t, m, id).Progress.ToolCalls)
 		f.set(session, bgagent.SessionIdle)
 		task := ended(t, m, id)[0]

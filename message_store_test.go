@@ -100,7 +100,7 @@ func TestAMessageToAnAttemptThatEndsMeanwhileIsUnconsumed(t *testing.T) {
 		task := launch(t, m, "work")
 		time.Sleep(time.Second)
 		memory.SetFaults(func(uint64, int) storetest.Fault { return storetest.Fault{Delay: time.Second} })
-		for range 2 { // the first write keeps the store busy, and the second one is made during it
+		for range 2 { // the second launch happens while the write of the first launch keeps the store busy
 			go func() {
 				_, _ = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "other"})
 			}()
@@ -256,7 +256,7 @@ func TestAMessageWhoseRecordTheStoreRefusesReachesNoTurn(t *testing.T) {
 			if !holds(b, task.ID) {
 				return false
 			}
-			time.Sleep(time.Second) // a message can be sent while the record is tried again
+			time.Sleep(time.Second) // a message can be sent while the manager tries to write the record again
 			return true
 		})
 		for range 300 {

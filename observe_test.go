@@ -190,7 +190,7 @@ func TestTodosOfBeforeAGapAreNotBelieved(t *testing.T) {
 		time.Sleep(time.Second) // StartTurn is still running
 		s := get(t, m, id).Session
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: s, Todos: []bgagent.Todo{{Text: "x"}}})
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // the event that reports x as done is lost
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // the stream loses the event that reports the todo x as done
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		time.Sleep(10 * time.Second)
 		f.say(s, "done")

@@ -144,8 +144,8 @@ func TestASessionThatIsGoneEndsItsTask(t *testing.T) {
 	})
 }
 
-// A failed status call does not return a status for any session. This must not make the sessions
-// count as gone.
+// A failed status call does not return a status for any session. The manager must not conclude that
+// the sessions are gone.
 func TestAFailedStatusCallDecidesNothing(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {

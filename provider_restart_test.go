@@ -147,8 +147,8 @@ func TestParkedTasksDoNotAllBeginAfterARestart(t *testing.T) {
 	})
 }
 
-// In this test, the process ends while a refused task gets a new session. If the key were that of
-// the refused session, the client could return that session.
+// In this test, the process ends while a refused task gets a new session. If the manager used the
+// key of the refused session again, the client could return the refused session.
 func TestACrashBeforeTheNewSessionKeepsItsKey(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		refusals := 0

@@ -17,7 +17,7 @@ import (
 // mayI is a request for permission.
 var mayI = bgagent.Question{ID: "per_1", Kind: bgagent.QuestionPermission, Title: "May I run make?", Subject: "make -j 4 all", Options: []string{"allow", "deny"}}
 
-// which is a question that is not a request for permission.
+// The variable "which" is a question that does not ask for permission.
 var which = bgagent.Question{ID: "que_1", Kind: bgagent.QuestionChoice, Title: "Which branch?", Subject: "Which branch is to be released?", Options: []string{"main", "next"}}
 
 // asking simulates an agent that asks a question after 10 s, works for another 10 s, and ends with
@@ -59,13 +59,13 @@ func onFake(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, te
 	})
 }
 
-// onFakeServer does the same with a starter that reports events.
+// onFakeServer is like onFake, but uses a starter that reports events.
 func onFakeServer(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, s bgagenttest.Starter)) {
 	t.Helper()
 	onFaultyServer(t, script, nil, cfg, test)
 }
 
-// onFaultyServer does the same with a starter whose calls have faults.
+// onFaultyServer is like onFake, but uses a starter whose calls have faults.
 func onFaultyServer(t *testing.T, script func(*bgagenttest.Turn), faults func(bgagenttest.Call) bgagenttest.Fault, cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, s bgagenttest.Starter)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -20,7 +20,7 @@ var (
 	before = func(d time.Duration) time.Time { return at.Add(-d) }
 )
 
-// The tasks that the rendered texts describe.
+// The rendered texts describe these tasks.
 func runningTask() Task {
 	return Task{
 		ID: "bg_abc123", Session: "sess_xyz789", Parent: "root", Description: "Explore: find the authentication code", Agent: "explore",
@@ -330,10 +330,9 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 // unwokenWording is the wording for a model that is never woken.
 var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, "", false, true}
 
-// promise matches sentences that must not appear in texts for a model that
-// is never woken. There are two exceptions: digests, which are shown only if the host chooses to,
-// and status_pointless, which only callers that are tasks themselves get. Such a caller gets its
-// notices with its next turn.
+// promise matches sentences that must not appear in texts for a model that is never woken. There
+// are two exceptions: digests, which are shown only if the host chooses to, and status_pointless,
+// which only a task can get as a caller. A task gets its notices with its next turn.
 var promise = regexp.MustCompile(`(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told (to you|in the same way|by a notice)|comes by itself|nothing has to be done`)
 
 func TestWhoCannotBeWokenIsPromisedNothing(t *testing.T) {
@@ -379,7 +378,7 @@ func TestNoTextMakesTheModelPoll(t *testing.T) {
 		require.LessOrEqual(t, len(s), answerMax, name)
 		require.True(t, utf8.ValidString(s), name)
 	}
-	// Texts about a task that has not ended also promise a notice.
+	// These texts are about tasks that have not ended, and each of them promises a notice.
 	for _, name := range []string{"launched_pending", "launched_running", "continued", "status_running", "status_pending", "goes_on_deadline", "list", "description_delegate_task"} {
 		require.Contains(t, golden(defaultWording)[name], "notice comes", name)
 	}

@@ -112,7 +112,7 @@ func TestAttemptsAreContinuedOneAfterTheOtherAfterTwoCrashes(t *testing.T) {
 		turns, _ := expect(1, 3)
 		time.Sleep(8 * time.Second)
 		expect(1, 3)
-		cancel(turns[0]) // the next one is continued immediately
+		cancel(turns[0]) // the manager continues the next task immediately
 		_, waits := expect(1, 2)
 		cancel(waits[1])
 		expect(1, 1)
@@ -181,7 +181,7 @@ func TestAttemptsAreContinuedOneAfterTheOtherUntilTheLast(t *testing.T) {
 		w.crash()
 		m, _ = poison(t, w, w.deadlyTurns(bad...))
 		for _, id := range ids {
-			task, err := m.Read(bgagent.Caller{}, id) // Get no longer knows an ended task
+			task, err := m.Read(bgagent.Caller{}, id) // Get no longer finds an ended task
 			require.NoError(t, err)
 			if slices.Contains(bad, id) {
 				require.Equal(t, bgagent.CauseInterrupted, task.Cause)

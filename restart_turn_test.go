@@ -191,7 +191,7 @@ func TestAReadThatFailsOrIsIncompleteDoesNotRepeatAPrompt(t *testing.T) {
 	}
 }
 
-// waking is a starter that at first reports once that no session exists.
+// waking is a starter whose first call to Statuses reports that no session exists.
 type waking struct {
 	bgagenttest.Starter
 	asked atomic.Int32

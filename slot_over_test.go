@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// This test uses a server that answers StartTurn after the slot is over.
+// This test uses a server that answers StartTurn after the slot has expired.
 func TestASessionIsNotTouchedOnceItsSlotIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}

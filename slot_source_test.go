@@ -173,7 +173,7 @@ func TestALostSlotEndsTheAttemptAndStopsItsSession(t *testing.T) {
 	})
 }
 
-// This test uses a session that does not stop before its slot is over.
+// This test uses a session that does not stop before its slot expires.
 func TestASessionThatOutlivesItsSlotIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -269,7 +269,7 @@ func TestNoCallBeginsWithASlotThatIsLost(t *testing.T) {
 				synctest.Wait()
 				require.Equal(t, want, begun)
 				require.Equal(t, 1, k.releases())
-				k.h.SlotLost(time.Now(), errCut) // this does not change anything
+				k.h.SlotLost(time.Now(), errCut) // a loss that is reported after the release has no effect
 				synctest.Wait()
 
 				if call == "run" { // the session did not get the prompt

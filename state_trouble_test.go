@@ -34,8 +34,8 @@ func TestACommitWakesOnlyTheWaitersThatNeedNoLaterBatch(t *testing.T) {
 	require.Empty(t, s.waiters)
 }
 
-// A batch that tries a refused record again does not contain other changes, so no change may count
-// as durable with it.
+// A batch that tries a refused record again does not contain other changes, so the success of that
+// batch must not make any other change count as durable.
 func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 	st := &state{storing: newStoring(0)}
 	s := st.storing
@@ -58,8 +58,8 @@ func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 	require.False(t, refused.refused)
 }
 
-// While a record is refused, the next write would be the one that tries this record again. Changes
-// for which nothing waits must be written sooner.
+// While the store refuses a record, the next scheduled write is the one that tries this record
+// again. Changes for which no caller waits must be written sooner.
 func TestARefusedRecordDoesNotDelayOtherChanges(t *testing.T) {
 	st := &state{storing: newStoring(0)}
 	s := st.storing

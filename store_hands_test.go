@@ -30,7 +30,7 @@ type hands struct {
 	close   func() error
 }
 
-// chosen returns the function in a field.
+// chosen returns the function that is stored in the field.
 func chosen[F any](h *hands, field *F) F {
 	h.mu.Lock()
 	defer h.mu.Unlock()

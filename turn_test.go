@@ -299,8 +299,8 @@ func TestAnErrorThatTheAgentGotOverDoesNotDecide(t *testing.T) {
 	})
 }
 
-// If RunTurn returns an error together with a stop reason that stands for a failure, the stop
-// reason determines the cause of the end.
+// If RunTurn returns both an error and a stop reason that indicates a failure, the stop reason
+// determines the cause of the end.
 func TestAnErrorWithAStopReasonEndsAsThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for stop, cause := range map[bgagent.StopReason]bgagent.Cause{

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// coreBefore is the last commit before the store.
+// coreBefore is the last commit without support for a store.
 const coreBefore = "9ebc198"
 
 // beforeRow compares the manager without a store with an earlier commit.
@@ -45,7 +45,7 @@ func runBefore(o Options) ([]Check, error) {
 	); err != nil {
 		return nil, err
 	}
-	var series [3]map[string]Series // the present commit, the earlier one, and the earlier one again
+	var series [3]map[string]Series // the current commit, the earlier commit, and the earlier commit again
 	for i := range series {
 		series[i] = map[string]Series{}
 	}
@@ -99,7 +99,7 @@ func measureCore(binary string, to map[string]Series) error {
 	return nil
 }
 
-// coreFigures are the compared figures. Times have no allowance of their own.
+// coreFigures are the figures that compareCore compares.
 var coreFigures = []struct {
 	name, key string
 	time      bool
@@ -119,9 +119,9 @@ var coreFigures = []struct {
 	{"heap of an ended task", "EndedHeap B/task", false},
 }
 
-// compareCore compares the series of the present commit with the first series of the earlier one. The bound of a
-// time is 5 %, or the difference between both series of the earlier commit, whichever is larger. Other figures
-// must be equal, except for one percent because figures vary with the scheduling of goroutines.
+// compareCore compares the series of the current commit with the first series of the earlier commit. A time
+// may be worse by 5 % or by the difference between the two series of the earlier commit, whichever is larger.
+// Other figures may be worse by one percent, because they vary with the scheduling of goroutines.
 func compareCore(series [3]map[string]Series) (checks []Check) {
 	for _, x := range coreFigures {
 		now, was, again := series[0][x.key], series[1][x.key], series[2][x.key]

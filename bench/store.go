@@ -96,7 +96,7 @@ func runStoreSyncs(o Options) ([]Check, error) {
 
 const (
 	latencyTasks  = 50  // tasks per round
-	latencyWarmUp = 400 // tasks before the first round; afterwards, SQLite overwrites its log instead of extending it
+	latencyWarmUp = 400 // tasks before the first round; after these tasks, SQLite overwrites its log instead of extending it
 )
 
 func runStoreLatency(o Options) ([]Check, error) {

@@ -20,7 +20,8 @@ type ended struct {
 	err error
 }
 
-// With after, RunTurn calls the function "change", which can modify the results of the turn.
+// The function "after" makes RunTurn call the function "change", which can modify the results of
+// the turn.
 func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		end, err := b.Runner.RunTurn(ctx, id, p, r)
@@ -30,7 +31,7 @@ func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	}
 }
 
-// With reading, Messages calls the function "change", which can modify the page.
+// The function "reading" makes Messages call the function "change", which can modify the page.
 func reading(b *badRunner, change func(page *bgagent.Page)) {
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, after, most)
@@ -176,8 +177,9 @@ func abortsOnlyExisting(b *badRunner) {
 	}
 }
 
-// With dead, the sessions in the set refuse their prompts. After each turn, the client calls the
-// function kills. If it returns true, the session of the turn is added to the set.
+// The function "dead" makes the sessions in the set refuse their prompts. After each turn, the
+// client calls the function "kills". If this function returns true, the session of the turn is
+// added to the set.
 func dead(b *badRunner, set *guardedSet, kills func(p bgagent.Prompt, e *ended) bool) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if set.has(id) {

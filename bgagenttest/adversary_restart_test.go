@@ -248,7 +248,7 @@ var adversariesOfRestarts = []adversary{
 	}},
 }
 
-// With afterRestore, the runner's RestoreSession calls the function "change", which can modify the results.
+// afterRestore makes the runner's RestoreSession call the function "change", which can modify the results.
 func afterRestore(b *badRunner, change func(r bgagent.SessionRestore, a *restored)) {
 	b.restore = func(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
 		var a restored

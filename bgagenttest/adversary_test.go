@@ -23,7 +23,7 @@ type adversary struct {
 	runner  func(*badRunner) // exactly one of the three functions is set
 	starter func(*badStarter)
 	client  func(*Fake) bgagent.SessionClient
-	also    []string // other checks that inevitably fail, too
+	also    []string // other checks that the client inevitably fails
 }
 
 var adversaries = slices.Concat(adversariesOfRestarts, []adversary{

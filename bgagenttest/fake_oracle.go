@@ -112,7 +112,7 @@ func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool,
 	return after, fault.Lie, err
 }
 
-// act makes the call: it calls do, unless the fault of the call prevents that.
+// act makes the call. It calls the function "do" unless the fault of the call prevents this.
 func (f *Fake) act(ctx context.Context, c Call, do func() error) error {
 	after, lie, err := f.begin(ctx, c)
 	if err != nil {
@@ -180,7 +180,8 @@ type book struct {
 
 func (b *book) wrong(format string, args ...any) { b.bad = append(b.bad, fmt.Sprintf(format, args...)) }
 
-// begins is called at the beginning of a turn. It returns the record of the turn's prompt.
+// The method "begins" is called at the beginning of a turn. It returns the record of the turn's
+// prompt.
 func (b *book) begins(t *Turn) *received {
 	b.prompts = append(b.prompts, t.Prompt)
 	b.now[t.model]++

@@ -64,7 +64,7 @@ func notices(inbox func(string) []bgagent.Notice, session string) (ids []string)
 	return ids
 }
 
-// self returns the fake. A client that embeds the fake has this method, too.
+// self returns the fake. A client that embeds the fake also has this method.
 func (f *Fake) self() *Fake { return f }
 
 // letGo aborts all turns.

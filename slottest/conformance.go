@@ -134,7 +134,7 @@ type context struct {
 	more   chan struct{} // closed at the next call to a holder
 }
 
-// request is a request of a check.
+// request is a request for a slot that a check makes.
 type request struct {
 	c     *context
 	name  string

@@ -44,7 +44,7 @@ func database(path string) (*sql.DB, error) {
 	return db, syncsFully(db)
 }
 
-// syncsFully asks the connection and returns an error if it does not sync every commit.
+// syncsFully returns an error if the connection does not sync every commit.
 func syncsFully(db *sql.DB) error {
 	var mode string
 	var level int

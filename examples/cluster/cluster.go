@@ -180,7 +180,7 @@ func (c *cluster) killWorker(say func(string, ...any), allocator bool) error {
 				i, most = j, n
 			}
 		}
-		return most > 0 || most == 0 && time.Now().After(soon) // it might have no tasks left
+		return most > 0 || most == 0 && time.Now().After(soon) // the worker might have no tasks left
 	})
 	if err != nil {
 		return err

@@ -76,7 +76,7 @@ type process struct {
 	in     io.Closer     // the process exits when its standard input ends
 	ready  chan struct{} // closed when the process has written its first line
 	ended  chan struct{} // closed when all its lines have been read
-	killed time.Time     // when it was known to be dead; zero if it was not killed
+	killed time.Time     // when the process was known to be dead; zero if the process was not killed
 }
 
 // start runs this program in another role.
@@ -127,7 +127,7 @@ func (p *process) untilReady() error {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // it might have exited already
 	<-p.ended
-	_ = p.cmd.Wait() // it was killed, or was waited for already
+	_ = p.cmd.Wait() // the process was killed, or has already been waited for
 	p.killed = time.Now()
 }
 

@@ -68,7 +68,7 @@ func serve(ctx context.Context, listener net.Listener, s *scene, stdout io.Write
 	mux.Handle("/tasks/", page)
 	mux.Handle("/", http.RedirectHandler("/tasks/", http.StatusFound))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	server.RegisterOnShutdown(page.Close) // without it, Shutdown waits until all pages are closed
+	server.RegisterOnShutdown(page.Close) // otherwise, Shutdown would wait until all pages are closed
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

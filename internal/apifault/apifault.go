@@ -19,12 +19,12 @@ import (
 // Fault holds what an agent program reports about a failed request. Unknown fields are zero.
 type Fault struct {
 	Status int      // HTTP status of the response
-	Names  []string // names that the program or the provider has for the error, such as "rate_limit"
+	Names  []string // names that the program or the provider uses for the error, such as "rate_limit"
 	Text   string   // failure message
 
 	Headers map[string]string // response headers; the names are in lower case
 	Body    string            // response body
-	At      time.Time         // time of the response, from which relative times count
+	At      time.Time         // time of the response; relative times are measured from it
 
 	aside string // message that is only displayed and does not decide the kind
 }
@@ -312,7 +312,7 @@ func statusIn(text string) int {
 	return 0
 }
 
-// failed returns the status if a failed request can have it, and 0 otherwise.
+// The function "failed" returns the status if a failed request can have it, and 0 otherwise.
 func failed(status int) int {
 	if status < 400 || status > 599 {
 		return 0

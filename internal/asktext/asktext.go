@@ -37,7 +37,7 @@ const (
 	Deny      = "deny"
 )
 
-// Advice is text for the agent that follows a refusal.
+// Advice is appended to the text of a refusal. It tells the agent what to do instead.
 const Advice = " Go on without it, or say in your answer what you would have needed."
 
 // Option is one of the fixed answers to a question.

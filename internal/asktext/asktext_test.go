@@ -96,7 +96,8 @@ func TestLabelsCanBeToldApartAndTyped(t *testing.T) {
 	_, ok := asktext.Chosen(options, "a  b")
 	require.False(t, ok)
 
-	// An answer to a question that uses a label twice would not say which of the two was chosen.
+	// An answer to a question that uses a label twice would not say which of the two options was
+	// chosen.
 	asktext.Choose(&q, "which?", []asktext.Option{{Label: "a"}, {Label: "a"}})
 	require.Equal(t, []string{"a", "a"}, q.Options)
 }

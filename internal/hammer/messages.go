@@ -68,7 +68,7 @@ func (o *oracle) endedLocked(t bgagent.Task) {
 	}
 }
 
-// nothingUnsaid checks that each accepted message reached a turn or counts as unconsumed.
+// nothingUnsaid checks that each accepted message reached a turn or is listed as unconsumed.
 func (h *hammer) nothingUnsaid() {
 	h.o.mu.Lock()
 	sent := make([]sentMessage, 0, len(h.o.messages))

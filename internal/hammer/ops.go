@@ -130,8 +130,8 @@ func (h *hammer) aside(f func(ctx context.Context)) {
 	})
 }
 
-// look finds and stores the tasks that agents launched. It also checks that no task is live if its
-// parent has failed or was cancelled.
+// The method "look" finds and records the tasks that agents launched. It also checks that no task
+// is live if its parent has failed or was cancelled.
 func (h *hammer) look() {
 	tasks := h.m.List(bgagent.Query{})
 	by := map[string]bgagent.Task{}

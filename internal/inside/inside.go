@@ -18,7 +18,7 @@ var CheckAlways func(m any, broken func(error))
 var CheckUnchanged func(m any) error
 
 // Slots returns a source of slots that grants what the given *bgagent.ConcurrencyManager grants. If the
-// variable is set, this function makes the source of every manager that is configured only with limits.
+// variable is set, every manager that is configured only with limits gets its source from this function.
 var Slots func(own any) any
 
 // Store returns a new store. If the variable is set, every manager that has no store gets one from

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	Live = 50     // number of live tasks of the root session
+	Live = 50     // number of live tasks that the host maintains
 	Root = "main" // id of the root session
 
 	names = 10_000 // the tasks of process n have the numbers from n times names
 )
 
-// Host is the process that is killed. It launches tasks so that there are always [Live] of them. The
-// last process launches none, and lets the tasks end.
+// Host runs in the process that a test kills. It launches tasks so that there are always [Live] live tasks.
+// The last process is not killed: it launches no tasks, and waits for the existing tasks to end.
 type Host struct {
 	Log  *Log
 	Life int
@@ -52,7 +52,8 @@ func Number(name string) (n int) {
 func launchedBy(name string) int { return Number(name) / names }
 
 // Run runs tasks until the process is killed. In the last process, it returns when all tasks have
-// ended, and closes the manager. lines are those of the earlier processes.
+// ended, and closes the manager. The argument "lines" contains the log lines of the earlier
+// processes.
 func (h *Host) Run(m *bgagent.BackgroundManager, lines []Line) error {
 	h.m, h.next, h.launched = m, h.Life*names, map[string]bool{}
 	for _, x := range lines {
@@ -97,7 +98,7 @@ func (h *Host) watch(events *bgagent.Subscription) {
 	}
 }
 
-// leave cancels the pending tasks that the last process leaves out.
+// leave cancels the pending tasks for which Leaves returns true.
 func (h *Host) leave() (err error) {
 	if h.Leaves == nil {
 		return nil

@@ -28,7 +28,8 @@ func (f *Figures) Add(g Figures) {
 	f.ToldAgain += g.ToldAgain
 }
 
-// Describe returns the figures as a sentence. The argument "units" names the things that were made and needed.
+// Describe returns the figures as a sentence. The argument "units" describes what the field Made counts, such
+// as "requests to the model".
 func (f Figures) Describe(units string) string {
 	return fmt.Sprintf("%d tasks: %d completed, %d cancelled, %d interrupted; %d %s, %d would have been needed without a kill, "+
 		"%d prompts were sent again, %d attempts continued another; %d ends were reported, %d of them again under the same id",
@@ -40,11 +41,12 @@ func (f Figures) Describe(units string) string {
 type Judge struct {
 	Found   Found
 	Figures Figures
-	Wrong   []string // a description of everything that is wrong
+	Wrong   []string // one description per problem
 
 	// Answer returns the right result of the task with the description.
 	Answer func(name string) string
-	// Unknown reports whether the client of the agent may not know how far an interrupted turn got.
+	// Unknown reports whether it is possible that the agent's client does not know how far an
+	// interrupted turn got.
 	Unknown func(agent string) bool
 
 	Life    int               // number of the process whose lines are read

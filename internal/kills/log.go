@@ -1,6 +1,6 @@
-// Package kills contains what the tests share that kill a process with live tasks: the log of the
-// process, its main loop, and a judge who decides from outside whether the tasks were lost or
-// repeated.
+// Package kills contains the code that is shared by tests that kill a process with live tasks: the
+// log of the process, its main loop, and a judge that decides from outside whether the tasks were
+// lost or repeated.
 package kills
 
 import (
@@ -41,10 +41,10 @@ const (
 	Begin      = "begin"      // a turn begins
 	End        = "end"        // a turn ends
 	Told       = "told"       // the parent is notified that an attempt has ended
-	Ended      = "ended"      // a subscriber learns that an attempt has ended
+	Ended      = "ended"      // a subscriber is notified that an attempt has ended
 	Cancelling = "cancelling" // Cancel is called
 	Cancelled  = "cancelled"  // Cancel has returned without an error
-	Unknown    = "unknown"    // Cancel does not know an accepted task
+	Unknown    = "unknown"    // Cancel has not found an accepted task
 	Closed     = "closed"     // the manager was closed
 )
 

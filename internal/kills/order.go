@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// variable is the environment variable with the order for the process.
+// variable is the name of the environment variable that contains the order for the process.
 const variable = "BGAGENT_KILL_ORDER"
 
 // Order tells a process what to do.
@@ -67,9 +67,9 @@ func (o Order) Command(ctx context.Context) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// Kill starts a process and kills it with SIGKILL when the function "until" returns. The context of
-// this function ends when the process has written the number of lines, or has ended by itself. If the
-// process complains, Kill returns an error.
+// Kill starts a process and kills it with SIGKILL when the function "until" returns. The context of this
+// function ends when the process has written the number of lines, or has ended by itself. If the process
+// writes to standard error, Kill returns an error.
 func (o Order) Kill(ctx context.Context, lines int, until func(context.Context)) error {
 	cmd, err := o.Command(ctx)
 	if err != nil {

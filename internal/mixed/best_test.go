@@ -41,7 +41,7 @@ func (r *record) trace(id string) trace {
 	return x
 }
 
-// simulated is the time at which the function "drain" begins.
+// simulated is the time on the simulated clock at which a run of the function "drain" begins.
 var simulated = time.Unix(0, 0)
 
 // drain returns the time that the tasks take with the given number of slots if each request is made only

@@ -29,7 +29,7 @@ type program struct {
 	agent    string
 	model    string // model of the agent; empty means that the program decides
 	protocol modelserver.Protocol
-	shell    func(command string) modelserver.Reply // makes the program run a command
+	shell    func(command string) modelserver.Reply // returns a reply that makes the program run the command
 }
 
 var programs = []program{

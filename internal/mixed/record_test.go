@@ -249,7 +249,8 @@ func (r *record) took() time.Duration {
 	return over.Sub(began)
 }
 
-// best returns the time that these tasks would have taken with a scheduler that knows the bucket.
+// best returns the time that all tasks of the limited agent would have taken with a scheduler that
+// knows the bucket.
 func (r *record) best() time.Duration {
 	var traces []trace
 	for id, task := range r.tasks {

@@ -68,7 +68,7 @@ type Error struct {
 
 	Reason   Reason        // reason, if the status is not enough to describe the failure; usually empty
 	Reset    time.Duration // time until a usage limit is reset; only for the reason UsageLimit
-	InStream bool          // whether a streamed answer begins with success, and the error follows in the stream
+	InStream bool          // whether the error is sent in the stream, after a success status
 }
 
 func (e *Error) status() int {

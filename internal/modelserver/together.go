@@ -6,7 +6,7 @@ import (
 )
 
 // Together returns a handler that answers with h. The handler first holds back the requests that the function
-// filter selects until n of them are waiting at the same time. Requests for which the function "by" returns
+// "filter" selects until n of them are waiting at the same time. Requests for which the function "by" returns
 // the same value count as one. After that, the handler holds back no more requests. In this way, a test can
 // have n requests open at once, regardless of how fast the programs are. A nil h means [Request.Scripted].
 func Together(n int, filter func(Request) bool, by func(Request) string, h Handler) Handler {

@@ -15,7 +15,7 @@ type Access struct {
 	Maybe []Kind   // further kinds that the action might have; a forbidding rule applies if it covers any of them
 }
 
-// Of returns the access for a tool of which only the name is known.
+// Of returns the access for a tool about which only the name is known.
 func Of(name string) Access {
 	a := Access{Names: []string{name}}
 	if k, ok := KindOf(name); ok {

@@ -170,7 +170,7 @@ func (t *table) scan() (l look) {
 func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	m, ok := t.known[pid]
 	if ok = ok && m.inode == inode && now.Before(m.until); !ok {
-		if pid == os.Getpid() || running.has(pid) { // the Program that started a running program also ends it
+		if pid == os.Getpid() || running.has(pid) { // a running program is terminated by its own Program
 			return
 		}
 		var keep bool
@@ -192,9 +192,10 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 // learn reads the state of one process. The second result is false if there is nothing to remember because the
 // process has ended. An adopted process that has ended is reaped if it is in the session of a running program.
 //
-// The process can be a program. A program that has just been started is not registered yet, so visit does not
-// recognise it, and it can exit and be registered before it is read here. Such a program is the leader of its
-// session and must not be reaped, because its exit state would be lost.
+// The process can be a program that has just been started. Because visit checks for programs before the new
+// program is registered, visit does not recognize it. The program can then be registered and exit before
+// learn reads it. A program is the leader of its session. It must not be reaped here, because its exit state
+// would be lost.
 func (l *look) learn(pid int, inode uint64, now time.Time) (m memory, keep bool) {
 	s, how := read(pid)
 	m = memory{inode: inode, until: now.Add(knownTime), seen: s}
@@ -217,8 +218,8 @@ func (l *look) learn(pid int, inode uint64, now time.Time) (m memory, keep bool)
 	return m, true
 }
 
-// ticks returns the time since the machine started, in the unit of stat.start. Its unit is a
-// hundredth of a second on all systems that Go supports, as it is in /proc/uptime.
+// ticks returns the time since the machine started, in the unit of stat.start. The unit is a
+// hundredth of a second on all systems that Go supports, as in /proc/uptime.
 func ticks() uint64 {
 	text, err := os.ReadFile("/proc/uptime")
 	if err != nil {

@@ -102,7 +102,8 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 	}
 }
 
-// TestAScanDoesNotReapAProgram reads a program as a scan does that has met the program before it was registered.
+// TestAScanDoesNotReapAProgram reads a program in the same way as a scan that found the program before its
+// registration.
 func TestAScanDoesNotReapAProgram(t *testing.T) {
 	p := shell(t, t.TempDir(), "exit 3")
 	<-p.Exited()

@@ -17,7 +17,7 @@ type Grantee interface {
 // needs the slot, so that waiting costs no additional allocation. The zero value with
 // an Owner is ready for use. All fields except Owner and Root belong to the manager.
 type Waiter struct {
-	next, prev *Waiter // neighbours in the line of key.pool or of a lane; for prev of a holder, see passes
+	next, prev *Waiter // neighbours in the line of key.pool or of a lane; for prev of a holder, see the method "passes"
 	key        *key    // key that counts the waiter; nil if it neither waits nor holds a slot
 	order      uint64  // rank in line: the ticket, with or without notHead; 0 if the waiter does not wait
 	Owner      Grantee // notified of a grant; must not change after the first Take

@@ -37,11 +37,10 @@
 // is highest between these extremes. If each of n caps has room with probability e, the cost is about min(en,
 // 1/e) lanes, which is at most the square root of n.
 //
-// No structure does much better in every case. Let a bit matrix hold the agents that wait in
-// each pool, and let a vector hold the agents whose caps have room. Then one bit of the
-// product of the matrix and the vector tells whether a pool can grant a slot, and each bit of
-// the vector changes in one step. An answer in O(log n) steps would contradict the conjecture
-// on online matrix-vector multiplication.
+// No structure does much better in every case. Let a bit matrix hold the agents that wait in each pool, and
+// let a vector hold the agents whose caps have room. Then one bit of the product of the matrix and the vector
+// shows whether a pool can grant a slot, and each bit of the vector changes in one step. An answer in
+// O(log n) steps would contradict the conjecture on online matrix-vector multiplication.
 //
 // With Fair, a root that is served immediately gets a later place in all lanes of the pool. A lane at the
 // gate of its cap is updated when it reaches the front, in O(log n) for each of its roots that were served in

@@ -8,13 +8,14 @@ import (
 	"time"
 )
 
-// patience is how long the removal of a folder is tried. A killed process is gone within
-// milliseconds. A process that has noticed the death of its parent first writes its last files.
+// patience is the maximum time for which the removal of a folder is retried. A killed process is
+// gone within milliseconds. A process that has noticed the death of its parent first writes its
+// last files.
 const patience = 30 * time.Second
 
-// New creates a folder that is removed at the end of the test. In contrast to the folder of
-// testing.T.TempDir, another process may create files in the folder while it is removed: the
-// removal is then repeated, for up to 30 s. If the folder cannot be created or removed, the test fails.
+// New creates a folder that is removed at the end of the test. Unlike with testing.T.TempDir, another process
+// may create files in the folder while the folder is being removed. In that case, the removal is retried for
+// up to 30 s. If the folder cannot be created or removed, the test fails.
 func New(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "bgagent-test-")
@@ -29,8 +30,8 @@ func New(t testing.TB) string {
 	return dir
 }
 
-// Remove removes a folder with its content. If another process creates files in the meantime, Remove
-// tries again for up to 30 s. Then it returns the error of the last try.
+// Remove removes a folder and its contents. If another process creates files in the meantime, Remove tries
+// again for up to 30 s, and then returns the error of the last attempt.
 func Remove(dir string) error {
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		err := os.RemoveAll(dir)

@@ -16,7 +16,7 @@ func TestAFolderIsRemovedAlthoughFilesAppearInIt(t *testing.T) {
 	t.Run("a test", func(t *testing.T) {
 		dir = New(t)
 		stop, stopped := make(chan struct{}), make(chan struct{})
-		go func() { // as a process that writes until it has ended
+		go func() { // simulates a process that writes until it ends
 			defer close(stopped)
 			for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); wrote++ {
 				_ = os.WriteFile(filepath.Join(dir, strconv.Itoa(wrote)), nil, 0o600)

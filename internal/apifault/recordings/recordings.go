@@ -9,7 +9,8 @@ import (
 )
 
 // row contains the kind of a response. For some programs, the kind differs, because the provider's responses
-// have another form or because the program shows less. Kind 0 means that the provider is not the cause.
+// have another form or because the program shows less of the response. Kind 0 means that the provider is not
+// the cause.
 type row struct {
 	kind   bgagent.ProviderErrorKind
 	except map[string]bgagent.ProviderErrorKind // by program
