@@ -248,7 +248,7 @@ type enumeration struct {
 	at      int
 	plays   int
 	rnd     *rand.Rand
-	oneOf   int  // one in this many faults is tried
+	oneOf   int  // one out of this many faults is tried
 	reached bool // the scenario has at least this many writes
 	fated   bool // a turn was running in the previous play when the process ended
 }

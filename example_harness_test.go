@@ -12,7 +12,7 @@ import (
 )
 
 // This is a small harness. The tool calls of its model are JSON. The harness gets notices about
-// ended tasks and does not poll. It cancels one task and resumes another one with a second
+// ended tasks and does not poll. It cancels one task and resumes another task with a second
 // question.
 func Example_harness() {
 	ctx := context.Background()

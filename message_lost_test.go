@@ -198,7 +198,7 @@ func TestAMessageOfARefusedTurnIsUnconsumedIfTheAttemptEnds(t *testing.T) {
 	}
 }
 
-// While StartTurn hangs, nobody knows whether the turn has the message.
+// While StartTurn hangs, it is unknown whether the turn contains the message.
 func TestAMessageThatIsBeingHandedOverWhenTheAttemptEndsIsUncertain(t *testing.T) {
 	hangs := func(c bgagenttest.Call) (f bgagenttest.Fault) {
 		f.Hang = c.Kind == bgagenttest.CallTurn && c.N == 2

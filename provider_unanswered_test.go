@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, a server appends the messages of the next turn to those of the refused turn,
-// without a prompt in between.
+// In this test, a server appends the messages of the next turn directly to the messages of the
+// refused turn, without a prompt between them.
 func TestARefusedTurnThatGoesOnIsCountedOnce(t *testing.T) {
 	refusal := bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Status: 429, Next: bgagent.NextContinue, Message: "slow down"}
 	work := func(turn *bgagenttest.Turn, d time.Duration) {

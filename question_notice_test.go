@@ -228,8 +228,7 @@ func TestATaskIsToldOfTheQuestionOfItsTask(t *testing.T) {
 }
 
 // If there is no Notifier, a session gets its question when it takes its notices, or with its next
-// tool result. If a tool result shows the question, the question is
-// not handed out again.
+// tool result. If a tool result shows the question, the question is not handed out again.
 func TestAQuestionIsHandedOutOnce(t *testing.T) {
 	for name, take := range map[string]func(t *testing.T, m *bgagent.BackgroundManager, id string) string{
 		"NextNotice": func(t *testing.T, m *bgagent.BackgroundManager, _ string) string {

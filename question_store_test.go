@@ -240,8 +240,8 @@ func TestSuspendDoesNotWaitForAnAnswer(t *testing.T) {
 	})
 }
 
-// An agent that gets its answer changes its task immediately, while the call to Answer may still be about to
-// return.
+// When an agent gets its answer, its task changes immediately, possibly before the call to Answer has
+// returned.
 func TestAnAnswerThatIsStoredIsNotReportedAsUncertain(t *testing.T) {
 	f := &goRunner{}
 	f.run = func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {

@@ -246,7 +246,8 @@ func TestWhatACancelledStartHasLeftIsEndedByTheNextProcess(t *testing.T) {
 	})
 }
 
-// A session that cannot be read is not running, so it does not have to be stopped until the deadline.
+// A session that cannot be read is not running, so the manager must not keep trying to stop it until the
+// stopping deadline.
 func TestASessionThatCannotBeReadDoesNotHaveToBeStopped(t *testing.T) {
 	for _, err := range []error{fmt.Errorf("a file is damaged: %w", bgagent.ErrUnreadable), errors.New("a file is damaged")} {
 		inWorld(t, func(t *testing.T, w *world) {

@@ -61,7 +61,7 @@ func TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade(t *testing.T) {
 	})
 }
 
-// In this test, the provider refuses the first turn. The source does not know the pool.
+// In this test, the provider refuses the first turn. The source reports no figures for the pool.
 func TestFiguresOfASourceHaveTheCoolDownsOfTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}

@@ -17,9 +17,9 @@ import (
 
 var dayTasks = flag.Int("day.tasks", 4000, "tasks that end during the day")
 
-// While tasks come and go for a day, the store returns the space of the deleted ones to the file system. The
-// reference is a copy that contains the same data and nothing else. cmd/report runs this test with 100,000 tasks.
-// For each comparison, the test prints an attribute with the ratio and both sizes.
+// While tasks come and go for a day, the store returns the space of deleted tasks to the file system. The
+// reference is a copy that contains the same data and nothing else. cmd/report runs this test with 100,000
+// tasks. For each comparison, the test prints an attribute with the ratio and both sizes.
 func TestAFileIsNotMuchLargerThanItsDataAfterADay(t *testing.T) {
 	const (
 		bursts = 96 // one every quarter of an hour

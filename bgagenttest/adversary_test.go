@@ -279,7 +279,7 @@ func record(t *testing.T, ck *check, h *Harness) (failures []string) {
 	return failures
 }
 
-// harness returns a harness like that of the fakes, but with the adversary as the client.
+// harness returns the harness that tests the fakes, with the adversary as the client.
 func (a *adversary) harness() *Harness {
 	h := obedient(func(f *Fake) bgagent.SessionClient {
 		switch {

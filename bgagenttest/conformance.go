@@ -122,9 +122,10 @@ type Harness struct {
 	// end of a context to the end of the turn. Default 10 seconds.
 	Soon time.Duration
 
-	// Settle is the time for which a starter's session must be idle and unchanged before its
-	// turn counts as over if no message shows the end of the turn. It is also the maximum time
-	// that notices, events and final messages may take after a turn. Default 2 seconds.
+	// Settle applies if no message shows the end of a starter's turn. In that case, the turn counts
+	// as over after the session has been idle and unchanged for this time. Settle is also the
+	// maximum time that notices, events and final messages may take after a turn. Default 2
+	// seconds.
 	Settle time.Duration
 
 	// Poll is the pause between two polls of a session. Default 20 milliseconds.

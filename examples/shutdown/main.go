@@ -1,6 +1,6 @@
-// Command shutdown shows how a host shuts down. Drain gives accepted tasks some time to end.
-// Close stops the remaining tasks. The error from Close lists the tasks that did not stop and
-// the tasks whose completion was not reported to anybody.
+// Command shutdown shows how a host shuts down. Drain gives accepted tasks some time to end. Close
+// stops the remaining tasks. The error from Close lists the tasks that did not stop and the tasks
+// whose completion was never reported.
 package main
 
 import (

@@ -41,9 +41,10 @@ func (o *oracle) newProcess() {
 	o.limitsAt = time.Now()
 }
 
-// mayRename reports whether the notice about an attempt may have another id than before. If the parent
-// session is deleted, a process gives up the notice, unless it knows that an earlier process has
-// delivered it. A host that takes the end afterwards gets a new notice, whose item has the same id.
+// mayRename reports whether the notice about an attempt may have a different id than before. If the parent
+// session is deleted, a process gives up the notice, unless it knows that an earlier process has delivered
+// it. A host that takes its notices afterwards gets a new notice about the attempt. The item in the new
+// notice has the same id as before.
 func (o *oracle) mayRename(key attemptKey, n bgagent.Notice) bool {
 	return o.earlier[key] && o.noParent[n.Session]
 }

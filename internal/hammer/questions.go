@@ -16,7 +16,7 @@ type openQuestion struct {
 	task, key string
 }
 
-// answering is what the oracle knows about the answer to a question.
+// answering holds what the oracle knows about the answer to a question.
 type answering struct {
 	chosen string // option that was chosen with Answer
 	told   string // option that the agent got

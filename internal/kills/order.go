@@ -24,7 +24,7 @@ type Order struct {
 	Kind string `json:",omitempty"` // kind of the test
 	More []byte `json:",omitempty"` // what the kind needs
 
-	Env []string `json:"-"` // environment; nil means that of this process
+	Env []string `json:"-"` // nil means the environment of this process
 }
 
 // Ordered returns the order for this process. It returns false if the process is an ordinary test.
