@@ -385,7 +385,7 @@ func TestGoroutinesStartWhereTheyAreCounted(t *testing.T) {
 		in = append(in, goStatements(file)...)
 	}
 	slices.Sort(in)
-	// AfterFunc and end run the functions that a host registers with a turn's context.
+	// AfterFunc and the method "end" run the functions that a host registers with a turn's context.
 	require.Equal(t, []string{"AfterFunc", "begin", "end"}, in, "start goroutines with spawn or begin")
 }
 

@@ -212,7 +212,7 @@ func (l *process) manager() *bgagent.BackgroundManager {
 	return l.m
 }
 
-// alive reports whether the process has not ended.
+// alive reports whether the process is still running.
 func (l *process) alive() bool {
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()

@@ -40,7 +40,7 @@ func TestAFallbackThatWaitsForItsSlotLeavesAModelThatIsRefusedForLong(t *testing
 	})
 }
 
-// In this test, tasks are launched on a model that is overloaded. Its provider does not say when
+// In this test, tasks are launched on a model that is overloaded. Its provider does not state when
 // the overload will end.
 func TestTasksThatHaveNotStartedLeaveAModelWithoutProgress(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{

@@ -12,7 +12,7 @@ import (
 )
 
 // With the zero Config, refused turns wait and loops end. There are no budgets, no fallbacks, no questions
-// and no messages by models.
+// and no messages from models.
 func TestOnlyRateLimitsAndLoopsAreOnByDefault(t *testing.T) {
 	f := newLimited(first(1, bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}))
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -108,7 +108,7 @@ func TestHoursOfTurnsWithProgressAreNotStale(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		open = get(t, m, open.ID)
 		running := m.Concurrency().Pools()[0].InUse
-		if open.Phase == bgagent.PhaseParked { // the task of a starter keeps its slot, because its server can be answered directly
+		if open.Phase == bgagent.PhaseParked { // the task of a starter keeps its slot, because the answer can be sent directly to the server
 			require.Equal(t, 1, running)
 		} else {
 			require.Equal(t, bgagent.PhaseAsking, open.Phase)

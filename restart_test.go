@@ -308,7 +308,7 @@ func TestAManagerThatInterruptsBeginsNothingOfTheEarlierProcess(t *testing.T) {
 			pending = append(pending, launch(t, m, fmt.Sprint("task ", i)).ID)
 		}
 		synctest.Wait()
-		w.crash() // the clock shows no time between the crash and the next process, as if it had been set back
+		w.crash() // according to the clock, no time passes between the crash and the next process, as if the clock had been set back
 		w.cfg.InterruptRestored = true
 		m = w.begin()
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, pending[0], bgagent.CancelOptions{}) // this call begins the recovery

@@ -115,7 +115,7 @@ func TestABlockingReadReturnsOnceForAQuestionThatOnlyTheHostMayAnswer(t *testing
 				args["block"], args["timeout"] = true, 60000
 				for i, want := range []time.Duration{10 * time.Second, time.Minute} {
 					if i == 0 && args["task_id"] == nil {
-						continue // the question is already open, so this read has nothing to return early for
+						continue // the question is already open, so this read would not return early
 					}
 					began := time.Now()
 					r := useTool(t, m, bgagent.ToolBackgroundOutput, args)

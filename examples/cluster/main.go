@@ -19,7 +19,7 @@ import (
 // plan is what a run does.
 type plan struct {
 	tasks int // total number of tasks of all workers
-	kills int // number of workers that are killed, and also of servers; with more kills, each task takes longer
+	kills int // number of workers to kill, and number of servers to kill; with more kills, each task takes longer
 }
 
 const workers = 3

@@ -46,8 +46,8 @@ func howLong(n int) time.Duration {
 
 func answer(title string) string { return "The answer to " + title + "." }
 
-// stdout guards standard output, where a worker reports what happens. Lines are written as a whole,
-// so a line is lost only if nobody has seen what it reports.
+// stdout guards standard output, where a worker reports what happens. A line is written by a single
+// call, so a kill can lose a whole line, but never a part of a line.
 var stdout sync.Mutex
 
 func tell(words ...any) {

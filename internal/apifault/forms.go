@@ -34,7 +34,8 @@ func (f Fault) OfOpencode() Fault {
 	return f.only(opencodeForms)
 }
 
-// only returns the fault. If its text does not match the forms, the text is only displayed.
+// The function "only" returns the fault. If its text does not match the forms, the text is only
+// displayed.
 func (f Fault) only(forms *regexp.Regexp) Fault {
 	if !forms.MatchString(strings.TrimSpace(f.Text)) {
 		f.Text, f.aside = "", f.Text

@@ -16,7 +16,7 @@ const (
 	Live = 50     // number of live tasks that the host maintains
 	Root = "main" // id of the root session
 
-	names = 10_000 // the tasks of process n have the numbers from n times names
+	names = 10_000 // process n numbers its tasks from n*names
 )
 
 // Host runs in the process that a test kills. It launches tasks so that there are always [Live] live tasks.
@@ -27,9 +27,9 @@ type Host struct {
 	Last bool // whether the process is not killed
 	Rand *rand.Rand
 
-	Launch  func(n int) bgagent.LaunchInput // returns the task with the number; its description is overwritten
-	Cancels func(n int) bool                // whether the task with the number is cancelled soon after its launch
-	Leaves  func(n int) bool                // whether the last process cancels the task with the number if it is pending; nil means no
+	Launch  func(n int) bgagent.LaunchInput // returns the task with the given number; its description is overwritten
+	Cancels func(n int) bool                // whether the task with the given number is cancelled soon after its launch
+	Leaves  func(n int) bool                // whether the last process cancels the task with the given number if the task is pending; nil means no
 	Ends    time.Duration                   // how long the last process may take
 
 	m        *bgagent.BackgroundManager
@@ -38,17 +38,17 @@ type Host struct {
 	launched map[string]bool // names of the accepted tasks
 }
 
-// Name returns the description of the task with the number.
+// Name returns the description of the task with the given number.
 func Name(n int) string { return fmt.Sprint("task ", n) }
 
-// Number returns the number of the task with the description. A task that was delegated has the
-// number of the task that delegated it.
+// Number returns the number of the task with the given description. A task that was delegated has
+// the number of the task that delegated it.
 func Number(name string) (n int) {
 	_, _ = fmt.Sscanf(name, "task %d", &n) // the name was chosen by a test
 	return n
 }
 
-// launchedBy returns the number of the process that launched the task with the description.
+// launchedBy returns the number of the process that launched the task with the given description.
 func launchedBy(name string) int { return Number(name) / names }
 
 // Run runs tasks until the process is killed. In the last process, it returns when all tasks have
@@ -218,7 +218,7 @@ func (h *Host) Accept(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.Task, 
 	return t, err
 }
 
-// Launched reports whether a task with the description was accepted, by this process or by an
+// Launched reports whether a task with the given description was accepted, by this process or by an
 // earlier one.
 func (h *Host) Launched(name string) bool {
 	h.mu.Lock()

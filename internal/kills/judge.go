@@ -43,7 +43,7 @@ type Judge struct {
 	Figures Figures
 	Wrong   []string // one description per problem
 
-	// Answer returns the right result of the task with the description.
+	// Answer returns the correct result of the task with the given description.
 	Answer func(name string) string
 	// Unknown reports whether it is possible that the agent's client does not know how far an
 	// interrupted turn got.

@@ -56,7 +56,7 @@ type Log struct {
 	moves io.Writer
 }
 
-// OpenLog opens the log in the folder for the process with the number.
+// OpenLog opens the log in the folder. The argument "life" is the number of the process.
 func OpenLog(dir string, life int) (*Log, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	return &Log{life, f, os.Stdout}, err
@@ -75,7 +75,7 @@ func (l *Log) Add(x Line) {
 	fmt.Fprintln(l.moves)
 }
 
-// ReadLog reads the log in the folder. It returns nothing if there is no log.
+// ReadLog reads the log in the folder. If there is no log, it returns no lines.
 func ReadLog(dir string) (lines []Line, err error) {
 	f, err := os.Open(filepath.Join(dir, "log"))
 	if errors.Is(err, fs.ErrNotExist) {

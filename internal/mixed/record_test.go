@@ -43,7 +43,7 @@ type record struct {
 // quick reports whether a task is expected to make no tool call.
 func quick(key string) bool { return strings.HasSuffix(key, "-quick") }
 
-// clause is a promise about a run, with the function that returns all contradictions.
+// clause is a promise about a run, with the function that returns all violations of the promise.
 type clause struct {
 	name  string
 	check func(*record) []string
@@ -58,8 +58,8 @@ var clauses = []clause{
 	{"the model sees each prompt once", (*record).promptsRepeated},
 }
 
-// judge returns the contradictions of the promises, by clause. If some tasks have not completed, the other
-// clauses cannot be judged.
+// judge returns the violations of the promises, by clause. If some tasks have not completed correctly, it
+// reports only these tasks.
 func (r *record) judge() map[string][]string {
 	if faults := r.incomplete(); len(faults) > 0 {
 		return map[string][]string{"all tasks complete": faults}
@@ -149,7 +149,7 @@ func (r *record) begunTooEarly() (faults []string) {
 			continue
 		}
 		n := slices.IndexFunc(known, func(q modelserver.Request) bool { return q.Ended.After(since) })
-		if n < 0 { // the manager learned late about the last refusal
+		if n < 0 { // the manager was notified late of the last refusal
 			n = len(known) - 1
 		}
 		if pause := c.until.Sub(known[n].Ended); pause < firstPause {

@@ -42,10 +42,10 @@ func written(t testing.TB, dir string) []int {
 	return pids
 }
 
-// runsIn reports whether a process with the PID is running in the directory. Checking the PID alone would not
-// be enough, because the system reuses the PIDs of ended processes. These tests start so many processes that
-// a PID can be reused within seconds. A process that is exiting no longer runs any code. Its directory can no
-// longer be read, but the process stays in the process table for a moment.
+// runsIn reports whether the process with the PID is running in the directory. Checking the PID alone would
+// not be enough, because the system reuses the PIDs of ended processes. These tests start so many processes
+// that a PID can be reused within seconds. A process that is exiting no longer runs any code. Its directory
+// can no longer be read, but the process stays in the process table for a moment.
 func runsIn(t testing.TB, dir string, pid int) bool {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(dir)

@@ -22,8 +22,8 @@ func rounded(t *testing.T, figure string) string {
 	return fmt.Sprintf("%.2g", f)
 }
 
-// The section on benchmarks in the README must be written again if BENCHMARKS.md changes. Its ratios
-// have the forms "3.6 times", "1.4 to 1.8 times", "a bound of 2" and "the bound is 2".
+// The section on benchmarks in the README must be rewritten if BENCHMARKS.md changes. Its ratios have the
+// forms "3.6 times", "1.4 to 1.8 times", "a bound of 2" and "the bound is 2".
 func TestTheReadmeQuotesRatiosOfTheBenchmarks(t *testing.T) {
 	root, err := bench.RootDir()
 	if err != nil {

@@ -108,8 +108,9 @@ type listed struct {
 
 type listError struct{ Pos, Err string }
 
-// goList runs go list with the arguments and returns the listed packages. The last argument
-// names the packages. The version control system is not needed, and go list fails if it does.
+// goList runs go list with the arguments and returns the listed packages. The last argument names
+// the packages. goList turns off version control information, because go list would fail if the version
+// control system failed.
 func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 	out, err := t.goTool(ctx, "go list "+args[len(args)-1], append([]string{"list", "-e", "-buildvcs=false"}, args...)...)
 	if err != nil {
