@@ -1,6 +1,12 @@
 package opencode
 
-import "github.com/bgagent/bgagent"
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
 
 // If the server stops in the middle of a turn, it forgets the turn: the session is idle afterwards
 // and might not contain any message from its agent. A session whose agent wrote nothing looks the
@@ -33,5 +39,61 @@ func (c *Client) works(s *session, w wireStatus) {
 	s.cut = false
 	if s.over.retried = w.Type == "retry"; s.over.retried {
 		s.over.tried, s.over.tries, s.over.blind = s.turn, w.Attempt, !c.stream
+	}
+}
+
+const (
+	resolveTime  = time.Minute // how long StartTurn waits for a server whose connection dropped
+	resolvePause = time.Second // pause between two attempts to read the session
+)
+
+// isCutOff reports whether the connection dropped after the request could have been sent, so that it is unknown
+// whether the server has carried out the request.
+func isCutOff(err error) bool {
+	var e *ServerError
+	return errors.As(err, &e) && e.Status == 0 && !e.unsent && e.Err != nil && !errors.Is(e.Err, errSlow) && isBroken(e.Err)
+}
+
+// resolve finds out what became of a prompt whose connection dropped. If the session has the message, the turn counts
+// as started. If the session is idle and two reads in a row do not find the message, the prompt is sent again as the
+// same message, so the session cannot contain it twice. Two reads are necessary, because a server that is still running
+// stores the message only after its answer. If the server does not return in time, the result is the first error.
+func (c *Client) resolve(ctx context.Context, id, message string, p bgagent.Prompt, in wirePrompt, first error) error {
+	ctx, cancel := context.WithTimeout(ctx, resolveTime)
+	defer cancel()
+	for absent := 0; ; {
+		select {
+		case <-time.After(resolvePause):
+		case <-c.life.Done():
+			return first
+		case <-ctx.Done():
+			return first
+		}
+		there, err := c.has(ctx, id, message)
+		switch {
+		case err != nil:
+			absent = 0
+			continue
+		case there:
+			c.mu.Lock()
+			s := c.session(id)
+			s.turn, s.cut = message, true // if the session is idle, its turn was cut off
+			c.mu.Unlock()
+			return nil
+		}
+		got, err := c.Statuses(ctx, []string{id})
+		if err != nil || got[id].State != bgagent.SessionIdle {
+			absent = 0
+			continue
+		}
+		if absent++; absent < 2 {
+			continue
+		}
+		if err := c.send(ctx, id, message, p.ID, p.Text, in); err == nil {
+			return nil
+		} else if e := (*ServerError)(nil); !errors.As(err, &e) || !e.unsent && !isCutOff(err) {
+			return first
+		}
+		absent = 0
 	}
 }

@@ -19,6 +19,10 @@ import (
 // exists, because the server would accept the prompt and never run it. The error matches
 // [bgagent.ErrUnreachable] if the server cannot be reached and the prompt was not sent.
 //
+// If the connection drops while the prompt is being sent, StartTurn waits for the server until ctx
+// ends, but at most a minute, and then reads whether the session has the prompt's message. If the session is idle and
+// does not have the message, StartTurn sends the prompt again as the same message.
+//
 // If p.Unanswered is set, the server continues the turn of that prompt, and the model gets
 // neither the prompt again nor p.Text. If the session no longer has the prompt, or has a
 // complete answer to it, p.Text is sent like any other prompt.
@@ -36,7 +40,11 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	c.mu.Lock()
 	c.drop(id) // the event that reports the end of the previous turn can be lost
 	c.mu.Unlock()
-	return unstarted(false, c.send(ctx, id, message, p.ID, p.Text, in))
+	err = c.send(ctx, id, message, p.ID, p.Text, in)
+	if in.Parts == nil && isCutOff(err) {
+		err = c.resolve(ctx, id, message, p, in, err)
+	}
+	return unstarted(false, err)
 }
 
 // ready prepares the session for a prompt and chooses the id of the prompt's message. The boolean
