@@ -18,12 +18,15 @@ type storeManager struct {
 }
 
 func newStoreManager(store bgagent.Store, inFlight int) (*storeManager, error) {
+	return newStoreManagerWith(bgagent.Config{Store: store, Limits: bgagent.Limits{Default: inFlight}})
+}
+
+// newStoreManagerWith returns a manager with the given store and limits or slots.
+func newStoreManagerWith(c bgagent.Config) (*storeManager, error) {
 	s := &storeManager{}
+	c.Notify, c.Wake, c.NoticeWindow, c.RetainTasks = s.notify, bgagent.WakeEach, bgagent.Disabled, 1000
 	var err error
-	s.BackgroundManager, err = bgagent.New(&runner{}, bgagent.Config{
-		Store: store, Limits: bgagent.Limits{Default: inFlight}, Notify: s.notify, Wake: bgagent.WakeEach,
-		NoticeWindow: bgagent.Disabled, RetainTasks: 1000,
-	})
+	s.BackgroundManager, err = bgagent.New(&runner{}, c)
 	return s, err
 }
 
@@ -60,8 +63,7 @@ func (s *storeManager) task(i int) error {
 	return err
 }
 
-// StoreTasks runs tasks of a manager that has a store on SQLite. The module peers compares it with
-// other libraries.
+// StoreTasks runs tasks of a manager that has a store. The module peers compares it with other libraries.
 type StoreTasks struct {
 	m        *storeManager
 	launched int
@@ -71,6 +73,13 @@ type StoreTasks struct {
 // at the same time.
 func OpenStoreTasks(dir string, inFlight int) (*StoreTasks, error) {
 	m, err := newStoreManager(sqlite.New(dir, sqlite.Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1}), inFlight)
+	return &StoreTasks{m: m}, err
+}
+
+// NewStoreTasks returns a manager with the store and the limits or slots of c. At most as many of its tasks
+// run at the same time as these allow.
+func NewStoreTasks(c bgagent.Config) (*StoreTasks, error) {
+	m, err := newStoreManagerWith(c)
 	return &StoreTasks{m: m}, err
 }
 

@@ -1,5 +1,5 @@
-// Package peers compares a manager that has a store on SQLite with other libraries that keep jobs in SQLite.
-// It is a separate module, because these libraries have many dependencies.
+// Package peers compares a manager that has a store on SQLite with other libraries that keep jobs in SQLite,
+// and a manager that has a store and slots on NATS with River on Postgres. It is a separate module, because these libraries have many dependencies.
 package peers
 
 import (
@@ -23,11 +23,11 @@ type system interface {
 // opener opens a system in a new folder. At most inFlight of its tasks run at the same time.
 type opener func(dir string, inFlight int) (system, error)
 
-// peers are the other libraries.
+// peers are the other libraries, each with the configuration of bgagent that it is compared with.
 var peers = []struct {
-	name string
-	open opener
-}{{"River", openRiver}, {"DBOS", openDBOS}}
+	name      string
+	open, own opener
+}{{"River", openRiver, openOwn}, {"DBOS", openDBOS, openOwn}, {"RiverOnPostgres", openRiverOnPostgres, openOwnOnNATS}}
 
 // database opens a database with a write-ahead log that every commit syncs. It has a single connection:
 // River's documentation recommends this, and DBOS is faster with one connection than with its default of

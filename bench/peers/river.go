@@ -16,11 +16,16 @@ import (
 	"github.com/bgagent/bgagent/bench"
 )
 
-// riverTasks are jobs of River. They have no arguments.
-type riverTasks struct {
-	db     *sql.DB
-	client *river.Client[*sql.Tx]
+// riverJobs are jobs of River. They have no arguments.
+type riverJobs[Tx any] struct {
+	client *river.Client[Tx]
 	ended  <-chan *river.Event
+}
+
+// riverTasks are jobs of River in SQLite.
+type riverTasks struct {
+	riverJobs[*sql.Tx]
+	db *sql.DB
 }
 
 type riverArgs struct{}
@@ -47,20 +52,29 @@ func openRiver(dir string, inFlight int) (system, error) {
 	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 		return nil, err
 	}
-	workers := river.NewWorkers()
-	river.AddWorker(workers, riverWorker{})
-	client, err := river.NewClient(driver, &river.Config{
-		Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: inFlight}}, Workers: workers, Logger: slog.New(slog.DiscardHandler),
-		FetchCooldown: time.Millisecond, // the default of 100 ms would limit the number of jobs per second
-	})
-	if err != nil {
+	r := &riverTasks{db: db}
+	if r.client, err = river.NewClient(driver, riverConfig(inFlight)); err != nil {
 		return nil, err
 	}
-	ended, _ := client.SubscribeConfig(&river.SubscribeConfig{ChanSize: 1 << 16, Kinds: []river.EventKind{river.EventKindJobCompleted, river.EventKindJobFailed}})
-	return &riverTasks{db, client, ended}, client.Start(ctx)
+	r.ended, _ = r.client.SubscribeConfig(riverEnds())
+	return r, r.client.Start(ctx)
 }
 
-func (r *riverTasks) run(n, submitters int) error {
+func riverConfig(inFlight int) *river.Config {
+	workers := river.NewWorkers()
+	river.AddWorker(workers, riverWorker{})
+	return &river.Config{
+		Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: inFlight}}, Workers: workers, Logger: slog.New(slog.DiscardHandler),
+		FetchCooldown: time.Millisecond, // the default of 100 ms would limit the number of jobs per second
+	}
+}
+
+// riverEnds selects the events that report ends.
+func riverEnds() *river.SubscribeConfig {
+	return &river.SubscribeConfig{ChanSize: 1 << 16, Kinds: []river.EventKind{river.EventKindJobCompleted, river.EventKindJobFailed}}
+}
+
+func (r *riverJobs[Tx]) run(n, submitters int) error {
 	if err := bench.InParallel(submitters, n, func(int) error {
 		_, err := r.client.Insert(context.Background(), riverArgs{}, nil)
 		return err
