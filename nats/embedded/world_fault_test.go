@@ -132,6 +132,7 @@ func TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer(t *testing.T) {
 		leads := w.leader()
 		at := w.alive[leads].kill()
 		passes(time.Until(at.Add(worldLease * 4 / 5))) // a process that could not renew its lease would have stopped its work
+		w.allWork(at.Add(inFlight))                    // otherwise, the pause has not ended
 		for _, l := range w.lives {
 			took = append(took, w.log.pause(l, at))
 			bound(t, took[len(took)-1], 12*time.Second)
