@@ -70,7 +70,7 @@ type answerError struct {
 }
 
 // known are the errors that keep their identity in an answer.
-var known = []error{bgagent.ErrUnknownTask, bgagent.ErrExpired, bgagent.ErrAlreadyEnded, bgagent.ErrNoQuestion, bgagent.ErrStore, bgagent.ErrClosed, bgagent.ErrQuestionOver, bgagent.ErrUncertain, bgagent.ErrMayNotPermit}
+var known = []error{bgagent.ErrUnknownTask, bgagent.ErrExpired, bgagent.ErrAlreadyEnded, bgagent.ErrNoQuestion, bgagent.ErrStore, bgagent.ErrClosed, bgagent.ErrQuestionOver, bgagent.ErrUncertain, bgagent.ErrMayNotPermit, ErrNotServing}
 
 func answerErrorOf(err error) *answerError {
 	e := &answerError{Text: err.Error()}
@@ -239,7 +239,8 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	if err := c.Slots.replaceLimits(ctx); err != nil { // Join cannot store them, because another process might use the name
 		return fmt.Errorf("bgnats: serve: %w", err)
 	}
-	subs, err := c.answerFor(m, c.Store.w.names, token)
+	isOver := func() bool { return c.Store.owner() != token }
+	subs, err := c.answerFor(m, c.Store.w.names, token, isOver)
 	c.subs = append(c.subs, subs...)
 	if err != nil {
 		return fmt.Errorf("bgnats: serve: %w", err)
@@ -249,8 +250,9 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 }
 
 // answerFor answers the questions of other processes about the tasks of a manager, which is the owner
-// of a store and has the given token.
-func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token string) (subs []*nats.Subscription, err error) {
+// of a store and has the given token. The function isOver reports whether the manager might have left
+// its store. It then no longer finds all tasks, so the other process must ask somebody else.
+func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token string, isOver func() bool) (subs []*nats.Subscription, err error) {
 	questions := map[string]func(context.Context, []byte) (any, error){
 		askTasks: question(func(ctx context.Context, in tasksInput) (tasksOutput, error) { return tasksOf(ctx, m, in.Ended) }),
 		askRead:  question(func(_ context.Context, in readInput) (bgagent.Task, error) { return read(m, in.ID) }),
@@ -270,6 +272,10 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 				ctx, cancel := context.WithTimeout(c.life, workTime)
 				defer cancel()
 				out, err := do(ctx, q.Data)
+				reads := verb == askRead || verb == askTasks
+				if (reads || errors.Is(err, bgagent.ErrUnknownTask)) && isOver() { // a result can be missing, too
+					out, err = nil, ErrNotServing
+				}
 				if err := reply(c.nc, q.Reply, out, err); err != nil {
 					c.warn(fmt.Errorf("bgnats: the answer to another process cannot be sent: %w", err))
 				}

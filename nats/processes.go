@@ -164,10 +164,11 @@ func (f *found) tasks(ctx context.Context, ended int) ProcessTasks {
 	switch {
 	case err == nil:
 		return out
+	case unasked(err):
 	case errors.As(err, &refused):
 		out.Err = err
 		return out
-	case !unasked(err):
+	default:
 		out.Err = err
 	}
 	kept, more, err := f.keptTasks(ctx, ended)

@@ -271,9 +271,10 @@ func (t *takeOver) adopt(f *found) {
 		err = errors.New("the manager does not use the store that TakeOver passed to the function")
 	}
 	returned := make(chan struct{})
+	var over atomic.Bool
 	var subs []*nats.Subscription
 	if err == nil {
-		subs, err = t.serve(m, store, token, returned)
+		subs, err = t.serve(m, store, token, over.Load, returned)
 	}
 	if owned := new(bgagent.StoreOwnedError); err != nil && !errors.As(err, &owned) && t.ctx.Err() == nil { // otherwise, another process was faster
 		t.c.warn(fmt.Errorf("bgnats: the tasks of %v cannot be taken over: %w", f.process(false), err))
@@ -285,6 +286,7 @@ func (t *takeOver) adopt(f *found) {
 		m.Start()
 		store.leave(t.untilOver(m, store, returned))
 	}
+	over.Store(true)
 	t.mu.Lock()
 	ctx := t.last
 	t.mu.Unlock()
@@ -295,14 +297,14 @@ func (t *takeOver) adopt(f *found) {
 		t.c.warn(fmt.Errorf("bgnats: the tasks of %v, which this process had taken over: %w", f.process(false), err))
 	}
 	for _, sub := range subs {
-		_ = sub.Unsubscribe() // a connection that was closed has no subscriptions
+		_ = sub.Drain() // questions that have arrived are answered; a connection that was closed has no subscriptions
 	}
 }
 
 // serve answers questions about the tasks that were taken over. The channel "returned" is closed when
 // the process to which the tasks belong asks for them.
-func (t *takeOver) serve(m *bgagent.BackgroundManager, store *Store, token string, returned chan struct{}) ([]*nats.Subscription, error) {
-	subs, err := t.c.answerFor(m, store.w.names, token)
+func (t *takeOver) serve(m *bgagent.BackgroundManager, store *Store, token string, isOver func() bool, returned chan struct{}) ([]*nats.Subscription, error) {
+	subs, err := t.c.answerFor(m, store.w.names, token, isOver)
 	if err != nil {
 		return subs, err
 	}

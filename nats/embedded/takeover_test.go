@@ -1,6 +1,8 @@
 package embedded_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	bgnats "github.com/bgagent/bgagent/nats"
 )
 
 func serverOf(t *testing.T) string {
@@ -55,14 +58,47 @@ func killOne(t *testing.T, allocator bool) time.Duration {
 	until(t, func() bool { return g.begun("x", names) > 5 })
 	g.kill(x, "x")
 	killed := time.Now()
+	stop := keepReading(t, reader, g.task(names[0])) // it has ended, so only the store has it
 	until(t, func() bool { return g.begun("y", names)+g.begun("z", names) > 0 })
 	took := time.Since(killed)
 	t.Log("a task goes on after", took)
 	g.requireEnds(reader, names)
 	g.requireOneBodyEach()
+	until(t, func() bool { return ofProcess(t, reader, "x", 0).TakenBy == "" }) // nothing is left to do
+	require.NoError(t, stop())
 	require.Len(t, g.all("took"), 1)
 	require.Zero(t, g.begun("other", names), "its home is another one")
 	return took
+}
+
+// keepReading reads a task again and again until the result is called, which returns an error if a
+// read has failed.
+func keepReading(t *testing.T, c *bgnats.Cluster, id string) (stop func() error) {
+	ctx, cancel := context.WithCancel(t.Context())
+	const readers = 4
+	done := make(chan error, readers)
+	for range readers {
+		go func() {
+			for {
+				_, _, err := c.Read(ctx, id)
+				switch {
+				case ctx.Err() != nil:
+					done <- nil
+					return
+				case err != nil:
+					done <- err
+					return
+				}
+			}
+		}()
+	}
+	return func() (err error) {
+		cancel()
+		for range readers {
+			err = errors.Join(err, <-done)
+		}
+		return err
+	}
 }
 
 func TestTasksThatWereTakenOverAreFoundAndGivenBackToTheirProcess(t *testing.T) {
