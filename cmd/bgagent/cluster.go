@@ -42,6 +42,9 @@ func (s *serving) clusterManager(ctx context.Context, set *settings.Settings, st
 	if err := at.Make(); err != nil {
 		return nil, &keepError{at.Dir, err}
 	}
+	if set.Cluster.TakesOver() {
+		o.Home = s.crew.Home()
+	}
 	if err := s.joinCluster(ctx, set.Cluster, o); err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func TestServeRefusesAClusterThatCannotBeMeant(t *testing.T) {
 		want string
 	}{
 		{`{"cluster": {"url": "nats://me:hunter2@a"}}`, nil, `.bgagent.jsonc:1:21: cluster.url: contains a user name, a password or a token, and bgagent config prints this value; write the credentials into a file of mode 0600, and name it with credentialsFile`},
-		{`{"cluster": {"url": "nats://a", "credentials": "x"}}`, nil, `cluster.credentials: is not a known key; the keys of a cluster are url, name, credentialsFile, caFile, certFile, keyFile, replicas`},
+		{`{"cluster": {"url": "nats://a", "credentials": "x"}}`, nil, `cluster.credentials: is not a known key; the keys of a cluster are url, name, credentialsFile, caFile, certFile, keyFile, replicas, takeOver`},
 		{`{"cluster": {"url": "nats://a", "credentialFile": "x"}}`, nil, `cluster.credentialFile: is not a known key; did you mean credentialsFile?`},
 		{`{"cluster": {"url": "nats://a", "credentialsFile": "open.creds"}}`, nil, `open.creds: other users can access the file (its mode is 0644); chmod 600 it`},
 		{`{"cluster": {"url": "nats://a", "credentialsFile": "none.creds"}}`, nil, `none.creds: no such file or directory`},

@@ -20,7 +20,15 @@ func (v *view) String() string {
 	if v.process == "" {
 		return v.Store.String()
 	}
-	return fmt.Sprintf("bgagent serve, process %s of the cluster, on %s", cleantext.Line(v.process), cleantext.Line(v.owner.Host))
+	return fmt.Sprintf("bgagent serve, process %s of the cluster%s, on %s", cleantext.Line(v.process), v.instead(), cleantext.Line(v.owner.Host))
+}
+
+// instead returns a phrase about the process that runs the tasks in place of their own, or "".
+func (v *view) instead() string {
+	if v.takenBy == "" {
+		return ""
+	}
+	return ", taken over by " + cleantext.Line(v.takenBy)
 }
 
 // clusterViews returns a view for each process of the cluster. The argument s is the folder of one of
@@ -43,7 +51,7 @@ func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, err
 	var views []*view
 	var problems []error
 	for _, p := range all {
-		views = append(views, &view{Store: s, process: p.Name, owner: p.Owner, lives: p.Lives, tasks: p.Tasks, more: p.More, due: map[string]bool{}})
+		views = append(views, &view{Store: s, process: p.Name, takenBy: p.TakenBy, owner: p.Owner, lives: p.Lives, tasks: p.Tasks, more: p.More, due: map[string]bool{}})
 		if p.Problem != "" {
 			problems = append(problems, errors.New(p.Problem))
 		}
@@ -105,6 +113,6 @@ func (c showCmd) showShared(all *cli, stop stops, t control.SharedTask) error {
 	case c.Prompt:
 		return printText(os.Stdout, t.Task.Prompt)
 	}
-	v := &view{Store: statedir.Store{About: statedir.About{Kind: statedir.Serve}}, process: t.Process.Name, owner: t.Process.Owner, lives: t.Process.Lives}
+	v := &view{Store: statedir.Store{About: statedir.About{Kind: statedir.Serve}}, process: t.Process.Name, takenBy: t.Process.TakenBy, owner: t.Process.Owner, lives: t.Process.Lives}
 	return v.print(os.Stdout, t.Task)
 }

@@ -164,6 +164,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 		return &exitError{exitInput, fmt.Errorf("listening on %s: %w; choose another port with --addr", c.Addr, err)}
 	}
 	s.restore()
+	s.takeOver()
 	info := control.Info{MCP: "http://" + listener.Addr().String() + "/mcp", Silent: s.silent()}
 	if page != nil {
 		info.Page = "http://" + listener.Addr().String() + "/"
@@ -181,6 +182,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 	server := newServer(c.known(mux))
 	server.BaseContext = func(net.Listener) context.Context { return stop.soft }
 	defer context.AfterFunc(stop.soft, func() { _ = server.Close() })()
+	taken := s.untilLost(stop.soft, server)
 	if c.PageActs && c.Page == "" && s.permitsNothing() {
 		warn("no person can answer if a task asks for a permission, because the page has no password (--page) and tasks are not kept (--state none), so bgagent answer finds none; such a question expires after a day")
 	}
@@ -192,7 +194,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 	if err := serveBounded(server, listener, maxConnections(), writeTime); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return nil
+	return taken()
 }
 
 // maxCommands is the maximum number of commands from terminals that are served at the same time.

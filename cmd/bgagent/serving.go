@@ -44,6 +44,7 @@ type serving struct {
 	notify  *notify.Notifier
 	ending  atomic.Pointer[time.Time] // when the end of the server began, with a reading of the monotonic clock; nil before that
 	follow  chan struct{}             // closed when all events have been handled
+	lost    chan error                // gets the reason why the tasks belong to another process
 }
 
 // startServing creates a serving and begins to follow its manager's events. If this program is running inside
@@ -55,7 +56,7 @@ func startServing(all *cli, command string, people bool, process string, copies 
 	if err != nil {
 		return nil, err
 	}
-	s := &serving{command: command, people: people, process: process, copies: copies, set: set, stale: staleTime(set), follow: make(chan struct{})}
+	s := &serving{command: command, people: people, process: process, copies: copies, set: set, stale: staleTime(set), follow: make(chan struct{}), lost: make(chan error, 1)}
 	s.logFile, err = untilStopped(stop.soft, log.open)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -90,6 +91,12 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 			live[t.ID] = struct{}{}
 		}
 	}
+	s.handle(s.manager, live, events)
+}
+
+// handle handles the events of a manager until the manager is closed. The argument "live" contains its
+// tasks that have not ended.
+func (s *serving) handle(m *bgagent.BackgroundManager, live map[string]struct{}, events *bgagent.Subscription) {
 	for e := range events.Events(context.Background()) { // until the manager is closed, and all events have been read
 		if s.logger != nil {
 			logEvent(s.logger, e)
@@ -100,13 +107,17 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 		case bgagent.EventEnded:
 			s.endLog(e.Task)
 			delete(live, e.Task.ID)
-			s.tell(e.Task, len(live) == 0)
+			s.tell(e.Task, len(live) == 0 && m == s.manager)
 		case bgagent.EventQuestion:
 			if q := e.Question; q.State == bgagent.QuestionOpen && s.ending.Load() == nil {
 				s.notify.Tell(notify.Event{Kind: "asks", Text: questionText(e.Task, *q, s.questionAdvice(e.Task.ID)), Task: e.Task.ID})
 			}
 		case bgagent.EventQuiet: // the programs can print until this event
 			s.endLog(e.Task)
+		case bgagent.EventStoreTrouble:
+			if m == s.manager {
+				s.checkStore()
+			}
 		case bgagent.EventMissed:
 			clear(live) // it is unknown which tasks are live, so the next task that ends may be reported as the last
 		}

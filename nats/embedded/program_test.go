@@ -103,23 +103,56 @@ func (m *machine) launch() string {
 	return id
 }
 
+// machines returns two machines, each with a "bgagent serve" of the same cluster.
+func machines(t *testing.T, url string, takeOver bool) (one, two *machine) {
+	binary := filepath.Join(tempdir.New(t), "bgagent")
+	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/bgagent").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	var all [2]*machine
+	for i := range all {
+		m := &machine{t: t, binary: binary, dir: tempdir.New(t)}
+		m.config = filepath.Join(m.dir, "bgagent.jsonc")
+		require.NoError(t, os.WriteFile(m.config, fmt.Appendf(nil, `{"cluster": {"url": %q, "takeOver": %v}, "agents": {"wait": {"kind": "inproc"}}}`, url, takeOver), 0o600))
+		m.start(fmt.Sprint("m", i+1))
+		all[i] = m
+	}
+	return all[0], all[1]
+}
+
+// A process counts as dead after its lease, so the test takes more than 30 s.
+func TestAServeRunsTheTasksOfAnotherUntilItStartsAgain(t *testing.T) {
+	if race.Enabled {
+		t.Skip("the program is built without the race detector")
+	}
+	t.Parallel()
+	s := listening(t, func(*server.Options) {})
+	one, two := machines(t, s.URL(), true)
+	first, second := one.launch(), one.launch()
+	one.kill()
+	until(t, func() bool {
+		list, err := two.run("tasks")
+		return err == nil && strings.Contains(list, "process m1 of the cluster, taken over by m2")
+	})
+	told, err := two.run("cancel", first, "--reason", "not needed")
+	require.NoError(t, err, told)
+
+	one.start("m1")
+	list, err := two.run("tasks")
+	require.NoError(t, err, list)
+	require.NotContains(t, list, "taken over")
+	for id, status := range map[string]string{first: "not needed", second: "running"} {
+		shown, err := one.run("show", id)
+		require.NoError(t, err, shown)
+		require.Contains(t, shown, status)
+	}
+}
+
 func TestTwoServesOfAClusterAreOneService(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the program is built without the race detector")
 	}
 	s := listening(t, func(*server.Options) {}) // the test closes it early
-	binary := filepath.Join(tempdir.New(t), "bgagent")
-	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/bgagent").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	var machines [2]*machine
-	for i := range machines {
-		m := &machine{t: t, binary: binary, dir: tempdir.New(t)}
-		m.config = filepath.Join(m.dir, "bgagent.jsonc")
-		require.NoError(t, os.WriteFile(m.config, fmt.Appendf(nil, `{"cluster": {"url": %q}, "agents": {"wait": {"kind": "inproc"}}}`, s.URL()), 0o600))
-		m.start(fmt.Sprint("m", i+1))
-		machines[i] = m
-	}
-	one, two := machines[0], machines[1]
+	one, two := machines(t, s.URL(), false)
 	first, second := one.launch(), one.launch()
 
 	list, err := two.run("tasks")

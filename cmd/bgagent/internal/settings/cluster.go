@@ -21,12 +21,16 @@ type Cluster struct {
 	CertFile        string `json:"certFile,omitempty"`
 	KeyFile         string `json:"keyFile,omitempty"`
 	Replicas        int    `json:"replicas,omitempty"` // 0 means the default
+	TakeOver        *bool  `json:"takeOver,omitempty"` // nil means the default; see TakesOver
 
 	origin bgagent.Origin
 }
 
 // Origin returns where the cluster was set.
 func (c *Cluster) Origin() bgagent.Origin { return c.origin }
+
+// TakesOver reports whether the processes take over each other's tasks.
+func (c *Cluster) TakesOver() bool { return c.TakeOver == nil || *c.TakeOver }
 
 // String returns the value as it would be written in a file.
 func (c *Cluster) String() string {
@@ -49,6 +53,7 @@ var clusterKeys = []key{
 	{"certFile", shapeText, nil, nil, "File with the certificate of this process, if the servers ask for one."},
 	{"keyFile", shapeText, nil, nil, "File with the key of certFile. Only you may be able to read it."},
 	{"replicas", shapeReplicas, nil, nil, "Number of servers that keep a copy of the tasks. Default: 3 if url names at least three servers, otherwise 1."},
+	{"takeOver", shapeBool, nil, nil, "Whether this process and the others take over each other's tasks when one of them dies, if the same agents keep their sessions in the same place. Default true."},
 }
 
 // replicas are the values of the key "replicas", as they are written.
@@ -131,6 +136,9 @@ func (c *Cluster) take(m jsonc.Member) error {
 			return m.Value.Errorf(at, "is %s; it must have 1 to 24 letters, digits and hyphens", m.Value.Describe())
 		}
 		c.Name = text
+	case m.Name == "takeOver":
+		is, _ := m.Value.Bool()
+		c.TakeOver = &is
 	default:
 		n, _ := m.Value.Number()
 		c.Replicas = int(n[0] - '0') // check allows only the numbers in replicas

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/bgagent/bgagent"
+	bgnats "github.com/bgagent/bgagent/nats"
+)
+
+// This file contains the methods with which "bgagent serve" takes over the tasks of other processes of its
+// cluster, and notices that its own tasks were taken over.
+
+// takeOver lets this process run the tasks of dead processes whose agents keep their sessions in the same
+// place. It must be called after the start of the own tasks.
+func (s *serving) takeOver() {
+	if s.cluster == nil || !s.set.Cluster.TakesOver() || s.crew.Home() == "" {
+		return
+	}
+	err := s.cluster.TakeOver(func(p bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {
+		cfg := s.config(store)
+		cfg.Instance = "" // this process can take over the same tasks again, and needs another id then
+		m, err := s.crew.Manager(cfg)
+		if err != nil {
+			return nil, err
+		}
+		warn("%v does not answer or was stopped; this process runs its tasks until it starts again", p)
+		live := map[string]struct{}{}
+		known, events := m.Subscribe(4096)
+		for _, t := range known {
+			if !t.Status.Terminal() {
+				live[t.ID] = struct{}{}
+			}
+		}
+		go s.handle(m, live, events)
+		return m, nil
+	})
+	if err != nil {
+		warn("%v", err)
+	}
+}
+
+// checkStore is called if the manager reports trouble with its store. If the store belongs to another
+// process, the server cannot continue.
+func (s *serving) checkStore() {
+	if s.cluster == nil {
+		return
+	}
+	if _, err := s.manager.History(context.Background(), bgagent.Query{Limit: 1}, ""); errors.Is(err, bgagent.ErrStoreLost) {
+		select {
+		case s.lost <- err:
+		default:
+		}
+	}
+}
+
+// untilLost closes the server if another process has taken over the tasks. The result returns the error
+// for this, or nil.
+func (s *serving) untilLost(ctx context.Context, server *http.Server) func() error {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		select {
+		case err := <-s.lost:
+			done <- &exitError{exitFailed, fmt.Errorf("another process has taken over the tasks, because this one did not answer; the next bgagent serve gets them back: %w", err)}
+			_ = server.Close()
+		case <-ctx.Done():
+			done <- nil
+		}
+	}()
+	return func() error {
+		cancel()
+		return <-done
+	}
+}
