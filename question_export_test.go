@@ -4,7 +4,7 @@ import "context"
 
 // ShowsQuestions acts like a tool whose answer shows the questions in the given copy of a task.
 func ShowsQuestions(m *BackgroundManager, by Caller, shown Task) {
-	c := newCall(context.Background(), m, by, m.words)
+	c := newCall(context.Background(), m, by, m.words, nil)
 	c.showsQuestions(shown)
 	c.leaves()
 }

@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,11 @@ func TestNothingFromOutsideBeginsALineOfItsOwn(t *testing.T) {
 		"agent":     w.noSuchAgent(&NoSuchAgentError{Agent: hostile, Known: []string{hostile}}),
 		"notice":    defaultWording.notice(Notice{ID: hostile, Items: []NoticeItem{it, itemGood}, Batch: []NoticeItem{it, itemGood}, Closing: true}),
 		"digest":    defaultWording.digest([]Task{running, failed}, 1, 1, 8192, at),
-		"agents":    w.delegateDescription([]AgentInfo{{Name: hostile, Description: hostile}}),
+		"elsewhere": w.status(running, at, noteElsewhere(TaskElsewhere{Process: hostile, Stored: hostile})).with(""),
+		"lists": w.list(taskList{tasks: []Task{running}, live: 1}, at, answerMax, append(notesElsewhere([]Task{running}, map[string]TaskElsewhere{running.ID: {Process: hostile, Stored: hostile}}),
+			noteMissingElsewhere(errors.New(hostile)))...).with(""),
+		"refused": w.cancelled(nil, answerMax).and([]string{failedElsewhere(hostile, errors.New(hostile)), uncertainElsewhere(hostile), onlyElsewhere(TaskElsewhere{Process: hostile, Stored: hostile})}).with(""),
+		"agents":  w.delegateDescription([]AgentInfo{{Name: hostile, Description: hostile}}),
 	}
 	for _, p := range w.remedies(hostile) {
 		texts["remedy "+p.err.Error()] = p.text

@@ -246,6 +246,11 @@ func goldenProblems(w wording, all map[string]string) {
 	all["problem_too_many_join"] = w.tooManyJoin("bg_abc123")
 	all["problem_cannot_join"] = w.cannotJoin("bg_abc123")
 	all["problem_message_uncertain"] = w.messageUncertain("bg_abc123")
+	there := TaskElsewhere{Task: runningTask(), Process: "m2", Stored: "is not running"}
+	all["elsewhere"] = strings.Join([]string{
+		noteElsewhere(TaskElsewhere{Process: "m2"}), noteElsewhere(there), notesElsewhere([]Task{there.Task}, map[string]TaskElsewhere{"bg_abc123": there})[0],
+		noteMissingElsewhere(ErrStore), onlyElsewhere(there), failedElsewhere("bg_abc123", ErrStore), uncertainElsewhere("bg_abc123"),
+	}, "\n")
 	all["description_background_message"] = w.messageDescription()
 	all["description_delegate_task"] = w.delegateDescription([]AgentInfo{{Name: "explore", Description: "searches code"}, {Name: "oracle"}})
 	all["description_background_output"] = w.outputDescription()

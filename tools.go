@@ -123,6 +123,9 @@ type ToolOptions struct {
 	// apply to a session that runs a task: the session's next turn delivers the notices, so they
 	// wake the session.
 	NoNotices bool
+	// Elsewhere gives the tools the tasks that their callers have in other processes. If it is nil, the
+	// tools know only the manager's tasks.
+	Elsewhere Elsewhere
 }
 
 // ToolResult is the result of a tool call for a model.
@@ -163,16 +166,17 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if o.NoNotices {
 		output = output.described("timeout", timeoutDescription(outputTimeoutUnwoken))
 	}
+	e := o.Elsewhere
 	run := func(c *call, a DelegateTaskArgs) (DelegateTaskResult, error) {
 		c.agents = agents
 		return c.delegate(a)
 	}
 	var defs []ToolDef
 	for _, d := range [...]ToolDef{
-		{w.delegate, w.delegateDescription(o.Agents), delegate.schema(), bind(m, w, w.delegate, delegate, run), ToolDelegateTask},
-		{w.output, w.outputDescription(), output.schema(), bind(m, w, w.output, output, (*call).output), ToolBackgroundOutput},
-		{w.cancel, w.cancelDescription(), cancelFields.schema(), bind(m, w, w.cancel, cancelFields, (*call).cancel), ToolBackgroundCancel},
-		{w.message, w.messageDescription(), messageFields.schema(), bind(m, w, w.message, messageFields, (*call).message), ToolBackgroundMessage},
+		{w.delegate, w.delegateDescription(o.Agents), delegate.schema(), bind(m, w, e, w.delegate, delegate, run), ToolDelegateTask},
+		{w.output, w.outputDescription(), output.schema(), bind(m, w, e, w.output, output, (*call).output), ToolBackgroundOutput},
+		{w.cancel, w.cancelDescription(), cancelFields.schema(), bind(m, w, e, w.cancel, cancelFields, (*call).cancel), ToolBackgroundCancel},
+		{w.message, w.messageDescription(), messageFields.schema(), bind(m, w, e, w.message, messageFields, (*call).message), ToolBackgroundMessage},
 	} {
 		if d.Name != "" {
 			defs = append(defs, d)
@@ -256,10 +260,10 @@ func (r BackgroundOutputResult) result() ToolResult { return ToolResult{r.Text, 
 func (r BackgroundCancelResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
 
 // bind makes the ToolDef.Call of a tool from the tool's fields and its typed function.
-func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f fields[A], run func(*call, A) (R, error)) func(context.Context, json.RawMessage) (ToolResult, error) {
+func bind[A any, R toolResult](m *BackgroundManager, w wording, e Elsewhere, name string, f fields[A], run func(*call, A) (R, error)) func(context.Context, json.RawMessage) (ToolResult, error) {
 	return func(ctx context.Context, raw json.RawMessage) (ToolResult, error) {
 		by, _ := CallerFrom(ctx)
-		c := newCall(ctx, m, by, w)
+		c := newCall(ctx, m, by, w, e)
 		defer c.leaves()
 		if err := c.check(); err != nil {
 			return ToolResult{}, fmt.Errorf("bgagent: %s: %w", name, err)
@@ -279,7 +283,7 @@ func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f f
 
 // The function "typed" executes a tool with typed arguments.
 func typed[A, R any](ctx context.Context, m *BackgroundManager, by Caller, o ToolOptions, name string, a A, run func(*call, A) (R, error)) (r R, err error) {
-	c := newCall(ctx, m, by, o.wording(m))
+	c := newCall(ctx, m, by, o.wording(m), o.Elsewhere)
 	defer c.leaves()
 	c.agents = o.agentNames()
 	if err = c.check(); err == nil {
@@ -299,14 +303,17 @@ type call struct {
 	w      wording
 	agents []string // agents that the model may delegate to; nil means any agent
 	out    *handing // completions and notices that the answer hands out
+
+	elsewhere Elsewhere // nil if there are no other processes
+	asked     bool      // the other processes have been asked for the task
 }
 
-func newCall(ctx context.Context, m *BackgroundManager, by Caller, w wording) *call {
+func newCall(ctx context.Context, m *BackgroundManager, by Caller, w wording, e Elsewhere) *call {
 	if w.noNotices && m.runsTask(by.Session) {
 		w.noNotices = false // a session that runs a task gets its notices in its next turn
 	}
 	m.heard(by.Session)
-	return &call{ctx: ctx, m: m, by: by, w: w, out: &handing{}}
+	return &call{ctx: ctx, m: m, by: by, w: w, out: &handing{}, elsewhere: e}
 }
 
 // The method "leaves" is called when the call's answer is returned to the model.
@@ -378,6 +385,11 @@ func (c *call) problem(err error, ref string) (string, error) {
 	case errors.Is(err, ErrUnknownTask), errors.Is(err, ErrNotDescendant):
 		// Both errors get the same answer: a caller must not learn about the tasks of other
 		// callers.
+		if c.asksElsewhere(err) {
+			if text := c.placeElsewhere(ref); text != "" {
+				return text, nil
+			}
+		}
 		return c.w.unknown(ref, c.m.List(Query{Under: c.by.Session, Limit: unknownShown})), nil
 	}
 	for _, p := range c.w.remedies(ref) {

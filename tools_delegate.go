@@ -183,16 +183,26 @@ func (c *call) cancel(a BackgroundCancelArgs) (BackgroundCancelResult, error) {
 		return c.cancelRefused(problem), nil
 	}
 	var tasks []Task
+	var notes []string
 	var err error
 	if a.All {
-		tasks, err = c.m.cancelAll(c.ctx, c.by, CancelOptions{})
+		if tasks, err = c.m.cancelAll(c.ctx, c.by, CancelOptions{}); err == nil {
+			var more []Task
+			more, notes = c.cancelAllElsewhere()
+			tasks = append(tasks, more...)
+		}
 	} else {
 		c.m.fetch(c.ctx, id)
 		var t Task
 		t, err = c.m.cancel(c.ctx, c.by, id, CancelOptions{})
+		if c.asksElsewhere(err) {
+			t, problem, err = c.cancelElsewhere(id, err)
+		}
 		tasks = []Task{t}
 	}
 	switch {
+	case problem != "":
+		return c.cancelRefused(problem), nil
 	case errors.Is(err, ErrAlreadyEnded):
 		return c.cancelRefused(c.w.alreadyEnded(tasks[0])), nil
 	case err != nil:
@@ -202,7 +212,7 @@ func (c *call) cancel(a BackgroundCancelArgs) (BackgroundCancelResult, error) {
 		}
 		return c.cancelRefused(problem), nil
 	}
-	r := c.reply(func(room int) answer { return c.w.cancelled(tasks, room) })
+	r := c.reply(func(room int) answer { return c.w.cancelled(tasks, room-sizeOf(notes)).and(notes) })
 	return BackgroundCancelResult{Text: r.text, Cancelled: tasks, Notice: r.notice}, nil
 }
 

@@ -159,7 +159,14 @@ func (c *call) messageProblem(err error, ref string, now bool) (string, error) {
 
 // answerQuestion answers a question of a task.
 func (c *call) answerQuestion(a BackgroundMessageArgs) (BackgroundMessageResult, error) {
-	q, err := c.m.Answer(c.ctx, c.by, a.TaskID, AnswerInput{Key: a.Question, Option: a.Answer})
+	in := AnswerInput{Key: a.Question, Option: a.Answer}
+	q, err := c.m.Answer(c.ctx, c.by, a.TaskID, in)
+	there := Task{}
+	if here := err; c.asksElsewhere(here) {
+		if there, q, err = c.answerElsewhere(a.TaskID, in); errors.Is(err, ErrUnknownTask) {
+			c.asked, err = true, here
+		}
+	}
 	var known *Question
 	if q.Key != "" {
 		known = &q
@@ -174,7 +181,9 @@ func (c *call) answerQuestion(a BackgroundMessageArgs) (BackgroundMessageResult,
 		return r, nil
 	}
 	t, err := c.m.Get(a.TaskID)
-	if err != nil { // the argument is the id of the task's session, or the record has just expired
+	if there.ID != "" {
+		t = there
+	} else if err != nil { // the argument is the id of the task's session, or the record has just expired
 		t = Task{ID: a.TaskID}
 	}
 	r := c.reply(func(int) answer { return c.w.questionAnswered(t, q) })
@@ -191,6 +200,8 @@ func (c *call) answerProblem(err error, a BackgroundMessageArgs, q Question) (st
 		return c.w.noSuchQuestion(a.TaskID, a.Question), nil
 	case errors.Is(err, ErrMayNotPermit):
 		return notPermitted(a.TaskID), nil
+	case errors.Is(err, ErrUncertain) && !errors.Is(err, ErrStore):
+		return uncertainElsewhere(a.TaskID), nil
 	case errors.Is(err, ErrUncertain):
 		return answerUncertain(a.TaskID), nil
 	case errors.As(err, &wrong) && wrong.Field == "Option":

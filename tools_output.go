@@ -106,9 +106,9 @@ const (
 	waitPointless                // waiting longer could keep the tasks from getting a slot, or the tasks must wait a long time for their provider
 )
 
-// wait waits until one of the tasks has ended.
-func (o *outputCall) wait(ids ...string) (waitEnd, error) {
-	ctx, cancel := context.WithTimeout(o.ctx, o.timeout)
+// wait waits for at most the given time until one of the tasks has ended.
+func (o *outputCall) wait(most time.Duration, ids ...string) (waitEnd, error) {
+	ctx, cancel := context.WithTimeout(o.ctx, most)
 	defer cancel()
 	p := waitBriefly
 	if o.w.message != "" {
@@ -154,9 +154,12 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 	var how waitEnd
 	began := time.Now()
 	if err == nil && o.args.Block && !t.Status.Terminal() {
-		if how, err = o.wait(id); err == nil {
+		if how, err = o.wait(o.timeout, id); err == nil {
 			t, err = o.look(id)
 		}
+	}
+	if o.asksElsewhere(err) {
+		return o.outputElsewhere(err)
 	}
 	if err != nil {
 		problem, err = o.problem(err, id)
@@ -219,9 +222,9 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 		// Outstanding must be called after List. If a task ends between the two calls, either its
 		// notice is owed, or the wait below returns immediately because the task is in the list.
 		_, owed := o.m.Outstanding(o.by.Session)
-		if owed == 0 && len(live) > 0 {
+		if owed == 0 {
 			began := time.Now()
-			how, err := o.wait(live...)
+			how, err := o.waitAnywhere(live)
 			if err != nil && !errors.Is(err, ErrExpired) {
 				problem, err = o.problem(err, "")
 				return r, problem, err
@@ -234,9 +237,15 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 	// The list contains the live tasks in launch order, then the ended tasks, beginning with the
 	// latest.
 	all := o.m.List(Query{Under: o.by.Session, Status: []Status{Pending, Running}})
+	others, there, over := o.listElsewhere(o.args.Offset + listedEnded + 1)
+	all = append(all, there...)
 	l := taskList{live: len(all), skip: o.args.Offset}
 	ended := o.m.List(Query{Under: o.by.Session, Status: []Status{Completed, Failed, Cancelled}, Limit: max(l.skip-l.live, 0) + listedEnded + 1})
 	slices.Reverse(ended)
+	if len(over) > 0 {
+		ended = append(ended, over...)
+		slices.SortStableFunc(ended, func(a, b Task) int { return b.Queued.Compare(a.Queued) })
+	}
 	for _, t := range ended {
 		// The task might have ended between the two calls to List.
 		if i := slices.IndexFunc(all[:l.live], func(x Task) bool { return x.ID == t.ID }); i < 0 {
@@ -248,6 +257,7 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 		l.tasks, l.more = l.tasks[:most], true
 	}
 	r.Tasks = l.tasks
+	o.notes = append(o.notes, notesElsewhere(l.tasks, others)...)
 	reply := o.reply(func(room int) answer { return o.w.list(l, time.Now(), room, o.notes...) })
 	r.Text, r.Notice = reply.text, reply.notice
 	return r, "", nil

@@ -46,8 +46,13 @@ func (sc *scope) has(t bgagent.Task) bool {
 	return len(sc.s.m.List(bgagent.Query{Under: sc.name, Parent: t.Parent, Limit: 1})) > 0
 }
 
-func (sc *scope) read(_ context.Context, req *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
+func (sc *scope) read(ctx context.Context, req *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
 	t, err := sc.task(req.Params.URI)
+	if id, ok := strings.CutPrefix(req.Params.URI, resourcePrefix); err != nil && ok && sc.s.cfg.Tools.Elsewhere != nil {
+		if x, no := sc.s.cfg.Tools.Elsewhere.Read(ctx, bgagent.Caller{Session: sc.name}, id, 0); no == nil {
+			t, err = x.Task, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

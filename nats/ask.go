@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -254,8 +255,10 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 // its store. It then no longer finds all tasks, so the other process must ask somebody else.
 func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token string, isOver func() bool) (subs []*nats.Subscription, err error) {
 	questions := map[string]func(context.Context, []byte) (any, error){
-		askTasks: question(func(ctx context.Context, in tasksInput) (tasksOutput, error) { return tasksOf(ctx, m, in.Ended) }),
-		askRead:  question(func(_ context.Context, in readInput) (bgagent.Task, error) { return read(m, in.ID) }),
+		askTasks: question(func(ctx context.Context, in tasksInput) (tasksOutput, error) {
+			return tasksOf(ctx, m, bgagent.Query{}, in.Ended)
+		}),
+		askRead: question(func(_ context.Context, in readInput) (bgagent.Task, error) { return read(m, in.ID) }),
 		askCancel: question(func(ctx context.Context, in cancelInput) (bgagent.Task, error) {
 			return m.Cancel(ctx, bgagent.Caller{}, in.ID, bgagent.CancelOptions{Reason: in.Reason})
 		}),
@@ -263,6 +266,7 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 			return m.Answer(ctx, bgagent.Caller{}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
 		}),
 	}
+	maps.Copy(questions, c.callerQuestions(m))
 	room := make(chan struct{}, maxAsked)
 	for verb, do := range questions {
 		sub, err := c.nc.Subscribe(store.ask(token, verb), func(q *nats.Msg) {
@@ -319,11 +323,13 @@ func question[In, Out any](do func(context.Context, In) (Out, error)) func(conte
 	}
 }
 
-// tasksOf returns the manager's live tasks, and the given number of tasks that have ended, without
-// their texts. With an error, it returns the tasks that are known without the store.
-func tasksOf(ctx context.Context, m *bgagent.BackgroundManager, ended int) (out tasksOutput, err error) {
-	out.Tasks = m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}})
-	page, err := m.History(ctx, bgagent.Query{Limit: ended + 1}, "")
+// tasksOf returns those of the manager's tasks that the query selects: the live ones, and the given number
+// of ended ones, without their texts. With an error, it returns the tasks that are known without the store.
+func tasksOf(ctx context.Context, m *bgagent.BackgroundManager, q bgagent.Query, ended int) (out tasksOutput, err error) {
+	q.Status = []bgagent.Status{bgagent.Pending, bgagent.Running}
+	out.Tasks = m.List(q)
+	q.Status, q.Limit = nil, ended+1
+	page, err := m.History(ctx, q, "")
 	if len(page) > ended {
 		page, out.More = page[:ended], true
 	}

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -93,6 +94,8 @@ type Cluster struct {
 	mu     sync.Mutex
 	others map[string]*other
 	taking *takeOver // nil until TakeOver is called
+
+	callers atomic.Pointer[Callers] // nil until ServeCallers is called
 }
 
 // These are the patterns of the names of clusters and processes. Names must not contain

@@ -171,10 +171,7 @@ func (f *found) tasks(ctx context.Context, ended int) ProcessTasks {
 	default:
 		out.Err = err
 	}
-	kept, more, err := f.keptTasks(ctx, ended)
-	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ { // the process writes to the stream
-		kept, more, err = f.keptTasks(ctx, ended)
-	}
+	kept, more, err := f.keptTasks(ctx, "", ended)
 	out.Tasks, out.More, out.Err = kept, more, errors.Join(out.Err, err)
 	return out
 }
@@ -189,13 +186,22 @@ func (f *found) moved(ctx context.Context) bool {
 	return true
 }
 
-// keptTasks reads tasks from the servers. The error says which tasks are missing.
-func (f *found) keptTasks(ctx context.Context, ended int) (all []bgagent.Task, more bool, err error) {
+// keptTasks reads tasks from the servers. If the argument root is not empty, it reads only the tasks with
+// this root. The error says which tasks are missing.
+func (f *found) keptTasks(ctx context.Context, root string, ended int) (all []bgagent.Task, more bool, err error) {
+	all, more, err = f.tryKeptTasks(ctx, root, ended)
+	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ { // the process writes to the stream
+		all, more, err = f.tryKeptTasks(ctx, root, ended)
+	}
+	return all, more, err
+}
+
+func (f *found) tryKeptTasks(ctx context.Context, root string, ended int) (all []bgagent.Task, more bool, err error) {
 	kept, err := f.read(ctx)
 	if err != nil {
 		return nil, false, err
 	}
-	records, more, err := kept.page(ctx, ended)
+	records, more, err := kept.page(ctx, root, ended)
 	for _, r := range records {
 		t, bad := bgagent.Task{}, r.err
 		if bad == nil {
@@ -273,18 +279,19 @@ func (o *other) forget() {
 	}
 }
 
-// page reads the records of all tasks that have not ended, and of the given number of ended tasks.
-func (s *Store) page(ctx context.Context, ended int) (out []reading, more bool, err error) {
+// page reads the records of all tasks that have not ended, and of the given number of ended tasks. If the
+// argument root is not empty, it reads only the tasks with this root.
+func (s *Store) page(ctx context.Context, root string, ended int) (out []reading, more bool, err error) {
 	var live []*entry
 	s.index.mu.RLock()
 	for e := range intact(s.index.entries) {
-		if e.kind == bgagent.StoreTask && e.ended.IsZero() {
+		if e.kind == bgagent.StoreTask && e.ended.IsZero() && (root == "" || e.root == root) {
 			live = append(live, e)
 		}
 	}
 	s.index.mu.RUnlock()
 	slices.SortFunc(live, later)
-	over, err := s.index.page(bgagent.StoreQuery{Limit: ended + 1})
+	over, err := s.index.page(bgagent.StoreQuery{Root: root, Limit: ended + 1})
 	if err != nil {
 		return nil, false, err
 	}
@@ -302,37 +309,47 @@ func (c *Cluster) find(ctx context.Context, ref string) (*found, string, error) 
 	if err != nil {
 		return nil, "", err
 	}
+	f, problem := holder(ctx, all, ref)
+	if f != nil {
+		return f, ref, nil
+	}
+	for _, f := range all { // ref can be the id of a session
+		if id, err := f.taskOf(ctx, ref); f.err == nil && err == nil && id != "" {
+			return f, id, nil
+		}
+	}
+	return nil, "", problem
+}
+
+// holder returns the process that has the task with the id. Otherwise, it returns an error, which matches
+// [bgagent.ErrUnknownTask] if it is certain that none of the processes has the task.
+func holder(ctx context.Context, all []*found, id string) (*found, error) {
 	var problems []error
-	all = slices.DeleteFunc(all, func(f *found) bool {
+	all = slices.DeleteFunc(slices.Clone(all), func(f *found) bool {
 		if f.err != nil {
 			problems = append(problems, f.err)
 		}
 		return f.err != nil
 	})
-	has := make([]string, len(all)) // the id of the task, by process
+	has := make([]bool, len(all)) // by process
 	index := make([]int, len(all))
 	for i := range index {
 		index[i] = i
 	}
 	errs := each(index, func(i int) error {
-		m, is, err := all[i].w.last(ctx, all[i].w.record(ref))
+		m, is, err := all[i].w.last(ctx, all[i].w.record(id))
 		if is && err == nil && m.header.Get(headDeleted) == "" {
-			has[i] = ref
+			has[i] = true
 		}
 		return err
 	})
-	if i := slices.IndexFunc(has, func(id string) bool { return id != "" }); i >= 0 {
-		return all[i], has[i], nil
-	}
-	for _, f := range all { // ref can be the id of a session
-		if id, err := f.taskOf(ctx, ref); err == nil && id != "" {
-			return f, id, nil
-		}
+	if i := slices.Index(has, true); i >= 0 {
+		return all[i], nil
 	}
 	if err := errors.Join(append(problems, errs...)...); err != nil { // one of these processes can have the task
-		return nil, "", fmt.Errorf("bgnats: the task cannot be looked up: %w", err)
+		return nil, fmt.Errorf("bgnats: the task cannot be looked up: %w", err)
 	}
-	return nil, "", fmt.Errorf("bgnats: task %q: %w", ref, bgagent.ErrUnknownTask)
+	return nil, unknownTask(id)
 }
 
 // taskOf returns the id of the task with the session, or "".
@@ -370,14 +387,19 @@ func (c *Cluster) Read(ctx context.Context, ref string) (t bgagent.Task, p Proce
 		return t, f.process(lives), err
 	}
 	t, err = f.keptTask(ctx, id)
-	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ {
-		t, err = f.keptTask(ctx, id)
-	}
 	return t, f.process(lives), err
 }
 
 // keptTask reads a task of a dead process.
-func (f *found) keptTask(ctx context.Context, id string) (t bgagent.Task, err error) {
+func (f *found) keptTask(ctx context.Context, id string) (bgagent.Task, error) {
+	t, err := f.tryKeptTask(ctx, id)
+	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ {
+		t, err = f.tryKeptTask(ctx, id)
+	}
+	return t, err
+}
+
+func (f *found) tryKeptTask(ctx context.Context, id string) (t bgagent.Task, err error) {
 	kept, err := f.read(ctx)
 	if err != nil {
 		return t, err

@@ -159,6 +159,11 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 		return &exitError{exitInput, err}
 	}
 	secret.forget()
+	if s.cluster != nil {
+		if err := s.others.begin(s.cluster, cfg.Tokens); err != nil {
+			return &exitError{exitInput, err}
+		}
+	}
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return &exitError{exitInput, fmt.Errorf("listening on %s: %w; choose another port with --addr", c.Addr, err)}

@@ -35,6 +35,7 @@ type serving struct {
 	older   older
 	process string            // name of this process in its cluster, if the user has given one
 	cluster *bgnats.Cluster   // nil if there is none
+	others  elsewhere         // the callers' tasks in other processes of the cluster
 	at      statedir.Store    // store of the manager; zero if tasks are not kept
 	files   *transcript.Files // logs of the tasks; nil if tasks are not kept
 	bridges *bridge.Server    // nil until the command "serve" accepts bridges
@@ -171,6 +172,9 @@ func (s *serving) build(ctx context.Context, set *settings.Settings, state state
 		return err
 	case err != nil:
 		return &exitError{exitInput, err}
+	}
+	if s.cluster != nil {
+		options.Elsewhere = &s.others
 	}
 	if s.server, err = mcpserver.New(s.manager, mcpserver.Config{Tools: options}); err != nil {
 		return errors.Join(err, s.manager.Suspend(context.Background()))

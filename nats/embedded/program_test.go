@@ -32,6 +32,8 @@ type machine struct {
 	dir    string
 	config string
 	mcp    string // address of the tools
+	page   string // address of the page, or empty
+	token  string // the caller's token, or empty
 	serve  *exec.Cmd
 }
 
@@ -47,8 +49,8 @@ func (m *machine) run(args ...string) (string, error) {
 	return string(out), err
 }
 
-func (m *machine) start(process string) {
-	m.serve = m.command("serve", "--addr", "127.0.0.1:0", "--process", process)
+func (m *machine) start(process string, args ...string) {
+	m.serve = m.command(append([]string{"serve", "--addr", "127.0.0.1:0", "--process", process}, args...)...)
 	m.serve.Stderr = os.Stderr
 	out, err := m.serve.StdoutPipe()
 	require.NoError(m.t, err)
@@ -77,6 +79,9 @@ func (m *machine) call(session *string, method string, params any) string {
 	require.NoError(m.t, err)
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json, text/event-stream")
+	if m.token != "" {
+		r.Header.Set("Authorization", "Bearer "+m.token)
+	}
 	if *session != "" {
 		r.Header.Set("Mcp-Session-Id", *session)
 	}
@@ -92,41 +97,47 @@ func (m *machine) call(session *string, method string, params any) string {
 	return string(text)
 }
 
-// launch launches a task that waits for minutes, and returns its id.
-func (m *machine) launch() string {
+// tool calls a tool and returns the whole answer.
+func (m *machine) tool(name string, arguments map[string]any) string {
 	session := ""
 	m.call(&session, "initialize", map[string]any{"protocolVersion": "2025-06-18", "capabilities": map[string]any{}, "clientInfo": map[string]any{"name": "test", "version": "1"}})
 	m.call(&session, "notifications/initialized", map[string]any{})
-	text := m.call(&session, "tools/call", map[string]any{"name": "delegate_task", "arguments": map[string]any{"subagent_type": "wait", "prompt": "500 s", "description": "a long wait"}})
+	return m.call(&session, "tools/call", map[string]any{"name": name, "arguments": arguments})
+}
+
+// launch launches a task that waits for minutes, and returns its id.
+func (m *machine) launch() string {
+	text := m.tool("delegate_task", map[string]any{"subagent_type": "wait", "prompt": "500 s", "description": "a long wait"})
 	id := regexp.MustCompile(`bg_[0-9a-z]+`).FindString(text)
 	require.NotEmpty(m.t, id, text)
 	return id
 }
 
-// machines returns two machines, each with a "bgagent serve" of the same cluster.
-func machines(t *testing.T, url string, takeOver bool) (one, two *machine) {
+// twoMachines returns two machines of a cluster. Their servers have not started yet.
+func twoMachines(t *testing.T, url string, takeOver bool) (one, two *machine) {
+	if race.Enabled {
+		t.Skip("the program is built without the race detector")
+	}
 	binary := filepath.Join(tempdir.New(t), "bgagent")
 	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/bgagent").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	var all [2]*machine
-	for i := range all {
+	var machines [2]*machine
+	for i := range machines {
 		m := &machine{t: t, binary: binary, dir: tempdir.New(t)}
 		m.config = filepath.Join(m.dir, "bgagent.jsonc")
 		require.NoError(t, os.WriteFile(m.config, fmt.Appendf(nil, `{"cluster": {"url": %q, "takeOver": %v}, "agents": {"wait": {"kind": "inproc"}}}`, url, takeOver), 0o600))
-		m.start(fmt.Sprint("m", i+1))
-		all[i] = m
+		machines[i] = m
 	}
-	return all[0], all[1]
+	return machines[0], machines[1]
 }
 
 // A process counts as dead after its lease, so the test takes more than 30 s.
 func TestAServeRunsTheTasksOfAnotherUntilItStartsAgain(t *testing.T) {
-	if race.Enabled {
-		t.Skip("the program is built without the race detector")
-	}
 	t.Parallel()
 	s := listening(t, func(*server.Options) {})
-	one, two := machines(t, s.URL(), true)
+	one, two := twoMachines(t, s.URL(), true)
+	one.start("m1")
+	two.start("m2")
 	first, second := one.launch(), one.launch()
 	one.kill()
 	until(t, func() bool {
@@ -148,11 +159,10 @@ func TestAServeRunsTheTasksOfAnotherUntilItStartsAgain(t *testing.T) {
 }
 
 func TestTwoServesOfAClusterAreOneService(t *testing.T) {
-	if race.Enabled {
-		t.Skip("the program is built without the race detector")
-	}
 	s := listening(t, func(*server.Options) {}) // the test closes it early
-	one, two := machines(t, s.URL(), false)
+	one, two := twoMachines(t, s.URL(), false)
+	one.start("m1")
+	two.start("m2")
 	first, second := one.launch(), one.launch()
 
 	list, err := two.run("tasks")

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	bgnats "github.com/bgagent/bgagent/nats"
+)
+
+// elsewhere gives the tools of "bgagent serve" the tasks that callers with tokens have in other processes of
+// the cluster. Without tokens, and for bridges, the caller's name is not certain in other processes, so the
+// tools know only the tasks of this process.
+type elsewhere struct {
+	callers atomic.Pointer[bgnats.Callers] // nil until the command serves
+}
+
+// begin lets the callers with the given tokens use their tasks in all processes of the cluster. The argument
+// tokens maps tokens to the names of callers.
+func (e *elsewhere) begin(c *bgnats.Cluster, tokens map[string]string) error {
+	secrets := map[string][]string{}
+	for token, name := range tokens {
+		secrets[name] = append(secrets[name], token)
+	}
+	callers, err := c.ServeCallers(secrets)
+	if err == nil {
+		e.callers.Store(callers)
+	}
+	return err
+}
+
+// Tasks implements [bgagent.Elsewhere].
+func (e *elsewhere) Tasks(ctx context.Context, by bgagent.Caller, ended int) (out []bgagent.TaskElsewhere, err error) {
+	callers := e.callers.Load()
+	if callers == nil {
+		return nil, nil
+	}
+	all, err := callers.Tasks(ctx, by.Session, ended)
+	for _, t := range all {
+		out = append(out, taskElsewhere(t))
+	}
+	return out, err
+}
+
+// Read implements [bgagent.Elsewhere].
+func (e *elsewhere) Read(ctx context.Context, by bgagent.Caller, id string, wait time.Duration) (bgagent.TaskElsewhere, error) {
+	callers := e.callers.Load()
+	if callers == nil {
+		return bgagent.TaskElsewhere{}, bgagent.ErrUnknownTask
+	}
+	t, err := callers.Read(ctx, by.Session, id, wait)
+	return taskElsewhere(t), err
+}
+
+// Cancel implements [bgagent.Elsewhere].
+func (e *elsewhere) Cancel(ctx context.Context, by bgagent.Caller, id string) (bgagent.Task, error) {
+	callers := e.callers.Load()
+	if callers == nil {
+		return bgagent.Task{}, bgagent.ErrUnknownTask
+	}
+	return callers.Cancel(ctx, by.Session, id)
+}
+
+// Answer implements [bgagent.Elsewhere].
+func (e *elsewhere) Answer(ctx context.Context, by bgagent.Caller, id string, in bgagent.AnswerInput) (bgagent.Question, error) {
+	callers := e.callers.Load()
+	if callers == nil {
+		return bgagent.Question{}, bgagent.ErrUnknownTask
+	}
+	return callers.Answer(ctx, by.Session, id, in)
+}
+
+func taskElsewhere(t bgnats.CallerTask) bgagent.TaskElsewhere {
+	return bgagent.TaskElsewhere{Task: t.Task, Process: processName(t.Process), Stored: whyStored(t.Err)}
+}
+
+// processName returns the name of a process, with the name of the process that runs its tasks in its place.
+func processName(p bgnats.Process) string {
+	if p.TakenBy != "" {
+		return p.Name + ", taken over by " + p.TakenBy
+	}
+	return p.Name
+}
+
+// whyStored describes in a few words why a process did not tell the state of its tasks. The argument is nil if
+// it did.
+func whyStored(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, bgnats.ErrProcessDead):
+		return "is not running, or has lost its connection"
+	case errors.Is(err, bgnats.ErrNotServing):
+		return "is starting or ending"
+	}
+	return "does not answer"
+}

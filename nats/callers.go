@@ -1,0 +1,375 @@
+package bgnats
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Callers gives callers of this process access to their tasks in the other processes of the cluster. A
+// caller is the root of its tasks. Another process believes that a caller is the one that it knows by the
+// same name only if both processes know a secret that is the same. Therefore, a caller finds nothing that it
+// could not also find by calling the other process directly.
+//
+// The tasks of a process that is dead or does not answer are read from the servers, but only if its last
+// manager has confirmed the caller before. For any other task, the error matches
+// [bgagent.ErrUnknownTask].
+//
+// The methods are safe for concurrent use.
+type Callers struct {
+	c      *Cluster
+	proofs map[string][]string // by the names of the callers
+	waits  chan struct{}       // has an element for each question that waits for the end of a task
+
+	mu        sync.Mutex
+	confirmed map[string]map[string]bool // callers that a manager has confirmed, by the token of the manager
+}
+
+// CallerTask is a task of another process.
+type CallerTask struct {
+	Task    bgagent.Task
+	Process Process
+
+	// Err is why the task is in the state that was stored last. It matches [ErrProcessDead],
+	// [ErrNotServing] or [ErrUnanswered]. It is nil if the process has answered.
+	Err error
+}
+
+const (
+	// callerTime is how long a process has time to answer before its tasks are read from the servers.
+	callerTime = 3 * time.Second
+	// maxCallerWait is the maximum time for which a process lets a request wait for the end of a task.
+	maxCallerWait = 10 * time.Second
+	// maxCallerWaits is the maximum number of requests that wait in a process at the same time.
+	maxCallerWaits = 32
+	// confirmEvery is how often the callers are confirmed with the other processes.
+	confirmEvery = 10 * time.Second
+)
+
+// These are the questions on behalf of callers. They are separate from those on behalf of the host: a
+// process that does not know them must not answer them with the rights of the host.
+const (
+	askCallers      = "callers"
+	askCallerTasks  = "caller-tasks"
+	askCallerRead   = "caller-read"
+	askCallerCancel = "caller-cancel"
+	askCallerAnswer = "caller-answer"
+)
+
+// callerInput is a question on behalf of a caller. Each kind of question uses some of the fields after Proofs.
+type callerInput struct {
+	Caller string   `json:"caller"`
+	Proofs []string `json:"proofs"` // for each secret of the caller
+
+	ID     string `json:"id,omitempty"`
+	Ended  int    `json:"ended,omitempty"`
+	Wait   int64  `json:"wait,omitempty"` // milliseconds
+	Key    string `json:"key,omitempty"`
+	Option string `json:"option,omitempty"`
+}
+
+// proofOf returns what a process shows to others to prove that it knows the secret of a caller.
+func proofOf(cluster, caller, secret string) string {
+	h := hmac.New(sha256.New, []byte(secret))
+	fmt.Fprintf(h, "bgagent caller %q %q", cluster, caller)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// ServeCallers lets callers use their tasks in all processes of the cluster. The argument secrets maps the
+// names of this process's callers to their secrets, for example their bearer tokens. Call it once, after
+// [Cluster.Serve]. It takes at most a few seconds.
+func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
+	k := &Callers{c: c, proofs: map[string][]string{}, confirmed: map[string]map[string]bool{}, waits: make(chan struct{}, maxCallerWaits)}
+	for name, all := range secrets {
+		for _, secret := range all {
+			if name == "" || secret == "" {
+				return nil, &bgagent.InputError{Field: "secrets", Problem: "contains an empty name or secret"}
+			}
+			k.proofs[name] = append(k.proofs[name], proofOf(c.name, name, secret))
+		}
+	}
+	c.callers.Store(k)
+	if len(k.proofs) > 0 {
+		k.confirmAll()
+		c.work.Go(func() {
+			for pause(c.life, confirmEvery) == nil {
+				k.confirmAll()
+			}
+		})
+	}
+	return k, nil
+}
+
+// The method "knows" reports whether this process has a caller with this name and one of the secrets.
+func (k *Callers) knows(caller string, proofs []string) bool {
+	return k != nil && slices.ContainsFunc(k.proofs[caller], func(own string) bool {
+		return slices.ContainsFunc(proofs, func(p string) bool { return hmac.Equal([]byte(own), []byte(p)) })
+	})
+}
+
+// callerTask returns a task of the caller with its prompt and result.
+func (c *Cluster) callerTask(m *bgagent.BackgroundManager, in callerInput) (bgagent.Task, error) {
+	t, err := bgagent.Task{}, bgagent.ErrUnknownTask
+	if c.callers.Load().knows(in.Caller, in.Proofs) {
+		t, err = read(m, in.ID)
+	}
+	if err != nil || t.ID != in.ID || t.Root != in.Caller {
+		return bgagent.Task{}, unknownTask(in.ID) // the same error for all reasons
+	}
+	t.Metadata = nil
+	return t, nil
+}
+
+// awaitCallerTask is like callerTask, but it waits for the end of the task for a limited time. If too many
+// questions wait, it does not wait.
+func (c *Cluster) awaitCallerTask(ctx context.Context, m *bgagent.BackgroundManager, in callerInput) (bgagent.Task, error) {
+	t, err := c.callerTask(m, in)
+	if err != nil || in.Wait <= 0 || t.Status.Terminal() {
+		return t, err
+	}
+	waits := c.callers.Load().waits
+	select {
+	case waits <- struct{}{}:
+	default:
+		return t, nil
+	}
+	defer func() { <-waits }()
+	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(in.Wait)*time.Millisecond, maxCallerWait))
+	defer cancel()
+	if _, err := m.Wait(ctx, bgagent.Caller{}, bgagent.WaitAny, in.ID); err != nil && ctx.Err() == nil {
+		return t, nil
+	}
+	return c.callerTask(m, in)
+}
+
+// callerQuestions returns the functions that answer the questions of other processes on behalf of callers.
+func (c *Cluster) callerQuestions(m *bgagent.BackgroundManager) map[string]func(context.Context, []byte) (any, error) {
+	return map[string]func(context.Context, []byte) (any, error){
+		askCallers: question(func(_ context.Context, proofs map[string][]string) (names []string, _ error) {
+			for name, proofs := range proofs {
+				if c.callers.Load().knows(name, proofs) {
+					names = append(names, name)
+				}
+			}
+			return names, nil
+		}),
+		askCallerTasks: question(func(ctx context.Context, in callerInput) (out tasksOutput, err error) {
+			if !c.callers.Load().knows(in.Caller, in.Proofs) {
+				return out, bgagent.ErrUnknownTask
+			}
+			return tasksOf(ctx, m, bgagent.Query{Under: in.Caller}, max(in.Ended, 0))
+		}),
+		askCallerRead: question(func(ctx context.Context, in callerInput) (bgagent.Task, error) {
+			return c.awaitCallerTask(ctx, m, in)
+		}),
+		askCallerCancel: question(func(ctx context.Context, in callerInput) (bgagent.Task, error) {
+			if t, err := c.callerTask(m, in); err != nil {
+				return t, err
+			}
+			return m.Cancel(ctx, bgagent.Caller{Session: in.Caller}, in.ID, bgagent.CancelOptions{})
+		}),
+		askCallerAnswer: question(func(ctx context.Context, in callerInput) (bgagent.Question, error) {
+			if _, err := c.callerTask(m, in); err != nil {
+				return bgagent.Question{}, err
+			}
+			return m.Answer(ctx, bgagent.Caller{Session: in.Caller}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
+		}),
+	}
+}
+
+func unknownTask(id string) error {
+	return fmt.Errorf("bgnats: task %q: %w", id, bgagent.ErrUnknownTask)
+}
+
+// confirmAll confirms the callers with the other processes. Processes that do not answer are left out.
+func (k *Callers) confirmAll() {
+	ctx, cancel := context.WithTimeout(k.c.life, callerTime)
+	defer cancel()
+	all, err := k.others(ctx)
+	if err != nil {
+		return
+	}
+	each(all, func(f *found) error {
+		var names []string
+		if f.err == nil && f.ask(ctx, askCallers, k.proofs, &names) == nil {
+			k.confirm(f, names...)
+		}
+		return nil
+	})
+	k.forgetOthers(all)
+}
+
+func (k *Callers) confirm(f *found, names ...string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.confirmed[f.meta.Token] == nil {
+		k.confirmed[f.meta.Token] = map[string]bool{}
+	}
+	for _, name := range names {
+		k.confirmed[f.meta.Token][name] = true
+	}
+}
+
+// forgetOthers forgets what managers have confirmed that are no longer the last owners of their stores.
+func (k *Callers) forgetOthers(all []*found) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for token := range k.confirmed {
+		if !slices.ContainsFunc(all, func(f *found) bool { return f.meta.Token == token }) {
+			delete(k.confirmed, token)
+		}
+	}
+}
+
+func (k *Callers) isConfirmed(f *found, caller string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return f.err == nil && k.confirmed[f.meta.Token][caller]
+}
+
+// others returns all processes of the cluster except this one.
+func (k *Callers) others(ctx context.Context) ([]*found, error) {
+	all, err := k.c.processes(ctx)
+	return slices.DeleteFunc(all, func(f *found) bool { return f.name == k.c.process }), err
+}
+
+// ask sends a question on behalf of a caller. An error that is an answer of the process matches the same
+// errors as in that process. If the process has not confirmed the caller, all other errors match
+// [bgagent.ErrUnknownTask].
+func (k *Callers) ask(ctx context.Context, f *found, verb string, in callerInput, out any) (answered bool, err error) {
+	in.Proofs = k.proofs[in.Caller]
+	err = f.ask(ctx, verb, in, out)
+	var refused *answerError
+	switch {
+	case err == nil:
+		k.confirm(f, in.Caller)
+		return true, nil
+	case errors.Is(err, bgagent.ErrUnknownTask):
+		return true, unknownTask(in.ID)
+	case errors.As(err, &refused):
+		return true, err
+	case !k.isConfirmed(f, in.Caller):
+		return false, unknownTask(in.ID)
+	}
+	return false, err
+}
+
+// Tasks returns the caller's tasks in the other processes, without prompts and results: all that have not
+// ended, and up to the given number of ended ones for each process, most recently launched first. A
+// process has three seconds to answer before its tasks are read from the servers. The error says which
+// tasks can be missing.
+func (k *Callers) Tasks(ctx context.Context, caller string, ended int) (tasks []CallerTask, err error) {
+	if len(k.proofs[caller]) == 0 {
+		return nil, nil
+	}
+	all, err := k.others(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := make([][]CallerTask, len(all))
+	index := make([]int, len(all))
+	for i := range index {
+		index[i] = i
+	}
+	errs := each(index, func(i int) (err error) {
+		found[i], err = k.tasks(ctx, all[i], caller, ended)
+		return err
+	})
+	return slices.Concat(found...), errors.Join(errs...)
+}
+
+func (k *Callers) tasks(ctx context.Context, f *found, caller string, ended int) (out []CallerTask, err error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	var got tasksOutput
+	asking, cancel := context.WithTimeout(ctx, callerTime)
+	answered, why := k.ask(asking, f, askCallerTasks, callerInput{Caller: caller, Ended: ended}, &got)
+	cancel()
+	switch {
+	case errors.Is(why, bgagent.ErrUnknownTask):
+		return nil, nil
+	case answered:
+		err, why = why, nil // the tasks can come together with an error
+	default:
+		got.Tasks, _, err = f.keptTasks(ctx, caller, ended)
+	}
+	for _, t := range got.Tasks {
+		if t.Root == caller {
+			t.Prompt, t.Result = "", ""
+			out = append(out, CallerTask{t, f.process(!errors.Is(why, ErrProcessDead)), why})
+		}
+	}
+	return out, err
+}
+
+// holder returns the other process that has the task.
+func (k *Callers) holder(ctx context.Context, caller, id string) (*found, error) {
+	if len(k.proofs[caller]) == 0 {
+		return nil, unknownTask(id)
+	}
+	all, err := k.others(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return holder(ctx, all, id)
+}
+
+// Read returns a task of the caller with its prompt and result. If the task has not ended, Read waits for
+// its end for up to the given time, but at most ten seconds.
+func (k *Callers) Read(ctx context.Context, caller, id string, wait time.Duration) (out CallerTask, err error) {
+	f, err := k.holder(ctx, caller, id)
+	if err != nil {
+		return out, err
+	}
+	wait = min(max(wait, 0), maxCallerWait)
+	asking, cancel := context.WithTimeout(ctx, wait+callerTime)
+	answered, err := k.ask(asking, f, askCallerRead, callerInput{Caller: caller, ID: id, Wait: wait.Milliseconds()}, &out.Task)
+	cancel()
+	if !answered && !errors.Is(err, bgagent.ErrUnknownTask) {
+		out.Err = err
+		out.Task, err = f.keptTask(ctx, id)
+		out.Task.Metadata = nil
+	}
+	if err == nil && (out.Task.ID != id || out.Task.Root != caller) {
+		err = unknownTask(id)
+	}
+	if err != nil {
+		return CallerTask{}, err
+	}
+	out.Process = f.process(!errors.Is(out.Err, ErrProcessDead))
+	return out, nil
+}
+
+// Cancel cancels a task of the caller, and returns a snapshot of the task from right before. If the
+// request can still take effect, the error matches [bgagent.ErrUncertain].
+func (k *Callers) Cancel(ctx context.Context, caller, id string) (t bgagent.Task, err error) {
+	err = k.change(ctx, askCallerCancel, callerInput{Caller: caller, ID: id}, &t)
+	return t, err
+}
+
+// Answer answers a question of a task of the caller, with the rights of the caller. If the request can
+// still take effect, the error matches [bgagent.ErrUncertain].
+func (k *Callers) Answer(ctx context.Context, caller, id string, in bgagent.AnswerInput) (q bgagent.Question, err error) {
+	err = k.change(ctx, askCallerAnswer, callerInput{Caller: caller, ID: id, Key: in.Key, Option: in.Option}, &q)
+	return q, err
+}
+
+func (k *Callers) change(ctx context.Context, verb string, in callerInput, out any) error {
+	f, err := k.holder(ctx, in.Caller, in.ID)
+	if err == nil {
+		_, err = k.ask(ctx, f, verb, in, out)
+	}
+	if errors.Is(err, ErrUnanswered) {
+		err = fmt.Errorf("%w: %w", bgagent.ErrUncertain, err)
+	}
+	return err
+}

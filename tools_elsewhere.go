@@ -1,0 +1,284 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// Elsewhere gives the tools the tasks that a caller has in other processes. If [ToolOptions] have an
+// Elsewhere, background_output, background_cancel and the answers of background_message also work for
+// these tasks. Other calls about such a task are refused, and the answer names its process.
+//
+// The methods act on behalf of the caller. A task that does not descend from the caller's session,
+// and a session whose identity is not certain in the other process, must get the same error as an id
+// that does not exist, which matches [ErrUnknownTask]. The methods must be safe for concurrent use.
+type Elsewhere interface {
+	// Tasks returns the caller's tasks in the other processes: all that have not ended, and for each
+	// process up to the given number of those that have ended, the latest ones. Prompts and results
+	// can be missing. If a process cannot be asked, Tasks returns the others' tasks and an error that
+	// names the process, within a few seconds.
+	Tasks(ctx context.Context, by Caller, ended int) ([]TaskElsewhere, error)
+	// Read returns a task with its prompt and result. If the task has not ended, Read can wait for its
+	// end for up to the given time.
+	Read(ctx context.Context, by Caller, id string, wait time.Duration) (TaskElsewhere, error)
+	// Cancel cancels a task and the tasks below it, and returns the task as it was right before. If the
+	// request can still take effect although it failed, the error matches [ErrUncertain].
+	Cancel(ctx context.Context, by Caller, id string) (Task, error)
+	// Answer answers a question of a task like [BackgroundManager.Answer].
+	Answer(ctx context.Context, by Caller, id string, in AnswerInput) (Question, error)
+}
+
+// TaskElsewhere is a task of another process.
+type TaskElsewhere struct {
+	Task    Task
+	Process string // name of the process that has the task
+
+	// Stored says why the task is in the state that was stored last, for example "is not running". It is
+	// empty if the process has answered.
+	Stored string
+}
+
+const (
+	elsewhereWait = 5 * time.Second        // maximum time that one call of Elsewhere.Read is asked to wait
+	elsewherePoll = 2 * time.Second        // time between two calls of Elsewhere.Tasks during a wait
+	elsewherePace = 250 * time.Millisecond // minimum time between two calls of Elsewhere.Read during a wait
+)
+
+// asksElsewhere reports whether the manager's error allows that another process has the task. The error
+// for a task of another caller allows it too, so that the time of an answer does not tell the two apart.
+func (c *call) asksElsewhere(err error) bool {
+	return c.elsewhere != nil && !c.asked && (errors.Is(err, ErrUnknownTask) || errors.Is(err, ErrNotDescendant))
+}
+
+// elsewhereProblem turns an error from another process into text for the model. The argument "here" is
+// the manager's own error.
+func (c *call) elsewhereProblem(err, here error, ref string) (string, error) {
+	c.asked = true
+	switch ended := c.ctx.Err(); {
+	case errors.Is(err, ErrUnknownTask):
+		return c.problem(here, ref)
+	case errors.Is(err, ErrUncertain):
+		return uncertainElsewhere(ref), nil
+	case ended != nil:
+		return "", ended
+	}
+	return failedElsewhere(ref, err), nil
+}
+
+// placeElsewhere returns the refusal of a call that only the task's own process can do. It returns "" if
+// no other process has the task.
+func (c *call) placeElsewhere(ref string) string {
+	c.asked = true
+	x, err := c.elsewhere.Read(c.ctx, c.by, ref, 0)
+	if err != nil {
+		return ""
+	}
+	return onlyElsewhere(x)
+}
+
+// outputElsewhere answers a call about one task of another process.
+func (o *outputCall) outputElsewhere(here error) (r BackgroundOutputResult, problem string, err error) {
+	x, how, waited, err := o.readElsewhere()
+	if err != nil {
+		problem, err = o.elsewhereProblem(err, here, o.args.TaskID)
+		return r, problem, err
+	}
+	t := x.Task
+	if o.args.FullSession {
+		return r, onlyElsewhere(x) + " Leave out full_session to read the task itself.", nil
+	}
+	r.Tasks = []Task{t}
+	o.notes = append(o.notes, noteElsewhere(x))
+	if r.TimedOut = how == waitTimedOut; r.TimedOut {
+		o.notes = append(o.notes, noteTimedOut(waited))
+	}
+	render := func(int) answer { return o.w.status(t, time.Now(), o.notes...) }
+	if t.Status.Terminal() {
+		render = func(room int) answer {
+			return o.w.ended(t, part{offset: o.args.Offset, fromEnd: o.args.FromEnd, noSession: true}, room, o.notes...)
+		}
+	} else if o.args.Offset > 0 || o.args.FromEnd {
+		o.notes = append(o.notes, noteNoResultYet)
+	}
+	reply := o.reply(render)
+	r.Text, r.Notice = reply.text, reply.notice
+	return r, "", nil
+}
+
+// readElsewhere reads a task of another process. With Block, it first waits for the end of the task.
+func (o *outputCall) readElsewhere() (x TaskElsewhere, how waitEnd, waited time.Duration, err error) {
+	began := time.Now()
+	x, err = o.elsewhere.Read(o.ctx, o.by, o.args.TaskID, 0)
+	for err == nil && o.args.Block && !x.Task.Status.Terminal() && x.Stored == "" {
+		if o.stopsWaiting(x.Task) {
+			return x, waitPointless, 0, nil
+		}
+		asked := time.Now()
+		left := o.timeout - asked.Sub(began)
+		if left <= 0 {
+			return x, waitTimedOut, asked.Sub(began), nil
+		}
+		next, failed := o.elsewhere.Read(o.ctx, o.by, o.args.TaskID, min(left, elsewhereWait))
+		if failed == nil && !next.Task.Status.Terminal() && next.Stored == "" {
+			failed = waitFor(o.ctx, nil, max(min(left, elsewherePace)-time.Since(asked), 0))
+		}
+		switch {
+		case failed == nil:
+			x = next
+		case errors.Is(o.ctx.Err(), context.DeadlineExceeded):
+			return x, waitTimedOut, time.Since(began), nil
+		default:
+			err = failed
+		}
+	}
+	return x, waitOver, 0, err
+}
+
+// stopsWaiting reports whether a wait for the task must end early, and notes why.
+func (o *outputCall) stopsWaiting(t Task) bool {
+	switch {
+	case o.w.message != "" && len(t.Questions) > 0:
+		o.notes = append(o.notes, noteAsking([]Task{t}))
+	case t.awaitsProvider():
+		o.notes = append(o.notes, waitsForProvider(t))
+	default:
+		return false
+	}
+	return true
+}
+
+// waitAnywhere waits until one of the given tasks, or one of the caller's own tasks in other processes,
+// has ended. It returns immediately if there are no such tasks.
+func (o *outputCall) waitAnywhere(here []string) (waitEnd, error) {
+	var there []TaskElsewhere
+	if o.elsewhere != nil {
+		all, _ := o.elsewhere.Tasks(o.ctx, o.by, 0) // tasks of a process that cannot be asked are not waited for
+		there = slices.DeleteFunc(all, func(x TaskElsewhere) bool {
+			return x.Task.Status.Terminal() || x.Stored != "" || x.Task.Parent != o.by.Session
+		})
+	}
+	if len(there) == 0 {
+		if len(here) == 0 {
+			return waitOver, nil
+		}
+		return o.wait(o.timeout, here...)
+	}
+	for began := time.Now(); ; {
+		slice := min(o.timeout-time.Since(began), elsewherePoll)
+		if slice <= 0 {
+			return waitTimedOut, nil
+		}
+		if len(here) > 0 {
+			if how, err := o.wait(slice, here...); err != nil || how != waitTimedOut {
+				return how, err
+			}
+		} else if err := waitFor(o.ctx, nil, slice); errors.Is(err, context.Canceled) {
+			return waitOver, err
+		}
+		if o.ctx.Err() != nil {
+			return waitTimedOut, nil
+		}
+		if how := o.endedElsewhere(there); how != waitTimedOut {
+			return how, nil
+		}
+	}
+}
+
+// endedElsewhere returns waitOver if one of the tasks has ended, or can no longer be waited for.
+func (o *outputCall) endedElsewhere(tasks []TaskElsewhere) waitEnd {
+	all, err := o.elsewhere.Tasks(o.ctx, o.by, listedEnded)
+	for _, x := range tasks {
+		i := slices.IndexFunc(all, func(now TaskElsewhere) bool { return now.Task.ID == x.Task.ID })
+		switch {
+		case i < 0 && err == nil, i >= 0 && (all[i].Task.Status.Terminal() || all[i].Stored != ""):
+			return waitOver
+		case i >= 0 && o.stopsWaiting(all[i].Task):
+			return waitPointless
+		}
+	}
+	return waitTimedOut
+}
+
+// listElsewhere returns the caller's tasks that only other processes have: all of them by id, those that
+// have not ended, and up to the given number of ended ones for each process.
+func (o *outputCall) listElsewhere(ended int) (byID map[string]TaskElsewhere, live, over []Task) {
+	if o.elsewhere == nil {
+		return nil, nil, nil
+	}
+	here := map[string]bool{}
+	for _, t := range o.m.List(Query{Under: o.by.Session}) {
+		here[t.ID] = true
+	}
+	all, err := o.elsewhere.Tasks(o.ctx, o.by, ended)
+	if err != nil && o.ctx.Err() == nil {
+		o.notes = append(o.notes, noteMissingElsewhere(err))
+	}
+	byID = map[string]TaskElsewhere{}
+	for _, x := range all {
+		if _, twice := byID[x.Task.ID]; twice || here[x.Task.ID] {
+			continue
+		}
+		byID[x.Task.ID] = x
+		if x.Task.Status.Terminal() {
+			over = append(over, x.Task)
+		} else {
+			live = append(live, x.Task)
+		}
+	}
+	return byID, live, over
+}
+
+// cancelElsewhere cancels a task of another process.
+func (c *call) cancelElsewhere(id string, here error) (t Task, problem string, err error) {
+	t, err = c.elsewhere.Cancel(c.ctx, c.by, id)
+	switch {
+	case errors.Is(err, ErrAlreadyEnded):
+		return t, c.w.alreadyEnded(t), nil
+	case err != nil:
+		problem, err = c.elsewhereProblem(err, here, id)
+	}
+	return t, problem, err
+}
+
+// cancelAllElsewhere cancels all tasks of the caller in other processes. The notes say what could not be
+// cancelled.
+func (c *call) cancelAllElsewhere() (tasks []Task, notes []string) {
+	if c.elsewhere == nil {
+		return nil, nil
+	}
+	all, err := c.elsewhere.Tasks(c.ctx, c.by, 0)
+	if err != nil {
+		notes = append(notes, noteMissingElsewhere(err))
+	}
+	slices.SortStableFunc(all, func(a, b TaskElsewhere) int { return a.Task.Depth - b.Task.Depth }) // the first cancellation of a tree ends all its tasks
+	for _, x := range all {
+		if x.Task.Status.Terminal() {
+			continue
+		}
+		t, err := c.elsewhere.Cancel(c.ctx, c.by, x.Task.ID)
+		switch {
+		case err == nil:
+			tasks = append(tasks, t)
+		case errors.Is(err, ErrAlreadyEnded) && t.Cause == CauseParentEnded:
+			tasks = append(tasks, x.Task)
+		case errors.Is(err, ErrAlreadyEnded), errors.Is(err, ErrUnknownTask):
+		case errors.Is(err, ErrUncertain):
+			notes = append(notes, uncertainElsewhere(x.Task.ID))
+		default:
+			notes = append(notes, failedElsewhere(x.Task.ID, err))
+		}
+	}
+	return tasks, notes
+}
+
+// answerElsewhere answers a question of a task of another process.
+func (c *call) answerElsewhere(id string, in AnswerInput) (Task, Question, error) {
+	x, err := c.elsewhere.Read(c.ctx, c.by, id, 0)
+	if err != nil {
+		return Task{}, Question{}, err
+	}
+	q, err := c.elsewhere.Answer(c.ctx, c.by, id, in)
+	return x.Task, q, err
+}
