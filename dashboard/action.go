@@ -29,10 +29,10 @@ type action struct {
 }
 
 // retry resumes a task with the prompt of its latest attempt.
-func (h *Handler) retry(_ *http.Request, a action) (bgagent.Task, error) {
+func (h *Handler) retry(r *http.Request, a action) (bgagent.Task, error) {
 	t, err := h.task(a.ID)
 	if err != nil {
-		return t, err
+		return t, h.onlyThere(r.Context(), a.ID, err)
 	}
 	return h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: t.Prompt})
 }
@@ -95,7 +95,18 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request) {
 	if !h.readAction(w, r, h.cfg.AllowAnswer || h.cfg.AllowPermit, &a) {
 		return
 	}
+	reply := func(in bgagent.AnswerInput) error {
+		_, err := h.m.Answer(r.Context(), bgagent.Caller{}, a.ID, in)
+		return err
+	}
 	t, err := h.m.Get(a.ID)
+	if h.elsewhere(err) {
+		t, err = h.cfg.Others.Read(r.Context(), a.ID)
+		reply = func(in bgagent.AnswerInput) error {
+			_, err := h.cfg.Others.Answer(r.Context(), a.ID, in)
+			return err
+		}
+	}
 	if err == nil {
 		i := slices.IndexFunc(t.Questions, func(q bgagent.Question) bool { return q.Key == a.Key })
 		if i >= 0 && !h.mayAnswer(t.Questions[i]) {
@@ -103,7 +114,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if i >= 0 {
-			_, err = h.m.Answer(r.Context(), bgagent.Caller{}, t.ID, bgagent.AnswerInput{Key: a.Key, Option: a.Option})
+			err = reply(bgagent.AnswerInput{Key: a.Key, Option: a.Option})
 		} else {
 			err = fmt.Errorf("task %s: %w", t.ID, bgagent.ErrNoQuestion)
 		}
@@ -112,7 +123,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request) {
 		writeActionError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]string{"id": t.ID})
+	writeJSON(w, http.StatusOK, map[string]string{"id": a.ID})
 }
 
 // mayAnswer reports whether the question may be answered on the page.
@@ -147,12 +158,20 @@ func (h *Handler) cancel(r *http.Request, a action) (bgagent.Task, error) {
 	if reason == "" {
 		reason = "cancelled on the dashboard"
 	}
-	return h.m.Cancel(r.Context(), bgagent.Caller{}, a.ID, bgagent.CancelOptions{Reason: reason})
+	t, err := h.m.Cancel(r.Context(), bgagent.Caller{}, a.ID, bgagent.CancelOptions{Reason: reason})
+	if h.elsewhere(err) {
+		t, err = h.cfg.Others.Cancel(r.Context(), a.ID, reason)
+	}
+	return t, err
 }
 
 // resume resumes a task. The host is the caller, so the notice is delivered to the task's parent or
 // to the nearest ancestor that can still be notified. The task does not use the request's context,
 // because it continues after the request has ended.
-func (h *Handler) resume(_ *http.Request, a action) (bgagent.Task, error) {
-	return h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: a.Prompt})
+func (h *Handler) resume(r *http.Request, a action) (bgagent.Task, error) {
+	t, err := h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: a.Prompt})
+	if err != nil {
+		err = h.onlyThere(r.Context(), a.ID, err)
+	}
+	return t, err
 }

@@ -17,6 +17,9 @@
 // only in the store. A task that is deleted from the store stays on open pages, but its details
 // can no longer be shown.
 //
+// With [Config].Others, the page also shows the tasks of other processes. A process that does not answer
+// delays nothing: its tasks stay on the page with a mark.
+//
 // # Access
 //
 // The page shows prompts, answers and everything that agents write about the files that they
@@ -80,6 +83,10 @@ type Config struct {
 	// of the log, the text is empty and the offset is unchanged. An error is shown on the page. Log
 	// must be safe for concurrent use. If Log is nil, the page shows no logs.
 	Log func(ctx context.Context, task string, offset int64) (text string, next int64, err error)
+	// Process is the name of this process, which the page shows if there are other processes.
+	Process string
+	// Others gives the page the tasks of other processes. If it is nil, the page shows only the manager's.
+	Others Others
 	// Hosts are the host names that are accepted in requests, without a port. If Hosts is empty,
 	// a server on loopback accepts only localhost and loopback addresses, and other servers
 	// accept any name.
@@ -120,7 +127,7 @@ func New(m *bgagent.BackgroundManager, cfg Config) *Handler {
 		cfg.Silent = DefaultSilent
 	}
 	cfg.Hosts = slices.Clone(cfg.Hosts)
-	return &Handler{m: m, cfg: cfg, feed: newFeed(m, cfg.Interval), origin: http.NewCrossOriginProtection()}
+	return &Handler{m: m, cfg: cfg, feed: newFeed(m, cfg.Interval, cfg.Others), origin: http.NewCrossOriginProtection()}
 }
 
 // Close ends the streams of all open pages. After Close, new streams are refused. Register

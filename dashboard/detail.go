@@ -55,7 +55,11 @@ type todo struct {
 // serveTask answers with all details of one task, except for the host's metadata, which can
 // be confidential.
 func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
-	t, err := h.task(r.URL.Query().Get("id"))
+	id := r.URL.Query().Get("id")
+	t, err := h.task(id)
+	if h.elsewhere(err) {
+		t, err = h.cfg.Others.Read(r.Context(), id)
+	}
 	if err != nil {
 		writeError(w, statusOf(err), err)
 		return
@@ -101,6 +105,7 @@ func (h *Handler) serveLog(w http.ResponseWriter, r *http.Request) {
 	}
 	t, err := h.task(q.Get("id"))
 	if err != nil {
+		err = h.onlyThere(r.Context(), q.Get("id"), err)
 		writeError(w, statusOf(err), err)
 		return
 	}
@@ -125,8 +130,16 @@ func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 			page, err = read()
 		}
 	}
+	other := false
+	if h.elsewhere(err) {
+		if err = h.onlyThere(r.Context(), q.Get("id"), err); errors.Is(err, errors.ErrUnsupported) {
+			other = true
+		}
+	}
 	answer := messagePage{Messages: make([]message, 0, len(page.Messages)), Next: string(page.Next), More: page.More}
 	switch {
+	case other:
+		answer.Note = "Only the task's own process shows its messages."
 	case errors.Is(err, errors.ErrUnsupported):
 		answer.Note = "The agent's client cannot show messages."
 	case errors.Is(err, bgagent.ErrNoSession):

@@ -22,6 +22,7 @@ import (
 type feed struct {
 	m        *bgagent.BackgroundManager
 	interval time.Duration
+	others   Others // nil if there are no other processes
 
 	mu      sync.Mutex // guards the fields below; while it is held, no code outside the package is called
 	closed  bool
@@ -33,17 +34,19 @@ type feed struct {
 // feedState holds the data about the tasks and pools. It is created when the first page is
 // opened, and dropped when the last page is closed.
 type feedState struct {
-	name    string                   // random name; a page starts over when the name changes
-	rows    map[string]*list.Element // elements of the list "changes", by task id; also for evicted tasks
-	changes *list.List               // *change for each task, latest change last
-	gone    int                      // number of evicted tasks in the list "changes"
-	rev     uint64                   // number of the latest change
-	pruned  uint64                   // highest number of a change that was removed
-	nextN   uint64                   // number of the row that was added last
-	pools   []bgagent.PoolStats
-	poolRev uint64 // incremented when the pools change
-	ended   bool   // the manager is closed
-	past    past
+	name      string                   // random name; a page starts over when the name changes
+	rows      map[string]*list.Element // elements of the list "changes", by task id; also for evicted tasks
+	changes   *list.List               // *change for each task, latest change last
+	gone      int                      // number of evicted tasks in the list "changes"
+	rev       uint64                   // number of the latest change
+	pruned    uint64                   // highest number of a change that was removed
+	nextN     uint64                   // number of the row that was added last
+	pools     []bgagent.PoolStats
+	poolRev   uint64 // incremented when the pools change
+	others    []process
+	othersRev uint64 // incremented when the other processes change
+	ended     bool   // the manager is closed
+	past      past
 }
 
 // change is the latest state of one task.
@@ -55,11 +58,12 @@ type change struct {
 
 // reader is one open page.
 type reader struct {
-	wake    chan struct{}
-	rev     uint64     // number of the last change that the page has read
-	first   uint64     // number of the latest change when the page began to read
-	poolRev uint64     // value of feedState.poolRev when the page last read the pools
-	state   *feedState // the state to which the numbers belong
+	wake      chan struct{}
+	rev       uint64     // number of the last change that the page has read
+	first     uint64     // number of the latest change when the page began to read
+	poolRev   uint64     // value of feedState.poolRev when the page last read the pools
+	othersRev uint64     // value of feedState.othersRev when the page last read the other processes
+	state     *feedState // the state to which the numbers belong
 }
 
 const (
@@ -77,8 +81,8 @@ const (
 	maxGone = 10_000
 )
 
-func newFeed(m *bgagent.BackgroundManager, interval time.Duration) *feed {
-	return &feed{m: m, interval: interval, readers: map[*reader]struct{}{}}
+func newFeed(m *bgagent.BackgroundManager, interval time.Duration, others Others) *feed {
+	return &feed{m: m, interval: interval, others: others, readers: map[*reader]struct{}{}}
 }
 
 // join adds a page. It returns nil if the feed is closed.
@@ -95,6 +99,9 @@ func (f *feed) join() *reader {
 		f.stop = cancel
 		f.state = &feedState{name: rand.Text(), rows: map[string]*list.Element{}, changes: list.New()}
 		go f.follow(ctx, f.state)
+		if f.others != nil {
+			go f.followOthers(ctx, f.state)
+		}
 	} else if f.state.poolRev > 0 {
 		r.poke() // the page can read the existing rows
 	}
@@ -223,7 +230,7 @@ func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	}
 	var missing []*change
 	for id, el := range s.rows {
-		if !have[id] {
+		if !have[id] && el.Value.(*change).Process == "" {
 			missing = append(missing, el.Value.(*change))
 		}
 	}
@@ -246,7 +253,7 @@ func (f *feed) flush(s *feedState) {
 		s.poolRev++
 	}
 	for r := range f.readers {
-		if r.state != s || r.rev < s.rev || r.poolRev < s.poolRev {
+		if r.state != s || r.rev < s.rev || r.poolRev < s.poolRev || r.othersRev < s.othersRev {
 			r.poke()
 		}
 	}
@@ -331,6 +338,8 @@ type batch struct {
 
 	Pools []bgagent.PoolStats `json:"pools"` // all pools if a pool has changed, otherwise null
 
+	Processes []process `json:"processes"` // the other processes if one of them has changed, otherwise null
+
 	ended bool // the manager is closed
 }
 
@@ -370,10 +379,16 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	if r.poolRev < s.poolRev {
 		r.poolRev, b.Pools = s.poolRev, s.pools
 	}
+	if r.othersRev < s.othersRev {
+		r.othersRev, b.Processes = s.othersRev, s.others
+		if b.Processes == nil {
+			b.Processes = []process{}
+		}
+	}
 	return b, true
 }
 
 // empty reports whether the batch contains nothing new for a page.
 func (b *batch) empty() bool {
-	return !b.First && len(b.Rows) == 0 && len(b.Gone) == 0 && b.Pools == nil
+	return !b.First && len(b.Rows) == 0 && len(b.Gone) == 0 && b.Pools == nil && b.Processes == nil
 }

@@ -12,7 +12,9 @@ import (
 // row holds the task data that is shown in the page's lists. It is small and comparable. A
 // task's long texts are fetched only when a user opens the task.
 type row struct {
-	N       uint64  `json:"n"` // increases in launch order
+	N       uint64  `json:"n"`                 // increases in launch order; tasks of other processes are numbered when the page learns of them
+	Process string  `json:"process,omitempty"` // the other process that has the task; empty for the manager's own tasks
+	Problem string  `json:"problem,omitempty"` // why the state of the other process's task is not current
 	ID      string  `json:"id"`
 	Session string  `json:"session,omitempty"`
 	Parent  string  `json:"parent,omitempty"`

@@ -21,14 +21,15 @@ const (
 
 // hello is the first message to a page.
 type hello struct {
-	Title  string `json:"title"`
-	Now    int64  `json:"now"` // current time in ms since 1970, by the same clock as all other times
-	Cancel bool   `json:"cancel"`
-	Resume bool   `json:"resume"`
-	Answer bool   `json:"answer"` // questions that are not requests for permission may be answered
-	Permit bool   `json:"permit"` // requests for permission may be answered
-	Log    bool   `json:"log"`
-	Silent int64  `json:"silent"` // time in ms after which a silent task is marked; 0 means never
+	Title   string `json:"title"`
+	Now     int64  `json:"now"` // current time in ms since 1970, by the same clock as all other times
+	Cancel  bool   `json:"cancel"`
+	Resume  bool   `json:"resume"`
+	Answer  bool   `json:"answer"` // questions that are not requests for permission may be answered
+	Permit  bool   `json:"permit"` // requests for permission may be answered
+	Log     bool   `json:"log"`
+	Silent  int64  `json:"silent"`            // time in ms after which a silent task is marked; 0 means never
+	Process string `json:"process,omitempty"` // name of the server's own process
 }
 
 // serveEvents streams server-sent events: first a hello event, and then batch events. When
@@ -43,7 +44,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // without this header, nginx buffers the stream
 	s := stream{w: w, control: http.NewResponseController(w)}
-	s.send("hello", hello{h.cfg.Title, time.Now().UnixMilli(), h.cfg.AllowCancel, h.cfg.AllowResume, h.cfg.AllowAnswer, h.cfg.AllowPermit, h.cfg.Log != nil, max(h.cfg.Silent, 0).Milliseconds()})
+	s.send("hello", hello{h.cfg.Title, time.Now().UnixMilli(), h.cfg.AllowCancel, h.cfg.AllowResume, h.cfg.AllowAnswer, h.cfg.AllowPermit, h.cfg.Log != nil, max(h.cfg.Silent, 0).Milliseconds(), h.cfg.Process})
 
 	beats := time.NewTicker(beat)
 	defer beats.Stop()

@@ -45,7 +45,7 @@ type CallerTask struct {
 
 const (
 	// callerTime is how long a process has time to answer before its tasks are read from the servers.
-	callerTime = 3 * time.Second
+	callerTime = listTime
 	// maxCallerWait is the maximum time for which a process lets a request wait for the end of a task.
 	maxCallerWait = 10 * time.Second
 	// maxCallerWaits is the maximum number of requests that wait in a process at the same time.

@@ -135,7 +135,7 @@ func each[T any](all []T, f func(T) error) []error {
 
 // Tasks returns every process's tasks: all live ones, and up to the given number of ended ones for
 // each process, most recently launched first. Processes that serve are asked, and the tasks of the
-// others are read from the servers.
+// others, and of those that do not answer within three seconds, are read from the servers.
 func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) {
 	all, err := c.processes(ctx)
 	if err != nil {
@@ -153,12 +153,17 @@ func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) 
 	return out, nil
 }
 
+// listTime is how long a process has time to list its tasks before they are read from the servers.
+const listTime = 3 * time.Second
+
 func (f *found) tasks(ctx context.Context, ended int) ProcessTasks {
 	if f.err != nil {
 		return ProcessTasks{Process: f.process(false), Err: f.err}
 	}
 	var got tasksOutput
-	err := f.ask(ctx, askTasks, tasksInput{ended}, &got)
+	asking, cancel := context.WithTimeout(ctx, listTime)
+	err := f.ask(asking, askTasks, tasksInput{ended}, &got)
+	cancel()
 	out := ProcessTasks{Process: f.process(!errors.Is(err, ErrProcessDead)), Tasks: got.Tasks, More: got.More}
 	var refused *answerError
 	switch {

@@ -25,7 +25,11 @@ func (f pageFlags) page(ctx context.Context, s *serving, tokens bool, secret *se
 		}
 		return nil, nil, nil
 	}
-	page := dashboard.New(s.manager, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, AllowAnswer: f.PageActs, AllowPermit: f.PageActs && f.Page != "", Silent: s.silent(), Log: s.log()})
+	cfg := dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, AllowAnswer: f.PageActs, AllowPermit: f.PageActs && f.Page != "", Silent: s.silent(), Log: s.log()}
+	if s.cluster != nil {
+		cfg.Process, cfg.Others = s.cluster.Self().Name, pageOthers{s.cluster}
+	}
+	page := dashboard.New(s.manager, cfg)
 	if f.Page == "" {
 		return page, page, nil
 	}

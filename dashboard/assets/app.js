@@ -21,7 +21,7 @@ const now = () => Date.now() + skew
 const store = new Store()
 const pools = new Pools()
 const detail = new Detail({ now, silent: () => allowed.silent, allowed: () => allowed, act: ask, onclose: closed, onjump: jump })
-const tree = new Tree(store, { now, onselect: selected, onopen: opened, silent: () => allowed.silent })
+const tree = new Tree(store, { now, onselect: selected, onopen: opened, silent: () => allowed.silent, own: () => allowed.process })
 const timeline = new Timeline(store, { now, onselect: selected, onopen: opened, limits: name => pools.byName.get(name) })
 const wide = matchMedia('(min-width: 860px)')
 
@@ -74,6 +74,7 @@ function connect() {
     store.apply(batch)
     timeline.changed()
     if (batch.pools) pools.draw(batch.pools)
+    if (batch.processes) drawProcesses(batch.processes)
     if (detail.node) follow(batch)
     if (wanted) find(!batch.more)
     redraw()
@@ -121,6 +122,11 @@ function follow(batch) {
     detail.close()
     if (!detail.box.contains(at)) at.focus()
   }
+}
+
+// drawProcesses names the other processes whose tasks are not shown in their current state.
+function drawProcesses(all) {
+  say($('processes'), all.filter(p => p.problem).map(p => `${p.name}: ${p.problem}`).join(' · '))
 }
 
 // --- selection ---

@@ -1,7 +1,7 @@
 // The details of one task, and the buttons for actions on the task.
 
 import { fetchJSON, post } from './fetch.js'
-import { ago, count, duration, elapsed, el, isLive, isSilent, money, say, stateOf, stateText, time } from './format.js'
+import { ago, count, duration, elapsed, el, isLive, isSilent, money, processText, say, stateOf, stateText, time } from './format.js'
 import { Log } from './log.js'
 import { Questions } from './questions.js'
 
@@ -105,9 +105,10 @@ export class Detail {
     ui.questions.show(this.node.key, t.asks ? this.full?.questions ?? [] : [])
     const allowed = this.allowed()
     ui.cancel.hidden = !(allowed.cancel && isLive(t))
-    ui.resume.hidden = !(allowed.resume && !isLive(t))
-    ui.retry.hidden = !(allowed.resume && !isLive(t) && t.status !== 'completed')
-    if (allowed.log) ui.log.follow(this.node.key, isLive(t))
+    const resumes = allowed.resume && !t.process && !isLive(t)
+    ui.resume.hidden = !resumes
+    ui.retry.hidden = !(resumes && t.status !== 'completed')
+    if (allowed.log && !t.process) ui.log.follow(this.node.key, isLive(t))
     const since = t.heard ? `${ago(this.now() - t.heard)} ago` : ''
     const waited = (t.started || t.ended || this.now()) - t.queued
     this.#facts([
@@ -123,7 +124,7 @@ export class Detail {
       ['With its tasks', this.node.below ? [count(this.node.tokens) && `${count(this.node.tokens)} tokens`, money(this.node.cost)].filter(Boolean).join(' · ') : ''],
       ['Budget used', t.budget],
       ['Attempt', t.attempt > 1 ? t.attempt : ''], ['Notice', t.notice],
-      ['Task', t.id], ['Session', t.session], ['Parent', t.parent],
+      ['Process', processText(t, allowed.process)], ['Task', t.id], ['Session', t.session], ['Parent', t.parent],
     ])
     this.#kids()
   }

@@ -137,3 +137,10 @@ export function el(name, attributes = {}, ...content) {
 export function say(e, text) {
   if (e.firstChild ? e.firstChild.data !== text : text !== '') e.textContent = text
 }
+
+// processText names the process that has a task. It is empty if the server is not one of several. The
+// argument own is the name of the server's process.
+export function processText(task, own) {
+  if (!task.process) return own ?? ''
+  return task.problem ? `${task.process}: ${task.problem}` : task.process
+}

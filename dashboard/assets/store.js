@@ -220,7 +220,7 @@ export class Store {
 
   #matches(node, word) {
     const t = node.task
-    node.text ||= `${t.title} ${t.agent} ${t.model ?? ''} ${t.id} ${t.session ?? ''} ${t.parent ?? ''} ${t.tool ?? ''} ${t.reason ?? ''} ${t.text ?? ''}`.toLowerCase()
+    node.text ||= `${t.title} ${t.agent} ${t.model ?? ''} ${t.id} ${t.session ?? ''} ${t.parent ?? ''} ${t.tool ?? ''} ${t.reason ?? ''} ${t.text ?? ''} ${t.process ?? ''}`.toLowerCase()
     return node.text.includes(word)
   }
 

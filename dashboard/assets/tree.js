@@ -1,6 +1,6 @@
 // The tree: a list of rows. Only the visible rows are in the document.
 
-import { ago, count, duration, elapsed, el, isSilent, lastHeard, money, say, stateOf, stateText } from './format.js'
+import { ago, count, duration, elapsed, el, isSilent, lastHeard, money, processText, say, stateOf, stateText } from './format.js'
 
 const EXTRA = 6 // extra rows drawn above and below the visible rows, so that there are no gaps during scrolling
 
@@ -13,6 +13,7 @@ class Line {
     this.title = el('span', { class: 'text' })
     this.title.dir = 'auto'
     this.below = el('span', { class: 'below' })
+    this.process = el('span', { class: 'process' })
     this.agent = el('span', { class: 'c-agent', role: 'gridcell' })
     this.state = el('span', { class: 'c-state', role: 'gridcell' })
     this.heard = el('span', { class: 'c-heard', role: 'gridcell' })
@@ -22,7 +23,7 @@ class Line {
     this.cost = el('span', { class: 'c-num c-cost', role: 'gridcell' })
     this.time = el('span', { class: 'c-num c-time', role: 'gridcell' })
     this.el = el('div', { class: 'row', role: 'row', id },
-      el('span', { class: 'c-title', role: 'gridcell' }, this.twist, this.dot, this.title, this.below),
+      el('span', { class: 'c-title', role: 'gridcell' }, this.twist, this.dot, this.title, this.below, this.process),
       this.agent, this.state, this.heard, this.last, this.tools, this.tokens, this.cost, this.time)
     this.index = -1
   }
@@ -64,6 +65,8 @@ class Line {
     this.attr('data-state', 'session')
     say(this.title, name)
     say(this.agent, 'session')
+    say(this.process, '')
+    this.attr('data-stale', undefined)
     this.failed(item.node)
     const parts = store.summary(item.node).map(([state, n]) => `${n} ${STATE_NAMES[state]}`)
     say(this.state, '')
@@ -77,8 +80,10 @@ class Line {
     say(this.time, below === 1 ? '1 task' : `${count(below)} tasks`)
   }
 
-  task(node, now, silent) {
+  task(node, now, silent, own) {
     const { task } = node
+    say(this.process, processText(task, own))
+    this.attr('data-stale', task.problem ? '' : undefined)
     this.failed(node)
     this.attr('data-state', stateOf(task))
     say(this.title, task.title)
@@ -102,12 +107,13 @@ export class Tree {
   fresh = true // the next drawing does not have to keep rows in place
   active = null // key of the active row
 
-  constructor(store, { onselect, onopen, now, silent }) {
+  constructor(store, { onselect, onopen, now, silent, own }) {
     this.store = store
     this.onselect = onselect
     this.onopen = onopen
     this.now = now
     this.silent = silent
+    this.own = own // returns the name of the server's process
     this.box = document.getElementById('tree')
     this.rows = document.getElementById('rows')
     this.empty = document.getElementById('empty')
@@ -148,7 +154,7 @@ export class Tree {
       const line = this.lines[i % want]
       const item = list[i]
       line.place(i, height, item, item.node.key === this.active)
-      if (item.node.task) line.task(item.node, now, silent)
+      if (item.node.task) line.task(item.node, now, silent, this.own())
       else line.session(item, this.store)
       if (item.node.key === this.active) activeLine = line.el.id
     }

@@ -32,7 +32,6 @@ type machine struct {
 	dir    string
 	config string
 	mcp    string // address of the tools
-	page   string // address of the page, or empty
 	token  string // the caller's token, or empty
 	serve  *exec.Cmd
 }
