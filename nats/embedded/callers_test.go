@@ -17,14 +17,15 @@ import (
 // callers is a process of a cluster that serves callers.
 type callers struct {
 	*bgnats.Callers
-	m *bgagent.BackgroundManager
+	cluster *bgnats.Cluster
+	m       *bgagent.BackgroundManager
 }
 
 func newCallers(t *testing.T, url string, o bgnats.ClusterOptions, secrets map[string][]string) callers {
 	t.Helper()
 	c := joined(t, url, o)
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
-		"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) { <-ctx.Done(); return "", ctx.Err() },
+		"slow": waits,
 		"says": func(_ context.Context, turn *inproc.Turn) (string, error) { return "said " + turn.Prompt.Text, nil },
 		"asks": func(ctx context.Context, turn *inproc.Turn) (string, error) {
 			q := bgagent.Question{Key: "q", Kind: bgagent.QuestionChoice, Title: "Which branch?", Options: []string{"main", "next"}}
@@ -39,8 +40,11 @@ func newCallers(t *testing.T, url string, o bgnats.ClusterOptions, secrets map[s
 	require.NoError(t, c.Serve(m))
 	k, err := c.ServeCallers(secrets)
 	require.NoError(t, err)
-	return callers{k, m}
+	return callers{k, c, m}
 }
+
+// waits is an agent that works until its turn is ended.
+func waits(ctx context.Context, _ *inproc.Turn) (string, error) { <-ctx.Done(); return "", ctx.Err() }
 
 // task launches a task for the caller.
 func (c callers) task(t *testing.T, caller, agent, prompt string) bgagent.Task {
@@ -211,4 +215,29 @@ func TestACallersTasksOfADeadProcessAreReadIfItHasConfirmedTheCaller(t *testing.
 	require.Empty(t, all, "the name alone is no proof")
 	three := newCallers(t, s.URL(), bgnats.ClusterOptions{Process: "three"}, same())
 	three.refuses(t, "alice", said.ID, "q")
+}
+
+func TestACallerFindsItsTasksThatAnotherProcessHasTakenOver(t *testing.T) {
+	shorterLease(t)
+	s := listening(t, func(*server.Options) {})
+	l := &line{server: s}
+	const lease = memberLease
+	one := newCallers(t, s.URL(), bgnats.ClusterOptions{Process: "one", Home: "h", Lease: lease, Store: bgnats.StoreOptions{Grace: lease}, Connect: []nats.Option{nats.InProcessServer(l), nats.ReconnectWait(10 * time.Millisecond)}}, same())
+	task, q := one.asks(t, "alice", "choice")
+	two := newCallers(t, s.URL(), bgnats.ClusterOptions{Process: "two", Home: "h", Lease: lease, Store: bgnats.StoreOptions{Grace: lease}}, same())
+	three := newCallers(t, s.URL(), bgnats.ClusterOptions{Process: "three", Lease: lease}, same())
+	l.set(true)
+	defer l.set(false)
+	require.NoError(t, two.cluster.TakeOver(func(_ bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {
+		return bgagent.New(inproc.New(map[string]inproc.Agent{"asks": waits}), bgagent.Config{Slots: two.cluster.Slots, Store: store, Wake: bgagent.WakeNever, Ask: true})
+	}))
+	for _, c := range []callers{three, two} {
+		until(t, func() bool {
+			got, err := c.Read(t.Context(), "alice", task.ID, 0)
+			return err == nil && got.Err == nil && got.Process.TakenBy == "two"
+		})
+		_, err := c.Read(t.Context(), "bob", task.ID, 0)
+		require.ErrorIs(t, err, bgagent.ErrUnknownTask)
+	}
+	three.refuses(t, "carol", task.ID, q.Key)
 }
