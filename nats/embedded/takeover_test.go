@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/race"
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
@@ -29,10 +30,12 @@ func TestTheTasksOfAKilledProcessGoOnInAnotherWithTheSameHome(t *testing.T) {
 	}{{"a process", false, 3 * time.Second}, {"the allocator", true, 5 * time.Second}} {
 		t.Run(test.name, func(t *testing.T) {
 			took := killOne(t, test.allocator)
-			for try := 1; took > test.bound && try < 3; try++ {
+			for try := 1; took > test.bound && try < 3 && !race.Enabled; try++ {
 				took = killOne(t, test.allocator)
 			}
-			require.LessOrEqual(t, took, test.bound)
+			if !race.Enabled {
+				require.LessOrEqual(t, took, test.bound)
+			}
 		})
 	}
 }
@@ -58,10 +61,10 @@ func killOne(t *testing.T, allocator bool) time.Duration {
 	until(t, func() bool { return g.begun("x", names) > 5 })
 	g.kill(x, "x")
 	killed := time.Now()
-	stop := keepReading(t, reader, g.task(names[0])) // it has ended, so only the store has it
 	until(t, func() bool { return g.begun("y", names)+g.begun("z", names) > 0 })
 	took := time.Since(killed)
 	t.Log("a task goes on after", took)
+	stop := keepReading(t, reader, g.task(names[0])) // it has ended, so only the store has it
 	g.requireEnds(reader, names)
 	g.requireOneBodyEach()
 	until(t, func() bool { return ofProcess(t, reader, "x", 0).TakenBy == "" }) // nothing is left to do
