@@ -44,7 +44,7 @@ type ConcurrencyManager struct {
 	mu      sync.Mutex
 	sharers []*BackgroundManager // open managers that use the slots; guarded by mu
 	others  *otherUsers          // other users of the source; nil if cool-downs are not shared; guarded by mu
-	linking sync.Mutex           // held while the field others is set; not taken by "hear" and "tell"
+	linking sync.Mutex           // held while the field "others" is being set; not taken by the methods "hear" and "tell"
 }
 
 // PoolStats contains the figures for one pool or one cap.

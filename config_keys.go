@@ -264,7 +264,7 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	panic("bgagent: bug: no field for the key " + k.key)
 }
 
-// flag is like access, for a key that is true or false.
+// flag is like access, but for a key whose value is true or false.
 func (k *fileKey) flag(c *Config) (int64, func(int64)) {
 	var on *bool
 	switch k.field {

@@ -343,7 +343,7 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 		return problem("is %s", v.Describe())
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil { // 1e3 and 5.0 are also whole numbers; parse them as doubles, as the host does
+	if err != nil { // 1e3 and 5.0 are also whole numbers; like the host, parse them as doubles
 		f, ferr := strconv.ParseFloat(text, 64)
 		switch {
 		case ferr != nil || math.Abs(f) > 1<<53:

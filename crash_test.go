@@ -20,7 +20,7 @@ import (
 type scenario struct {
 	name string
 	cfg  bgagent.Config
-	host func(*process)            // what the host does in the first process; in later processes, it only reads
+	host func(*process)            // what the host does in the first process; in later processes, the host only reads
 	want map[string]bgagent.Status // expected status of the tasks with these prompts
 
 	refuses bool // the provider refuses turns; a client that restores a session does not report why the session's turn failed

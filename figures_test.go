@@ -47,7 +47,7 @@ func TestFiguresCountWhatThereIsAndEveryEnd(t *testing.T) {
 		require.EqualValues(t, len("answer to one")+len("answer to two"), f.KeptText)
 		require.Empty(t, f.Pools)
 
-		// Another attempt of a task is counted like the first one.
+		// Each further attempt of a task is also counted.
 		_, err = m.Resume(t.Context(), bgagent.Caller{}, first.ID, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		time.Sleep(2 * time.Minute)

@@ -14,9 +14,10 @@ import (
 // With [Config].Store, NextNotice, TakeNotice, Read, Run and the answers of tools report to the
 // host or to a session that tasks have ended. In the store, these reports stay owed until they are
 // acknowledged, and a later manager hands them out again if necessary. A later call for the same
-// session also acknowledges them, if it begins after the answer was returned. If the session runs a
-// task, the end of the session's turn also acknowledges them. Ack does nothing if there is no
-// store, or if nothing with this id is waiting to be acknowledged. It is safe for concurrent use.
+// session also acknowledges them, if it begins after the call that reported them has returned. If
+// the session runs a task, the end of the session's turn also acknowledges them. Ack does nothing
+// if there is no store, or if nothing with this id is waiting to be acknowledged. It is safe for
+// concurrent use.
 func (m *BackgroundManager) Ack(noticeID string) {
 	if m.cfg.Store != nil {
 		m.update(func(st *state, now int64) { st.ack(noticeID, now) })

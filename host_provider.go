@@ -22,8 +22,8 @@ func onClock(t time.Time) time.Time {
 	return onClockAt(t, now.Round(0), now)
 }
 
-// onClockAt is like onClock, with now as the current time. The argument "wall" is the same time,
-// without a reading of the monotonic clock.
+// onClockAt is like onClock, but takes the current time as the argument "now". The argument "wall"
+// is the same time without a reading of the monotonic clock.
 func onClockAt(t, wall, now time.Time) time.Time {
 	if t.IsZero() {
 		return t
@@ -49,14 +49,15 @@ func (e *ProviderError) received() *ProviderError {
 	return e
 }
 
-// The method "received" returns the status as the state can use it.
+// The method "received" returns the status with the changes that [onClock] and
+// [ProviderError.received] make to its time and its error.
 func (s SessionStatus) received() SessionStatus {
 	s.RetryAt, s.Provider = onClock(s.RetryAt), s.Provider.received()
 	return s
 }
 
-// The method "received" returns the message as the state can use it. It returns m itself if nothing
-// has to change.
+// The method "received" returns a copy of the message whose provider error has been changed by
+// [ProviderError.received]. It returns m itself if the message has no provider error.
 func (m *Message) received() *Message {
 	if m == nil || m.Provider == nil {
 		return m
@@ -66,8 +67,8 @@ func (m *Message) received() *Message {
 	return &copied
 }
 
-// The method "received" returns the page as the state can use it. The messages in the client's page
-// stay as they are.
+// The method "received" returns the page with the messages that [Message.received] returns. The
+// messages in the client's page stay as they are.
 func (p Page) received() Page {
 	own := false
 	for i := range p.Messages {
@@ -82,7 +83,8 @@ func (p Page) received() Page {
 	return p
 }
 
-// The method "received" returns the event as the state can use it.
+// The method "received" returns the event with its status, message and provider error as their own
+// methods "received" return them, and with the times of its questions as [onClock] returns them.
 func (e HostEvent) received() HostEvent {
 	e.Status, e.Message, e.Provider = e.Status.received(), e.Message.received(), e.Provider.received()
 	e.Questions = slices.Clone(e.Questions)
@@ -92,7 +94,8 @@ func (e HostEvent) received() HostEvent {
 	return e
 }
 
-// The method "received" returns the report as the state can use it.
+// The method "received" returns the report with the changes that [onClock] and
+// [ProviderError.received] make to its time and its error.
 func (x Report) received() Report {
 	x.Provider, x.RetryAt = x.Provider.received(), onClock(x.RetryAt)
 	return x

@@ -77,7 +77,7 @@ import (
 // waits for calls to the host only if its documentation says so.
 type BackgroundManager struct {
 	cfg      Config
-	words    wording // names of the tools for notices and other texts
+	words    wording // how notices and other texts refer to the tools
 	cm       *ConcurrencyManager
 	hosts    []*hostClient // all clients; the client that was passed to New comes first
 	epoch    time.Time     // the zero point of the times in records

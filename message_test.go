@@ -29,7 +29,7 @@ func onBoth(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, te
 	runBoth(t, script, false, cfg, test)
 }
 
-// runBoth is like onBoth. If stream is true, the starter reports events.
+// runBoth is like onBoth. If the argument "stream" is true, the starter reports events.
 func runBoth(t *testing.T, script func(*bgagenttest.Turn), stream bool, cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
 	for _, name := range []string{"runner", "starter"} {
 		t.Run(name, func(t *testing.T) {

@@ -37,8 +37,8 @@ func (m *BackgroundManager) Read(by Caller, id string) (Task, error) {
 	return m.readAttempt(by, id, 0, nil)
 }
 
-// readAttempt is like Read, for a caller that shows one attempt of the task. The argument "no" is
-// the number of that attempt; 0 means the latest one. Notices of other attempts do not count as
+// readAttempt is like Read, but for a caller that shows one attempt of the task. The argument "no"
+// is the number of that attempt; 0 means the latest one. Notices of other attempts do not count as
 // read.
 func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handing) (s Task, err error) {
 	_ = m.fetch(m.base, id) // if the record cannot be loaded, the method fails as it would without a store

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An agent continues to work for longer than its time to live after the answer to a question from
-// an earlier process.
+// After a question from an earlier process has been answered, an agent continues to work for longer
+// than its time to live.
 func TestTheTimeToLiveAfterAnAnswerDoesNotGrowOverARestart(t *testing.T) {
 	script := func(t *bgagenttest.Turn) {
 		t.Sleep(10 * time.Second)

@@ -289,7 +289,7 @@ func (x *wakes) taken() {
 // the event is held back.
 func (st *state) emit(kind EventKind, t *task) { st.emitWith(Event{Kind: kind}, t) }
 
-// emitWith is like emit, for an event with a budget limit or a question.
+// emitWith is like emit, but for an event with a budget limit or a question.
 func (st *state) emitWith(e Event, t *task) {
 	if st.storing != nil && st.holdEvent(e, t) {
 		return

@@ -121,8 +121,8 @@ func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	return nil
 }
 
-// treeReached returns the limit that the account of the tree has reached. The limits in the
-// argument "narrow" also apply.
+// treeReached returns the limit that the tree's account has reached. If the argument "narrow"
+// contains a smaller limit than the account, the smaller limit applies.
 func (st *state) treeReached(top *node, narrow Budget) (l BudgetLimit, used bool) {
 	if top.spending == nil {
 		return l, false
@@ -237,7 +237,7 @@ func (st *state) joinAccount(n *node, now int64) {
 // The method "counts" returns the usage of the attempt according to its progress.
 func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
 
-// count counts the attempt's usage since the last call. It makes no difference if a message is read
+// count counts the attempt's usage since the last call. It does not matter if a message is read
 // again or lost, because only the highest numbers count. count reports whether the attempt is still
 // live.
 func (st *state) count(a *attempt, now int64) (live bool) {

@@ -170,7 +170,7 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 		return nil
 	}
 	if n.env != nil || st.dueAt(n) > 0 {
-		n.trying = cmp.Or(n.trying, now) // the field trying is 0 if this goroutine has just delivered another notice
+		n.trying = cmp.Or(n.trying, now) // the field "trying" is 0 if this goroutine has just delivered another notice
 	}
 	switch {
 	case st.closing || n.gone || n.scope:

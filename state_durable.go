@@ -64,7 +64,7 @@ func (st *state) seal(n *node, env *envelope, text string) {
 	}
 }
 
-// sealPush is like seal, for a notice that is about to be pushed. Each process counts its first
+// sealPush is like seal, but for a notice that is about to be pushed. Each process counts its first
 // push before making it.
 func (st *state) sealPush(n *node, env *envelope, text string) {
 	st.seal(n, env, text)

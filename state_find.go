@@ -88,8 +88,8 @@ func (st *state) find(id string) (*task, error) {
 	return nil, taskError(id, ErrUnknownTask)
 }
 
-// findOwn is like find, on behalf of a caller. A caller with a session gets ErrNotDescendant for a
-// task that does not descend from the session.
+// findOwn is like find, but searches on behalf of a caller. A caller with a session gets
+// ErrNotDescendant for a task that does not descend from the session.
 func (st *state) findOwn(by Caller, id string) (*task, error) {
 	t, err := st.find(id)
 	if err != nil {

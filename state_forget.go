@@ -95,7 +95,7 @@ func (st *state) notDeleted(m *mark) {
 }
 
 // The method "forgotten" returns the mark of a deleted task whose deletion is not yet durable. The
-// argument ref is the id of the task or of its session.
+// argument "ref" is the id of the task or of its session.
 func (st *state) forgotten(ref string) *mark {
 	if st.storing != nil {
 		for _, m := range st.storing.last {

@@ -459,7 +459,8 @@ func (st *state) provesPool(a *attempt) {
 	}
 }
 
-// showsOutput does the same as provesPool if the turn in a starter's session has produced output.
+// showsOutput calls provesPool if a starter's turn has produced output and no provider error has
+// been seen.
 func (st *state) showsOutput(a *attempt) {
 	if a.sight.output && a.sight.provider == nil {
 		st.provesPool(a)

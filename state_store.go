@@ -81,7 +81,7 @@ type mark struct {
 	// The following fields are set only for tasks. The client needs them to continue the session in
 	// another process.
 	saved     []byte    // data that the client saved
-	savedAt   int64     // when the data was last urgent
+	savedAt   int64     // when new data last made the next write urgent
 	sessions  int32     // number of sessions that the task had before its session
 	before    Cursor    // position in the session before the last prompt
 	restarts  int32     // number of crashes of the process since the task last made progress

@@ -43,8 +43,8 @@ func (n *node) keepsEnv(asks bool) bool {
 // owesMore reports whether the outbox contains anything that a caller takes.
 func (n *node) owesMore(asks bool) bool { return n.nOwed > 0 || asks && len(n.asks) > 0 }
 
-// packFor is like pack, for a caller that takes notices. If the argument "asks" is false, questions
-// stay in the outbox.
+// packFor is like pack, but for a caller that takes notices. If the argument "asks" is false,
+// questions stay in the outbox.
 func (st *state) packFor(n *node, asks bool, now int64) *envelope {
 	if asks {
 		return st.pack(n, now)

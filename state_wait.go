@@ -7,7 +7,7 @@ type callEnd uint8
 
 const (
 	callGoesOn    callEnd = iota // the call does not stop early
-	callTimedOut                 // the call stops, and its task continues in the background
+	callTimedOut                 // the call stops waiting, and its task continues in the background
 	callCancelled                // the call was cancelled, and its task is also cancelled
 	callSuspended                // the manager was suspended
 )

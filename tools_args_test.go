@@ -201,8 +201,8 @@ func FuzzToolArguments(f *testing.F) {
 	})
 }
 
-// Arguments that a host decodes with package json get the same values as
-// arguments that the tool decodes.
+// Decoding arguments with package json, as a host does, gives the same values as the tool's own
+// decoding.
 func TestArgumentsAreDecodedAsTheToolReadsThem(t *testing.T) {
 	yes, no := true, false
 	for _, c := range []struct {

@@ -192,9 +192,9 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 	}
 }
 
-// cut removes everything that codex stored after the message with the prompt that the model gets. The
-// database contains the items that codex replays. When codex starts, it adds the items that are only
-// in the session's file.
+// cut truncates codex's session file after the item that contains the prompt as the model gets it. It
+// also deletes the database from which codex replays. When codex starts, it fills the database from
+// the session file again.
 func (s *scene) cut(session, part string) {
 	s.Helper()
 	files := s.w.SessionFiles(session)
@@ -230,7 +230,8 @@ func (s *scene) turnRequests(prompt string) (n int) {
 	return n
 }
 
-// patiently calls f until it no longer returns an error that matches ErrBusy, as the manager does.
+// The method "patiently" calls f until f no longer returns an error that matches ErrBusy. The
+// manager does the same.
 func (s *scene) patiently(f func() error) (err error) {
 	s.Helper()
 	require.Eventually(s, func() bool {

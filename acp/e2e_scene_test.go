@@ -69,7 +69,7 @@ func (s *scene) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// ended returns when the tasks have ended.
+// The method "ended" returns once the tasks have ended.
 func (s *scene) ended(ids ...string) []bgagent.Task {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)

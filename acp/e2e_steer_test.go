@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If an agent can receive messages during a turn, a message joins the running turn, and the model gets it once.
+// If an agent can receive messages during a turn, a message joins the running turn, and the model gets it
+// only once.
 func TestAMessageJoinsATurnOfEachAgent(t *testing.T) {
 	cfg := bgagent.Config{Permissions: []bgagent.Permission{{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow}}}
 	for _, in := range []string{"tool", "text"} {

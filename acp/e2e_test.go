@@ -241,7 +241,7 @@ func (s *scene) sleep(want bool, otherwise string) {
 	require.Eventually(s, func() bool { return slices.ContainsFunc(s.w.Processes(), sleeps) == want }, 2*time.Minute, 10*time.Millisecond, otherwise)
 }
 
-// appears returns when the file exists.
+// appears returns once the file exists.
 func (s *scene) appears(path string) {
 	s.Helper()
 	require.Eventually(s, func() bool { _, err := os.Stat(path); return err == nil }, 5*time.Minute, 5*time.Millisecond)

@@ -17,11 +17,12 @@ import (
 // times limit the wait for such late pieces.
 const (
 	lateSilence = 250 * time.Millisecond // silence after which no more pieces are expected
-	lateLimit   = time.Second            // maximum wait for pieces after the answer
+	lateLimit   = time.Second            // maximum wait for pieces after the prompt has been answered
 )
 
 // answered is called when the prompt has been answered. All messages read after this call came
-// after the answer. The client waits for late pieces only if the turn ended normally.
+// after the agent's answer to the prompt. The client waits for late pieces only if the turn ended
+// normally.
 func (c *Client) answered(t *turn, m received) {
 	var answer struct {
 		StopReason sdk.StopReason `json:"stopReason"`
@@ -99,7 +100,7 @@ func (t *turn) endLate() {
 // noteStatus records a status that an agent reports in a field outside the protocol. Codex reports
 // a failure in such a field, writes the reason as text, and ends the turn as if it had succeeded.
 // In the same field, Codex also reports that it is going to retry a request to the model provider.
-// The result is the provider error in such a report.
+// noteStatus returns the provider error that noteRetry finds in such a report, or nil.
 func (t *turn) noteStatus(meta map[string]any) (retry *bgagent.ProviderError) {
 	for _, own := range meta {
 		fields, _ := own.(map[string]any)

@@ -145,7 +145,7 @@ func overwrite(root *os.Root, name, text string) error {
 	if err != nil {
 		return err
 	}
-	err = isRegular(f) // checked before the old text is lost
+	err = isRegular(f) // check this before Truncate deletes the old text
 	if err == nil {
 		err = f.Truncate(0)
 	}

@@ -35,7 +35,7 @@ func readable(raw []byte, v any) (left bool, err error) {
 }
 
 // exact returns a tool call's input from the parameters of a message, with its numbers as the agent
-// wrote them. The argument input is the input as decoded by the SDK, where large numbers are
+// wrote them. The argument "input" is the input as decoded by the SDK, where large numbers are
 // rounded. The argument "name" is the name of the field with the call.
 func exact(params json.RawMessage, name string, input any) any {
 	if input == nil {

@@ -28,8 +28,8 @@ func alive(t testing.TB, pid string) bool {
 	if err != nil {
 		return syscall.Kill(n, 0) == nil && !os.IsNotExist(err)
 	}
-	// The fields follow the name, which is in brackets. The state is the 1st field, the flags are
-	// the 7th, and the number of threads is the 18th.
+	// In this file, the name of the process is in brackets, and other fields follow it. Of these,
+	// the state is the 1st, the flags are the 7th, and the number of threads is the 18th.
 	const exiting = 0x4 // PF_EXITING
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	flags, _ := strconv.ParseUint(fields[6], 10, 64)

@@ -88,7 +88,7 @@ func (r *replay) close() {
 	}
 }
 
-// judge returns the state of the prompt in the session. The argument m is the session's memory.
+// judge returns the state of the prompt in the session. The argument "m" is the session's memory.
 //
 // The same text could have been sent before. Therefore, the session has the prompt only if the
 // replay contains the text more often than it was sent before. The prompt is missing only in two

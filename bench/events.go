@@ -54,8 +54,8 @@ func live(n int, s *starter, cfg bgagent.Config) (*bgagent.BackgroundManager, er
 	}
 }
 
-// sendAll divides n calls to f among concurrent senders, and returns the nanoseconds per
-// call.
+// sendAll divides n calls to f among concurrent senders, and returns the time per call in
+// nanoseconds.
 func sendAll(senders int, f func(i int)) float64 {
 	return perOp(func(n int) {
 		var all sync.WaitGroup

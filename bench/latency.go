@@ -16,8 +16,8 @@ func latencyRows() []Row {
 	}}
 }
 
-// noticeLatency runs n tasks one after another. For each task, it returns the nanoseconds from the end of the
-// agent's turn to the notice.
+// noticeLatency runs n tasks one after another. For each task, it returns the time in nanoseconds from the
+// end of the agent's turn to the notice.
 func noticeLatency(n int) (Series, error) {
 	ended := make(chan time.Time, 1)
 	arrived := make(chan time.Time, 1)

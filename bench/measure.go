@@ -142,7 +142,7 @@ func nanos(ns float64) string {
 }
 
 // perOp calls f with increasing numbers of repetitions until a call takes more than 10 ms. It
-// returns the nanoseconds per repetition of that call.
+// returns the time per repetition of that last call, in nanoseconds.
 func perOp(f func(n int)) float64 {
 	n := 1000
 	for {

@@ -95,8 +95,8 @@ var input = bgagent.LaunchInput{Description: "find it", Prompt: "Find where it i
 // root returns the session that launches task i. Each session launches 100 tasks.
 func root(i int) string { return "root-" + strconv.Itoa(i/100) }
 
-// launchAll launches n tasks and waits until all of them have been reported by notices. It
-// returns the nanoseconds and the allocations per task.
+// launchAll launches n tasks and waits until all of them have been reported by notices. It returns
+// the time in nanoseconds and the number of allocations per task.
 func launchAll(n int) (ns, allocs float64, err error) {
 	t := newTold(n)
 	m, err := bgagent.New(&runner{}, bgagent.Config{

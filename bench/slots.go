@@ -230,8 +230,8 @@ func goBench(folder, name string, rounds int) (map[string]figures, error) {
 	return parts, nil
 }
 
-// semaphoreHandOff lets n waiting goroutines acquire and release a semaphore one after another.
-// It returns the nanoseconds per goroutine.
+// semaphoreHandOff lets n waiting goroutines acquire and release a semaphore one after another. It
+// returns the time per goroutine in nanoseconds.
 func semaphoreHandOff(n int) float64 {
 	sem := semaphore.NewWeighted(1)
 	ctx := context.Background()

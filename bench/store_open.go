@@ -107,7 +107,8 @@ func fillStore(dir string, live, ended int) error {
 	return s.Close()
 }
 
-// openToFirstTurn returns the nanoseconds until the first turn begins.
+// openToFirstTurn returns the time in nanoseconds from opening the store to the beginning of the
+// first turn.
 func openToFirstTurn(dir string) (float64, error) {
 	start := time.Now()
 	m, b, err := newBlocked(newKeptStore(dir, 0), false)
@@ -119,7 +120,7 @@ func openToFirstTurn(dir string) (float64, error) {
 	return float64(took.Nanoseconds()), suspend(m)
 }
 
-// scanLive returns the nanoseconds that a reader needs to decode the live records.
+// scanLive returns the time in nanoseconds that a reader needs to decode the live records.
 func scanLive(dir string, live int) (float64, error) {
 	start := time.Now()
 	r, err := sqlite.OpenReader(dir)

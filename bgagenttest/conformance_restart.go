@@ -126,9 +126,8 @@ func (c *checkContext) tryRestore(r bgagent.SessionRestore) (a restored) {
 	return a
 }
 
-// restore calls RestoreSession. While the error is ErrBusy, the method "restore" repeats the
-// call, as the manager does. The result "able" is false if the client does not support the
-// call.
+// restore calls RestoreSession. Like the manager, it repeats the call while the error is ErrBusy.
+// The result "able" is false if the client does not support the call.
 func (c *checkContext) restore(r bgagent.SessionRestore) (a restored, able bool) {
 	c.Helper()
 	quiet := c.until(c.h.TurnTime, func() bool {

@@ -121,7 +121,7 @@ func (c *checkContext) call(what string, f func(ctx context.Context) error) erro
 	return c.callFor(c.h.Soon, what, f)
 }
 
-// callFor is like call, with the given limit instead of Harness.Soon.
+// callFor is like call, but uses the given limit instead of Harness.Soon.
 func (c *checkContext) callFor(limit time.Duration, what string, f func(ctx context.Context) error) error {
 	c.Helper()
 	ctx, cancel := context.WithCancel(c.Context())

@@ -114,7 +114,7 @@ type session struct {
 
 	questions []*pendingQuestion // open questions of a starter's turn
 
-	continued  map[string]string // ids of the unanswered prompts, by the ids of the prompts that continued their turns
+	continued  map[string]string // maps the id of a prompt that continued a refused turn to the id of that turn's unanswered prompt
 	unanswered string            // text of a refused prompt that the session keeps
 	again      int               // revision at which the id of a prompt message was last changed; see Fake.Continues
 	againAt    int               // index of that message

@@ -33,7 +33,7 @@ type Agent struct {
 
 	// LeaveRetries makes the program report a request that the provider refused instead of retrying
 	// it. The manager then parks the task, so that another task gets its slot, and repeats the turn
-	// later. New returns an error if the program does not have a switch for this; see
+	// later. New returns an error if the program's own retries cannot be switched off; see
 	// [Program].NoRetries.
 	LeaveRetries bool
 }

@@ -22,7 +22,7 @@ type conversation struct {
 	size  int
 	now   *Output // output of the current turn; nil if no turn is running
 	asked string  // prompt of the current turn
-	short bool    // whether the end of the prompt is missing from asked
+	short bool    // whether asked contains only the beginning of the prompt
 }
 
 // exchange is the prompt and answer of a turn that has ended.

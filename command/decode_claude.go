@@ -146,7 +146,7 @@ type claudeDecoder struct {
 	o    *Output
 	stop string                // stop reason of the last message
 	open map[string]claudeOpen // background work by its id; the key of a subagent without an id is "call " followed by the id of its call
-	held map[string]string     // ids of background work, by the id of the call that started the work
+	held map[string]string     // maps the id of a call to the id of the background work that the call started
 	list *claudeTodos          // todo list of the session
 	gone bool                  // whether the end was reported because the key was rejected
 

@@ -20,7 +20,7 @@ type claudeTodo struct {
 // list.
 type claudeTodos struct {
 	list  []claudeTodo
-	calls map[string]claudeBlock // changes without a result, by the id of their call
+	calls map[string]claudeBlock // maps the id of a call to its change, until the call's result arrives
 }
 
 // maxTodos is the maximum number of entries in the list. It is also the maximum number of

@@ -90,7 +90,8 @@ func TestAQuestionOfClaudeIsAnswered(t *testing.T) {
 	}
 }
 
-// Claude Code asks for every tool of an MCP server that its arguments do not name.
+// Claude Code asks for permission to use any MCP tool that is not named in Claude Code's
+// command-line arguments.
 func TestToolsOfServersThatTheRulesAllowAreNotAskedFor(t *testing.T) {
 	const yes, no, asks = "r: allow;", "r: deny", "asks"
 	allow, deny, ask := bgagent.PermissionAllow, bgagent.PermissionDeny, bgagent.PermissionAsk

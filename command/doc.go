@@ -110,9 +110,9 @@
 // machine's network can be the cause. If the key is rejected, the turn ends immediately.
 //
 // After such a failure, the sessions of claude, codex and opencode still contain the prompt. The
-// next turn sends only the new text, so that the model sees the prompt once. Gemini loses a session
-// whose first turn failed before there was a whole answer or a tool call. The prompt is then given
-// to a new session. A table in docs/clients.md lists what each program shows.
+// next turn sends only the new text, so that the model sees the prompt only once. Gemini loses a
+// session whose first turn failed before there was a whole answer or a tool call. The prompt is
+// then given to a new session. A table in docs/clients.md lists what each program shows.
 //
 // # After a restart
 //

@@ -26,7 +26,7 @@ type turns struct {
 }
 
 // turns returns a client for the program. If the argument "once" is true, the program does not
-// retry requests that the provider refused. Opencode has no switch for this.
+// retry requests that the provider refused. Opencode's retries cannot be switched off.
 func (r real) turns(t *testing.T, once bool) turns {
 	t.Helper()
 	w := realagent.New(t, r.name)
@@ -92,7 +92,7 @@ func (s turns) seen(text string) (n int) {
 }
 
 // goesOn continues a turn that the provider refused, in the way that the failure suggests, and
-// checks that the model sees the prompt once.
+// checks that the model sees the prompt only once.
 func (s turns) goesOn(session string, failure *bgagent.ProviderError, p bgagent.Prompt) {
 	s.Helper()
 	switch failure.Next {

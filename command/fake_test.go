@@ -27,8 +27,8 @@ import (
 // The fake program is the test binary itself. The first word of its prompt is an action. The
 // program prints plain text, or JSON lines in the format of DecodeLines.
 const (
-	fakeKind = "COMMAND_FAKE"      // variable with the program's kind: "lines", "text" or "child"
-	fakeHome = "COMMAND_FAKE_HOME" // variable with the directory for the program's sessions
+	fakeKind = "COMMAND_FAKE"      // environment variable with the program's kind: "lines", "text" or "child"
+	fakeHome = "COMMAND_FAKE_HOME" // environment variable with the directory for the program's sessions
 )
 
 func TestMain(m *testing.M) {

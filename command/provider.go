@@ -141,8 +141,9 @@ func failureOf(f apifault.Fault) bgagent.ProviderError {
 	return shownFailure(f.Error(), f.Status)
 }
 
-// retryOf is like failureOf, for a failure after which the program retries the request. The kind is
-// also zero if the retry must not be reported to the manager; see [apifault.Fault.Repeated].
+// retryOf is like failureOf, but for a failure after which the program retries the request. The
+// kind is also zero if the retry must not be reported to the manager; see
+// [apifault.Fault.Repeated].
 func retryOf(f apifault.Fault) bgagent.ProviderError {
 	f.At = time.Now()
 	return shownFailure(f.Repeated(), f.Status)

@@ -84,10 +84,11 @@ var codexRetry = regexp.MustCompile(`(?s)^Reconnecting\.\.\. (\d+)/\d+ \((.*)\)$
 // reported an error in the stream, the provider's message follows.
 const codexStream = "stream disconnected before completion: "
 
-// codexIncomplete follows codexStream if the model's answer was cut off. The reason comes after it.
+// codexIncomplete follows codexStream in a message if the model's answer was cut off. The reason
+// for that comes after codexIncomplete.
 const codexIncomplete = "Incomplete response returned"
 
-// codexStop returns the stop reason of a turn that codex gave up with this message.
+// codexStop returns the stop reason of a turn that codex ended with the error message "text".
 func codexStop(text string) bgagent.StopReason {
 	if reason, ok := strings.CutPrefix(strings.TrimSpace(text), codexStream+codexIncomplete+", reason: "); ok {
 		if stop, known := stopOf(reason); known {

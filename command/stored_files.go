@@ -67,7 +67,7 @@ func variable(env []string, name string) string {
 }
 
 // folder returns the path of the program's folder. If the variable is set, its value is the path.
-// Otherwise the folder is in the user's home directory, and the argument inHome is its name. If
+// Otherwise the folder is in the user's home directory, and the argument "inHome" is its name. If
 // there is no such folder, the program probably keeps its sessions in another place. In this case,
 // the function "folder" returns an error that does not match ErrNoSession.
 func folder(env []string, name, inHome string) (string, error) {

@@ -34,8 +34,8 @@ type Process struct {
 	Tasks []bgagent.Task
 
 	// Problem says in a few words why the tasks are in the state that was stored last, or are not known,
-	// for example "not running". It is empty if the process has answered. Tasks that the process told
-	// earlier stay on the page.
+	// for example "not running". It is empty if the process has answered. Tasks that the process
+	// reported earlier stay on the page.
 	Problem string
 }
 
@@ -103,7 +103,7 @@ func (f *feed) takeOthers(s *feedState, all []Process, err error) {
 		}
 		r, known := c.row, false
 		if r.Problem, known = problems[c.Process]; known && r.Problem != "" {
-			s.put(r) // its process does not tell whether it still has the task
+			s.put(r) // its process does not report whether it still has the task
 		} else {
 			s.drop(id)
 		}
@@ -138,7 +138,8 @@ func (h *Handler) elsewhere(err error) bool {
 	return h.cfg.Others != nil && errors.Is(err, bgagent.ErrUnknownTask)
 }
 
-// onlyThere refuses what only the task's own process can do. The argument here is the manager's error.
+// onlyThere refuses what only the task's own process can do. The argument "here" is the manager's
+// error.
 func (h *Handler) onlyThere(ctx context.Context, id string, here error) error {
 	if !h.elsewhere(here) {
 		return here

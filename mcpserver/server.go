@@ -164,7 +164,7 @@ type scope struct {
 	mu       sync.Mutex
 	unfollow func()             // ends the notifications of subscribers; nil if there are none
 	carried  []string           // texts for the next answer; the manager has recorded their notices as delivered
-	awaited  map[string]awaited // foreground delegations, by the id of their tool call
+	awaited  map[string]awaited // maps the id of a tool call to its foreground delegation
 }
 
 func (s *Server) scope(name string) (*scope, error) {

@@ -229,7 +229,7 @@ const limitsTime = 30 * time.Second
 
 // Serve stores the limits of this process for all processes, and answers the questions of other
 // processes about the manager's tasks until the cluster is closed. The manager must have been made
-// with c.Store, and Serve must be called once.
+// with c.Store. Serve must be called only once.
 func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	token := c.Store.owner()
 	if token == "" {
@@ -251,8 +251,8 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 }
 
 // answerFor answers the questions of other processes about the tasks of a manager, which is the owner
-// of a store and has the given token. The function isOver reports whether the manager might have left
-// its store. It then no longer finds all tasks, so the other process must ask somebody else.
+// of a store and has the given token. The function "isOver" reports whether the manager might have
+// left its store. It then no longer finds all tasks, so the other process must ask somebody else.
 func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token string, isOver func() bool) (subs []*nats.Subscription, err error) {
 	questions := map[string]func(context.Context, []byte) (any, error){
 		askTasks: question(func(ctx context.Context, in tasksInput) (tasksOutput, error) {
@@ -293,8 +293,8 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 	return subs, nil
 }
 
-// read returns a task of the manager with its prompt and result. The argument ref is the id of the
-// task, or of its session.
+// read returns a task of the manager with its prompt and result. The argument "ref" is the id of
+// the task, or of its session.
 func read(m *bgagent.BackgroundManager, ref string) (bgagent.Task, error) {
 	t, err := m.Get(ref)
 	if errors.Is(err, bgagent.ErrUnknownTask) {

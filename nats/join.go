@@ -55,9 +55,9 @@ type ClusterOptions struct {
 	// otherwise 1.
 	Replicas int
 
-	// These are paths of files, and all can be empty: the credentials, the certificates of the
-	// authorities that sign the servers' certificates, and the certificate of this process with its
-	// key.
+	// These are paths of files: the credentials, the certificates of the authorities that sign the
+	// servers' certificates, and the certificate and key of this process. Each of them can be
+	// empty.
 	CredentialsFile, CAFile, CertFile, KeyFile string
 
 	// Connect contains further options for the connection.

@@ -38,7 +38,8 @@ type meta struct {
 	// Journal is set while a large batch is being applied; see the file journal.go.
 	Journal *journal `json:"journal,omitempty"`
 
-	// The following fields are not part of the content.
+	// The following fields are not part of the message's content. They are set when the message is
+	// read or written.
 	seq    uint64 // sequence number of the message
 	before uint64 // sequence number of the message that existed when the store was opened
 }
@@ -115,7 +116,7 @@ func again(err error) bool {
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(context.Context, *meta) (bool, error)) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // the asking manager repeats its request
-	if err == nil {                                                                           // no process may see the token before the servers know the subscription
+	if err == nil {                                                                           // no process may see the token before the servers have registered the subscription
 		flushing, done := w.during(ctx)
 		err = w.nc.FlushWithContext(flushing)
 		done()

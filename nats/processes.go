@@ -19,7 +19,7 @@ type Process struct {
 	Owner bgagent.StoreOwner `json:"owner"` // the manager that has its tasks, or had them last
 	Lives bool               `json:"lives"`
 
-	// TakenBy is the process that runs its tasks in its place, or "". Owner and Lives are then about
+	// TakenBy is the process that has taken over its tasks, or "". Owner and Lives are then about
 	// that process. See [Cluster.TakeOver].
 	TakenBy string `json:"taken_by,omitempty"`
 }
@@ -191,8 +191,8 @@ func (f *found) moved(ctx context.Context) bool {
 	return true
 }
 
-// keptTasks reads tasks from the servers. If the argument root is not empty, it reads only the tasks with
-// this root. The error says which tasks are missing.
+// keptTasks reads tasks from the servers. If the argument "root" is not empty, it reads only the tasks
+// with this root. The error says which tasks are missing.
 func (f *found) keptTasks(ctx context.Context, root string, ended int) (all []bgagent.Task, more bool, err error) {
 	all, more, err = f.tryKeptTasks(ctx, root, ended)
 	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ { // the process writes to the stream
@@ -285,7 +285,7 @@ func (o *other) forget() {
 }
 
 // page reads the records of all tasks that have not ended, and of the given number of ended tasks. If the
-// argument root is not empty, it reads only the tasks with this root.
+// argument "root" is not empty, it reads only the tasks with this root.
 func (s *Store) page(ctx context.Context, root string, ended int) (out []reading, more bool, err error) {
 	var live []*entry
 	s.index.mu.RLock()
@@ -307,7 +307,7 @@ func (s *Store) page(ctx context.Context, root string, ended int) (out []reading
 	return out, more, err
 }
 
-// find returns the process that has the task. The argument ref is the id of the task, or of its
+// find returns the process that has the task. The argument "ref" is the id of the task, or of its
 // session. The servers are asked, so it does not matter whether the process lives.
 func (c *Cluster) find(ctx context.Context, ref string) (*found, string, error) {
 	all, err := c.processes(ctx)
@@ -378,9 +378,9 @@ func (f *found) taskOf(ctx context.Context, session string) (string, error) {
 	return "", nil
 }
 
-// Read returns a task of any process with its prompt and result, and the process. The argument ref is
-// the id of the task, or of its session. If the process is dead or does not serve, the task is read from the servers,
-// in the state that was stored last.
+// Read returns a task of any process with its prompt and result, and the process. The argument "ref" is the
+// id of the task, or of its session. If the process is dead or does not serve, the task is read from the
+// servers, in the state that was stored last.
 func (c *Cluster) Read(ctx context.Context, ref string) (t bgagent.Task, p Process, err error) {
 	f, id, err := c.find(ctx, ref)
 	if err != nil {
@@ -439,7 +439,7 @@ func (f *found) tryKeptTask(ctx context.Context, id string) (t bgagent.Task, err
 
 // Cancel cancels a task of any process, on behalf of the host. Like the manager's method, it returns a
 // snapshot of the task, taken right before the cancellation, and it returns once the cancellation is
-// durable. The argument ref is the id of the task, or of its session. If the task's process is dead,
+// durable. The argument "ref" is the id of the task, or of its session. If the task's process is dead,
 // the error matches [ErrProcessDead], and the task can be cancelled only after the process has started
 // again, or after another process has taken over its tasks.
 func (c *Cluster) Cancel(ctx context.Context, ref, reason string) (t bgagent.Task, err error) {
@@ -450,8 +450,8 @@ func (c *Cluster) Cancel(ctx context.Context, ref, reason string) (t bgagent.Tas
 	return t, err
 }
 
-// Answer answers a question of a task of any process, on behalf of the host. The argument ref is the
-// id of the task, or of its session. If the task's process is dead, the error matches
+// Answer answers a question of a task of any process, on behalf of the host. The argument "ref" is
+// the id of the task, or of its session. If the task's process is dead, the error matches
 // [ErrProcessDead].
 func (c *Cluster) Answer(ctx context.Context, ref string, in bgagent.AnswerInput) (q bgagent.Question, err error) {
 	f, id, err := c.find(ctx, ref)

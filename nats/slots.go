@@ -66,7 +66,7 @@ type Slots struct {
 	news    []alloc.News
 	limits  bgagent.Limits
 
-	replaces bool // the caller will store SlotOptions.Limits, so other stored limits are no problem yet
+	replaces bool // the caller is about to store SlotOptions.Limits, so do not warn that other limits are stored
 	pools    []bgagent.PoolStats
 	resend   context.CancelFunc // makes the request that is in flight fail
 	closing  bool
@@ -237,7 +237,8 @@ func (s *Slots) Limits() bgagent.Limits {
 	return s.limits
 }
 
-// Pools returns the figures for all processes. They can be up to a sixth of the lease old.
+// Pools returns the figures of all pools and caps, which count the slots of all processes. The
+// figures can be up to a sixth of the lease old.
 func (s *Slots) Pools() []bgagent.PoolStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()

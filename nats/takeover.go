@@ -86,8 +86,8 @@ type sight struct {
 }
 
 // TakeOver lets this process run the tasks of dead processes of the cluster whose [ClusterOptions].Home
-// is the same. It returns immediately, and may be called once. The function manage must make a manager
-// for the tasks of the given process, with the slots of this process:
+// is the same. It returns immediately, and may be called once. The function "manage" must make a
+// manager for the tasks of the given process, with the slots of this process:
 //
 //	err := c.TakeOver(func(_ bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {
 //		return bgagent.New(client, bgagent.Config{Slots: c.Slots, Store: store})

@@ -28,8 +28,8 @@ const (
 
 // facts holds the properties of a message from which a track is computed.
 type facts struct {
-	id, key string // id of the message; bgagent's first id of the prompt or of the copied prompt in the message
-	last    string // last bgagent id of the prompt if the prompt has several ids
+	id, key string // the server's id of the message; if it contains a prompt or a copy of one, the first of bgagent's ids for the prompt
+	last    string // the last of bgagent's ids for the prompt, if there are several
 	kind    kind
 	hidden  bool // opencode itself wrote all the text of the message
 	said    bool // the message has text or a tool call
@@ -109,7 +109,7 @@ func (t *track) next(f facts, m *bgagent.Message) {
 		t.compacted++
 	case f.kind == kindSummary:
 		t.summed = true
-		if t.whole { // a compaction that failed after the answer does not change the answer
+		if t.whole { // a compaction that failed after a whole answer does not change that answer
 			none(m)
 		}
 	case f.kind == kindAgent:

@@ -125,7 +125,7 @@ const streamLag = time.Second
 var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)
 
 // keepsUp is called when the server has reported a session as idle. It checks whether the stream
-// has reported the same. If the stream lags behind, keepsUp closes it, because the manager would
+// has reported the same. If the stream lags behind, keepsUp closes it. Otherwise, the manager would
 // conclude from a missing event that nothing happened.
 func (c *Client) keepsUp(session string) {
 	c.mu.Lock()

@@ -393,7 +393,7 @@ func (f *fakeServer) isMute() bool {
 	return f.mute
 }
 
-// emit sends an event and a copy of the event for synchronization, as the server does. f.mu
+// emit sends an event. Like the server, it also sends a copy of the event for synchronization. f.mu
 // must be held.
 func (f *fakeServer) emit(dir, kind string, properties map[string]any) {
 	if f.mute {

@@ -148,8 +148,8 @@ func (f *fakeServer) tellIdle(dir, id string) {
 	f.emit(dir, "session.idle", map[string]any{"sessionID": id})
 }
 
-// abort stops a session's turn. The events about the end of the turn are emitted first. The turn's
-// message changes only 20 ms after the answer. f.mu must be held.
+// abort stops a session's turn. As in opencode, the end-of-turn events are emitted before the abort
+// request is answered, and the turn's message changes only 20 ms later. f.mu must be held.
 func (f *fakeServer) abort(id string) {
 	s := f.sessions[id]
 	if s == nil || s.status == nil {

@@ -40,7 +40,7 @@ func TestAMessageJoinsATurnOfTheFakeServer(t *testing.T) {
 	})
 }
 
-// The turn ends right after the message was stored, and does not read it.
+// The turn ends right after the message has been stored, without reading it.
 func TestAMessageThatComesTooLateIsRemoved(t *testing.T) {
 	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
 		r.f.do(func() { r.f.passes = true })

@@ -165,7 +165,7 @@ func TestAChangeOfAnEndedMessageIsReturned(t *testing.T) {
 		r.fill(id, 0, 10)
 		page, err := r.c.Messages(t.Context(), id, "", 100)
 		require.NoError(t, err)
-		r.f.do(func() { // an abort changes messages like this after the session becomes idle
+		r.f.do(func() { // this is how an abort changes a message after the session has become idle
 			s := r.f.sessions[id]
 			s.messages[len(s.messages)-1].Info["error"] = map[string]any{"name": "MessageAbortedError", "data": map[string]any{"message": "Aborted"}}
 		})

@@ -125,7 +125,7 @@ func (a *ask) again() *ask {
 	return &ask{id: a.id, session: a.session, dir: a.dir, text: a.text, request: a.request, details: a.details, question: a.question, tool: a.tool, listed: a.listed}
 }
 
-// toManager returns the question for the manager. The argument input is the tool call's input, or
+// toManager returns the question for the manager. The argument "input" is the tool call's input, or
 // nil. The result depends only on what the server has stored, so that the question has the same key
 // after a restart.
 func (a *ask) toManager(input json.RawMessage) *bgagent.Question {

@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// A late event, or a list that was requested before the answer, does not reopen an answered
-// question.
+// A late event, or a list that was requested before the question was answered, does not reopen an
+// answered question.
 func TestAnAnsweredQuestionIsNotOpenAgain(t *testing.T) {
 	for _, end := range []string{"answered", "answered in the window", "answered while unknown", "no longer listed", "the turn ended without an event"} {
 		bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {

@@ -201,9 +201,9 @@ func (m *wireMessage) sentFor() string {
 	return ""
 }
 
-// note remembers a message that is being sent or was found in the session. It keeps the list
-// sorted by message id, which is also the order of time. A prompt that was continued is in the list
-// several times, with the same message. Client.mu must be held.
+// note remembers a message that is being sent or was found in the session. It keeps the list sorted
+// by message id, which is chronological order. A continued prompt has one entry for each of its
+// prompt ids, all with the same message. Client.mu must be held.
 func (s *session) note(x sent) {
 	s.empty = false
 	at, _ := slices.BinarySearchFunc(s.sent, x, func(a, b sent) int { return strings.Compare(a.message, b.message) })

@@ -12,10 +12,10 @@ import (
 )
 
 // If the model provider refuses a turn, the server keeps the prompt. If the prompt's message is
-// sent again without its part, the server continues the turn, and the model gets the prompt once.
-// In place of that part, the client sends one with empty text, which the model does not get. The
-// metadata of this part contains the id of the new prompt, so every client can find out from the
-// session whether the turn was continued for this prompt.
+// sent again without its part, the server continues the turn, and the model gets the prompt only
+// once. In place of that part, the client sends one with empty text, which the model does not get.
+// The metadata of this part contains the id of the new prompt, so every client can find out from
+// the session whether the turn was continued for this prompt.
 
 // keys returns the ids of the prompts that a message of this package stands for: the id of the
 // prompt that was sent, followed by the ids of the prompts that continued its turn. A copy that the

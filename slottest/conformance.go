@@ -182,7 +182,7 @@ func (c *context) ask(i int, name string, r bgagent.SlotRequest) *request {
 	return c.askThen(i, name, r, nil)
 }
 
-// askThen is like ask, with a function that is called when the slot is granted.
+// askThen is like ask, but also takes a function that is called when the slot is granted.
 func (c *context) askThen(i int, name string, r bgagent.SlotRequest, then func()) *request {
 	q := &request{c: c, name: name, then: then}
 	c.mu.Lock()

@@ -21,8 +21,8 @@ import (
 
 var everyByte = flag.Bool("disk.every", false, "cut the file at every byte of its last page, not only at some")
 
-// persist writes the rest of the script and repeats failed calls, as the manager does. It returns the number
-// of times that it opened the store.
+// persist writes the rest of the script. Like the manager, it repeats failed calls. It returns the number of
+// times that it opened the store.
 func persist(t *testing.T, s *Store, script *storetest.Script) (opened int) {
 	t.Helper()
 	n, tries := 0, 0

@@ -31,8 +31,8 @@ func (v *view) instead() string {
 	return ", taken over by " + cleantext.Line(v.takenBy)
 }
 
-// clusterViews returns a view for each process of the cluster. The argument s is the folder of one of
-// them on this machine. If that process is not running, there are no views.
+// clusterViews returns a view for each process of the cluster. The argument "s" is the folder of one
+// of them on this machine. If that process is not running, there are no views.
 func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, error) {
 	server, err := control.DialAny(s.Dir)
 	var all []control.ClusterProcess

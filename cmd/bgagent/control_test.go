@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patient is an agent with sessions. It answers each prompt when the file "go" exists.
+// patient is an agent with sessions. It answers a prompt once the file "go" exists.
 const patient = `#!/bin/sh
 prompt=$(cat)
 echo "$prompt" >>asked

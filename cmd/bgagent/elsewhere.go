@@ -76,7 +76,8 @@ func taskElsewhere(t bgnats.CallerTask) bgagent.TaskElsewhere {
 	return bgagent.TaskElsewhere{Task: t.Task, Process: processName(t.Process), Stored: whyStored(t.Err)}
 }
 
-// processName returns the name of a process, with the name of the process that runs its tasks in its place.
+// processName returns the name of a process. If another process has taken over its tasks, that process's
+// name is appended.
 func processName(p bgnats.Process) string {
 	if p.TakenBy != "" {
 		return p.Name + ", taken over by " + p.TakenBy
@@ -84,8 +85,8 @@ func processName(p bgnats.Process) string {
 	return p.Name
 }
 
-// whyStored describes in a few words why a process did not tell the state of its tasks. The argument is nil if
-// it did.
+// whyStored describes in a few words why a process did not report the state of its tasks. If the process did
+// report it, the argument is nil.
 func whyStored(err error) string {
 	switch {
 	case err == nil:

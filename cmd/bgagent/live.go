@@ -94,7 +94,7 @@ func inTask() error {
 }
 
 // controlled returns a client for the running "bgagent serve" that has the task, and the task's id.
-// The argument ref is the id of the task or of its session.
+// The argument "ref" is the id of the task or of its session.
 func controlled(ctx context.Context, all *cli, ref string) (*control.Client, string, error) {
 	if err := inTask(); err != nil {
 		return nil, "", err
@@ -114,8 +114,8 @@ func controlled(ctx context.Context, all *cli, ref string) (*control.Client, str
 	return c, t.ID, nil
 }
 
-// noServer describes why a task cannot be controlled. The argument err is the error that view.server
-// returned. If err is nil, the result is nil.
+// noServer describes why a task cannot be controlled. The argument "err" is the error that
+// view.server returned. If err is nil, the result is nil.
 func noServer(v *view, id string, err error) error {
 	switch {
 	case err == nil:

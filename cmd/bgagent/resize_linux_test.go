@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The table is redrawn for each size of its terminal. At each width, it shows which tasks are running, which
-// failed and why, and how many tasks are not shown.
+// The table is redrawn whenever its terminal is resized. At each width, it shows which tasks are running,
+// which failed and why, and how many tasks are not shown.
 func TestTheTableFollowsTheSizeOfItsTerminal(t *testing.T) {
 	t.Parallel()
 	for _, tasks := range []int{10, 50} {

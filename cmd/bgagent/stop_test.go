@@ -230,7 +230,7 @@ func (p *place) inTerminal(rows uint16, then func(*output, *os.File), args ...st
 	}, args...)
 }
 
-// inTerminalOf is like inTerminal, for a terminal of the given size.
+// inTerminalOf is like inTerminal, but for a terminal of the given size.
 func (p *place) inTerminalOf(size pty.Winsize, then func(*exec.Cmd, *output, *os.File), args ...string) (string, int) {
 	p.t.Helper()
 	cmd := p.command(args...)

@@ -21,7 +21,7 @@ import (
 )
 
 // withServed returns a place with the folders "one" and "two", and with a serve whose bridges are
-// allowed to work in the project. Its agent "patient" answers when the file "go" exists in the
+// allowed to work in the project. Its agent "patient" answers once the file "go" exists in the
 // project.
 func withServed(t *testing.T, args ...string) (p *place, url string, serve *exec.Cmd) {
 	p = newPlace(t)

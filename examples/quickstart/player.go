@@ -73,7 +73,8 @@ func (p *player) cancelLast(ctx context.Context) error {
 	last := p.launched[len(p.launched)-1]
 	res, err := bgagent.BackgroundCancel(ctx, p.m, p.caller(), bgagent.BackgroundCancelArgs{TaskID: last})
 	if err == nil && res.IsError {
-		// If there are enough slots, the task may already have ended on its own.
+		// The call fails if the task has already ended, which is possible if there are enough
+		// slots.
 		if t, getErr := p.m.Get(last); getErr == nil && t.Status.Terminal() {
 			res.IsError = false
 		}

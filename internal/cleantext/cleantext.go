@@ -109,8 +109,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes U+FFFD if the text ends in the middle of a character. It drops an unfinished
-// sequence.
+// Flush writes U+FFFD if the text ends in the middle of a character. An unfinished escape sequence
+// is dropped.
 func (w *Writer) Flush() error {
 	if len(w.half) == 0 {
 		return nil

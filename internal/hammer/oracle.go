@@ -64,9 +64,9 @@ type oracle struct {
 	healed    bool
 	heal      chan struct{}
 	rate      float64 // probability of a fault
-	// storeDelay is an upper bound for the time from the grant of a slot to the following call to
-	// the host. With a store, the manager writes before that call. In a run with crashes, some
-	// writes fail.
+	// storeDelay is an upper bound for the time between the grant of a slot and the next call to
+	// the host. It is needed because, with a store, the manager writes in between. In a run with
+	// crashes, some of these writes fail and are repeated.
 	storeDelay time.Duration
 	stubborn   bool // whether the hosts ignore the contexts of calls
 	lasting    bool // whether every turn takes at least 30 s

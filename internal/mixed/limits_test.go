@@ -133,7 +133,8 @@ func (p *limitedPlay) model(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("answer of " + r.Key)
 }
 
-// bucketAt returns the provider's bucket. At the time "now", the bucket is only partly full.
+// bucketAt returns the token bucket with which the provider limits requests. At the time "now", the
+// bucket is only partly full.
 func bucketAt(now time.Time, every time.Duration) *modelserver.Bucket {
 	b := modelserver.NewBucket(bucketSize, every)
 	for range bucketSize - bucketLeft {

@@ -147,7 +147,7 @@ func (e ending) left(l *look, tried map[identity]attempt) (left []identity) {
 			case s.identity != before || how == readLeaving || how == readOver:
 				l.blind = true
 			case how == readInExec:
-				l.inExec = append(slices.Clip(l.inExec), s.start) // other turns may use the same scan
+				l.inExec = append(slices.Clip(l.inExec), s.start) // Clip makes append copy the slice, which other turns may share
 			}
 		}
 		if e.is(s) {

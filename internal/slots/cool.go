@@ -42,11 +42,11 @@ type cool struct {
 	proved   bool   // a slot has proved that the provider accepts requests
 	window   int    // number of slots that may be granted but not yet proved
 	unproven int    // number of slots that were granted since the refusal and have not been proved
-	mark     Waiter // the field prev of the waiters that hold these slots points to mark; see the method "passes"
+	mark     Waiter // the field "prev" of the waiters that hold these slots points to mark; see the method "passes"
 }
 
 // The method "passes" reports whether w holds a slot that was granted since the last refusal in its
-// pool and has not been proved. The field prev marks such a slot, because a separate field would
+// pool and has not been proved. The field "prev" marks such a slot, because a separate field would
 // take memory in each pending task.
 func (w *Waiter) passes() bool {
 	return w.holds() && w.prev != nil && w.key.pool.cool != nil && w.prev == &w.key.pool.cool.mark

@@ -97,7 +97,7 @@ func TestARefusalOfTheFirstDoublesTheCoolDown(t *testing.T) {
 	require.Equal(t, 9, m.CoolDown(&h).Refusals)
 }
 
-// The requests that a program repeated before it gave up count like refused turns.
+// Each request that a program retries before giving up counts as a refused turn.
 func TestTheTriesOfAProgramMakeTheCoolDownLonger(t *testing.T) {
 	m := New(alone(2))
 	var at int64

@@ -68,7 +68,7 @@ func (c callers) asks(t *testing.T, caller, prompt string) (task bgagent.Task, q
 	return task, q
 }
 
-// same returns the secrets of three callers.
+// The function "same" returns the secrets of three callers, which are the same in every process.
 func same() map[string][]string {
 	return map[string][]string{"alice": {"the token of alice"}, "bob": {"the token of bob"}, "carol": {"the token of carol"}}
 }

@@ -57,7 +57,7 @@ const lockName = "bgagent.lock"
 // returns an error if another server uses the folder, even in another process.
 func Start(o Options) (*Server, error) { return startWith(o, func(*server.Options) {}) }
 
-// startWith is like Start, with a function that changes the server's options.
+// startWith is like Start, but also takes a function that changes the server's options.
 func startWith(o Options, change func(*server.Options)) (*Server, error) {
 	if o.Dir == "" {
 		return nil, errors.New("embedded: Options.Dir must name the folder of the server's files")

@@ -32,7 +32,7 @@ const (
 	childOwner  = "BGAGENT_NATS_TEST_OWNER"  // address of the server with a store that the process owns
 )
 
-// script is known to all processes of a test.
+// script returns the script that all processes of a test use.
 func script() *storetest.Script {
 	return storetest.NewScript(31, 800, time.Now().Truncate(24*time.Hour))
 }

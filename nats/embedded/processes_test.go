@@ -32,7 +32,7 @@ func ofProcess(t *testing.T, c *bgnats.Cluster, name string, ended int) bgnats.P
 // These are the longest prompt and the longest result that a manager keeps.
 const longPrompt, longResult = 1 << 20, 256 << 10
 
-// text is a text of the given size that does not repeat itself.
+// The function "text" returns a text that has at least the given size and does not repeat itself.
 func text(size int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < size; i++ {

@@ -130,7 +130,7 @@ func twoMachines(t *testing.T, url string, takeOver bool) (one, two *machine) {
 	return machines[0], machines[1]
 }
 
-// A process counts as dead after its lease, so the test takes more than 30 s.
+// A process is treated as dead only when its lease has expired, so the test takes more than 30 s.
 func TestAServeRunsTheTasksOfAnotherUntilItStartsAgain(t *testing.T) {
 	t.Parallel()
 	s := listening(t, func(*server.Options) {})

@@ -73,8 +73,8 @@ func TestCoolDownsReachAllProcesses(t *testing.T) {
 	require.Empty(t, sixth.heard, "the cool-down of m has ended")
 }
 
-// TestACoolDownOutlivesTheProcessThatReportedIt checks that processes also repeat the cool-downs that other
-// processes reported.
+// TestACoolDownOutlivesTheProcessThatReportedIt checks that a new process receives a cool-down even if the
+// process that reported it has ended. The other processes repeat it.
 func TestACoolDownOutlivesTheProcessThatReportedIt(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)

@@ -111,7 +111,8 @@ func TestALargeWriteOfAnEarlierOwnerIsRefused(t *testing.T) {
 	require.Empty(t, contents.Damage)
 }
 
-// steal writes another owner, which does not answer, into the message about the store.
+// steal changes the message about the store, so that it names another owner. Nothing answers for
+// that owner.
 func (c *content) steal() {
 	c.change("m", func(m *nats.Msg) {
 		m.Data = []byte(strings.NewReplacer(`"token":"`, `"token":"X`, `"pid":1,`, `"pid":9,`).Replace(string(m.Data)))

@@ -188,7 +188,8 @@ func mostAtOnce(all []body, pool string) (most int) {
 }
 
 // judge fails the test if a limit was exceeded, if a slot was never used, or if a body was stopped in a
-// process that the test did not hurt.
+// process other than those in "hurt". The argument "hurt" contains the processes that the test
+// disturbed.
 func (w *world) judge(hurt ...*life) {
 	w.t.Helper()
 	all := w.log.bodies()

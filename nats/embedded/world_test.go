@@ -42,7 +42,7 @@ func init() {
 }
 
 // faultsOf returns the number of faults that a test causes. It skips the test if this number is 0. The
-// argument tells whether the test runs without the flag.
+// argument "always" is true if the test also runs without the flag.
 func faultsOf(t *testing.T, always bool) int {
 	t.Helper()
 	switch {

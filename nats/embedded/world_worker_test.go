@@ -38,7 +38,8 @@ func report(words ...any) {
 var reporting sync.Mutex
 
 // runWorker joins the cluster and runs tasks, until standard input ends. Each task that ends is replaced by
-// another one, so that tasks always wait. If there is a pool c, its bodies are always short.
+// another one, so that some tasks are always waiting. If there is a pool c, the bodies of its tasks are
+// always short.
 func runWorker(text string) error {
 	var p workerPlan
 	if err := json.Unmarshal([]byte(text), &p); err != nil {

@@ -235,7 +235,7 @@ func (a *Allocator) apply(p *process, op Op) {
 		a.open()
 	case OpLeave:
 		p.leaving = true
-		a.releaseAll(p, func(c *claim) bool { return !c.taken }) // the process takes no further grants
+		a.releaseAll(p, func(c *claim) bool { return !c.taken }) // the process does not confirm any more grants
 		a.dropIfEmpty(p)
 	}
 }

@@ -84,7 +84,7 @@ func decode(text string) (h Hello, err error) {
 	return h, nil
 }
 
-// KeyOf returns a bridge's key. The argument id is the user's id, dir is the project, and program
+// KeyOf returns a bridge's key. The argument "id" is the user's id, dir is the project, and program
 // is the name of the host program.
 func KeyOf(id, dir, program string) string {
 	host, _ := os.Hostname()

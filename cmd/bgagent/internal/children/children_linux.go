@@ -57,8 +57,8 @@ func below(root int) []int {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		// The file holds the process id, the name in brackets, the state and the parent. The name can itself
-		// contain brackets, so the code searches for the last bracket.
+		// The file contains the process id, the name in brackets, the state and the parent. The name can
+		// itself contain brackets, so the code searches for the last bracket.
 		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 		if len(fields) < 2 {
 			continue

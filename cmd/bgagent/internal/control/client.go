@@ -59,7 +59,7 @@ func Dial(dir string, owner bgagent.StoreOwner) (*Client, error) {
 	return c, nil
 }
 
-// DialAny is like Dial, for a store on the servers of a cluster. The folder dir does not say which
+// DialAny is like Dial, but for a store on the servers of a cluster. The folder dir does not say which
 // process owns the store, so the file can be left over from a killed server. The errors of requests then
 // match [ErrNone].
 func DialAny(dir string) (*Client, error) {

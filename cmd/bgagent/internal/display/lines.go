@@ -163,9 +163,9 @@ type Line struct {
 	File        string              `json:"file,omitempty"`
 	Log         string              `json:"log,omitempty"`     // the file with its program's output
 	Cut         bool                `json:"cut,omitempty"`     // the file holds only the beginning of the answer
-	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: length of the whole answer, if known
+	Bytes       int64               `json:"bytes,omitempty"`   // if Cut is set: length of the whole answer, if known
 	Problem     string              `json:"problem,omitempty"` // why there is no file
-	Result      string              `json:"result,omitempty"`  // with Problem: the unwritten result
+	Result      string              `json:"result,omitempty"`  // if Problem is set: the result that could not be written
 	Text        string              `json:"text,omitempty"`
 	Summary     *Summary            `json:"summary,omitempty"`
 	Queue       *bgagent.QueuePlace `json:"queue,omitempty"`

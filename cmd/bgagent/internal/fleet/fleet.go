@@ -25,7 +25,7 @@ import (
 type Fleet struct {
 	set      *settings.Settings
 	agents   map[string]settings.Agent
-	route    map[string]string // client names, by agent name
+	route    map[string]string // maps each agent's name to the name of its client
 	clients  map[string]bgagent.SessionClient
 	closers  []func(context.Context) error
 	answers  *answers.Keeper // nil if long answers are not kept
@@ -81,7 +81,7 @@ func (f *Fleet) printed(task string, stream int, p []byte) {
 }
 
 // LogTo writes the output of each task's programs to files in the folder while the programs run. The function
-// warn is called with the first error. Call LogTo before the first task runs.
+// "warn" is called with the first error. Call LogTo before the first task runs.
 func (f *Fleet) LogTo(dir string, warn func(error)) *transcript.Files {
 	f.files = transcript.NewFiles(dir, &f.secrets, warn)
 	return f.files

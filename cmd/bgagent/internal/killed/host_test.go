@@ -53,8 +53,8 @@ func process(o kills.Order) error {
 	h.Cancels = func(n int) bool { return n%10 == 9 || n%50 == 0 }
 	h.Leaves = func(n int) bool { return n%10 != 3 }
 	h.Ends = patience
-	// The folder differs between tests that run at the same time. Otherwise, a process would kill the
-	// programs of other tests.
+	// The instance contains the folder, which differs between tests that run at the same time. With
+	// equal instances, one test's process would kill another test's programs.
 	instance := fmt.Sprintf("%s-%s-%d", filepath.Base(filepath.Dir(o.Dir)), filepath.Base(o.Dir), o.Life)
 	f, err := fleet.New(&settings.Settings{Agents: []settings.Agent{agent}}, fleet.Options{Instance: instance})
 	if err != nil {

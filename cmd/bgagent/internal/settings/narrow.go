@@ -12,8 +12,8 @@ import (
 // Narrowing is the part of a project's file that restricts what a server offers.
 type Narrowing struct {
 	NoAgents   bool                            // the file removes all agents
-	Removed    []string                        // names of the agents that the file removes
-	Rules      map[string][]bgagent.Permission // rules with the action "deny" or "ask", by agent name
+	Removed    []string                        // names of the agents that the project's file removes
+	Rules      map[string][]bgagent.Permission // maps an agent's name to its rules with the action "deny" or "ask"
 	TaskBudget bgagent.Budget
 	TreeBudget bgagent.Budget
 	Unused     []string // keys that do not restrict anything on a server

@@ -156,7 +156,7 @@ func (s Store) ProcessName() string {
 // Project returns the stores that processes of the command "mcp" created in the project on this
 // machine. A project is a working directory. The store that was written last comes first. The
 // processes can be dead or alive. Project also describes a new store, but does not create it. The
-// argument id must be unique.
+// argument "id" must be unique.
 func (f Folder) Project(dir, id string) (old []Store, fresh Store, err error) {
 	path, err := realPath(dir)
 	if err != nil {
@@ -177,7 +177,7 @@ func (f Folder) Project(dir, id string) (old []Store, fresh Store, err error) {
 }
 
 // Results describes a new store for the command "run" with the results folder dir, but does not
-// create it. The argument id must be unique.
+// create it. The argument "id" must be unique.
 func (f Folder) Results(dir, id string) (Store, error) {
 	path, err := realPath(dir)
 	if err != nil {

@@ -316,7 +316,7 @@ func segments(dir string) (all []segment, err error) {
 // ReadLog returns the part of a task's log that begins at the offset, and the offset of the next
 // part. A part has at most 64 KiB. At the end of the log, the text is empty and the offset is
 // unchanged. If the part at the offset was not kept, the text is a line that says so. The argument
-// dir is the folder with all logs.
+// "dir" is the folder with all logs.
 func ReadLog(dir, task string, from int64) (text string, next int64, err error) {
 	if !taskName.MatchString(task) || from < 0 {
 		return "", from, nil
@@ -353,7 +353,7 @@ func ReadLog(dir, task string, from int64) (text string, next int64, err error) 
 	return "", from, err
 }
 
-// RemoveLog removes a task's log. The argument dir is the folder with all logs.
+// RemoveLog removes a task's log. The argument "dir" is the folder with all logs.
 func RemoveLog(dir, task string) error {
 	if !taskName.MatchString(task) {
 		return nil
