@@ -68,11 +68,15 @@ func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	cl.steerer, _ = sc.(Steerer)
 	cl.fallback, _ = sc.(FallbackReporter)
 	cl.answerer, _ = sc.(Answerer)
+	home := ""
 	if cl.runner != nil {
 		cl.restorer, _ = sc.(SessionRestorer)
+		if h, ok := sc.(SessionHome); ok {
+			home = h.Home()
+		}
 	}
 	cl.rec = &client{
-		name: name, runner: cl.runner != nil, starter: cl.starter != nil, reads: cl.reader != nil, todos: cl.todos != nil, forgets: cl.forgetter != nil, restores: cl.restorer != nil, steers: cl.steerer != nil, answers: cl.answerer != nil,
+		name: name, runner: cl.runner != nil, starter: cl.starter != nil, reads: cl.reader != nil, todos: cl.todos != nil, forgets: cl.forgetter != nil, restores: cl.restorer != nil, home: home, steers: cl.steerer != nil, answers: cl.answerer != nil,
 		followed: map[*attempt]struct{}{}, parents: map[*node]struct{}{},
 	}
 	m.hosts = append(m.hosts, cl)

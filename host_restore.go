@@ -220,16 +220,20 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 	var r restoredSession
 	var err error
 	var ctx context.Context = a.callContext()
-	ends, agent := false, ""
-	m.view(func(*state) {
+	ends, agent, home := false, "", ""
+	m.view(func(st *state) {
+		home = st.storing.task(a.t).home
 		agent = a.t.kind.key.agent      // a resume can replace the kind in the meantime
 		if ends = a.restoreEnds; ends { // the attempt's own context has ended
 			ctx = m.contextOf(a.t)
 		}
 	})
-	if cl := m.host(a.cl); cl.starter != nil {
+	switch cl := m.host(a.cl); {
+	case cl.starter != nil:
 		r, err = m.restoreStarter(ctx, cl, in, j.cursor)
-	} else {
+	case home != "" && a.cl.home != "" && home != a.cl.home: // the client would not find the session, and the manager would repeat its work in a new one
+		err = fmt.Errorf("%w: it is on %s, and the client's sessions are on %s", ErrUnreadable, home, a.cl.home)
+	default:
 		r, err = m.restoreRunner(ctx, cl, in)
 	}
 	if r.continues, _ = m.continues(agent); err != nil {

@@ -74,6 +74,7 @@ type sessionRecord struct {
 	Saved  []byte `json:"saved,omitempty"`  // data that the client saved
 
 	Instance string `json:"instance,omitempty"` // id of the manager that used the session last
+	Home     string `json:"home,omitempty"`     // where the session lives; see SessionHome
 }
 
 // runRecord is the part of a task's record that describes an attempt that is running or being
@@ -316,7 +317,7 @@ func (st *state) recordTask(t *task) (r recorded) {
 	}
 	if s := t.sess; s != nil {
 		x.Session = &sessionRecord{ID: s.id, Cursor: s.cursor, Gone: s.gone, Stuck: s.stuck, Number: mark.sessions, Saved: mark.saved,
-			Instance: cmp.Or(mark.instance, st.storing.instance)}
+			Instance: cmp.Or(mark.instance, st.storing.instance), Home: mark.home}
 	} else {
 		x.Sessions = mark.sessions
 	}

@@ -100,7 +100,7 @@ func (st *state) loadMark(t *task, x *storedTask) {
 		m.texts[name] = s.committed
 	}
 	if x.Session != nil {
-		m.saved, m.sessions = x.Session.Saved, x.Session.Number
+		m.saved, m.sessions, m.home = x.Session.Saved, x.Session.Number, x.Session.Home
 		if x.Session.Instance != s.instance {
 			m.instance = x.Session.Instance
 		}

@@ -422,6 +422,9 @@ func (st *state) bind(t *task, id string) (other *session) {
 		return other
 	}
 	t.sess = s
+	if st.storing != nil {
+		st.storing.task(t).home = t.kind.cl.home
+	}
 	if n := st.nodes[id]; n != nil && n.of == nil {
 		// A scope with this name existed before the session. Its tasks become children of the
 		// session's task.

@@ -87,6 +87,7 @@ type mark struct {
 	restarts  int32     // number of crashes of the process since the task last made progress
 	outlived  int32     // number of other crashes, which the task probably did not cause; see maxOutlived
 	instance  string    // id of the manager that handed over the last prompt; empty for this manager
+	home      string    // where the session lives; see SessionHome
 	turnStart int64     // start of the turn that the process ended in
 	since     int64     // for a start that an earlier process began, when its time to live began; otherwise 0
 	queueEnds time.Time // until beginRecovery, the end of the queue time to live

@@ -336,7 +336,8 @@ type client struct {
 	steers  bool // the client is a Steerer
 	answers bool // the client is an Answerer
 
-	restores bool // the client is a SessionRestorer
+	restores bool   // the client is a SessionRestorer
+	home     string // where the sessions of a runner live, or empty if the client does not say; see SessionHome
 
 	followed map[*attempt]struct{} // attempts in a turn or being stopped; sweeps poll their sessions
 	parents  map[*node]struct{}    // busy parents that are owed a notice
