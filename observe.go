@@ -221,9 +221,9 @@ func (r *Reporter) Reasoning(delta string) { r.report(Report{Kind: ReportReasoni
 
 // SaveState stores data that the client needs to continue the session in another process, such as
 // the id that the agent's program uses for the session. Each call replaces the data of the previous
-// call. The first data of a turn is written to the store immediately, and later data within 5
-// seconds. A later process gets the data in [SessionRestore].Saved. Data of more than 1 MiB is not
-// stored, and the next process gets no data. Without a store, SaveState does nothing.
+// call. The data of the first two calls in a turn is written to the store immediately, and later
+// data within 5 seconds. A later process gets the data in [SessionRestore].Saved. Data of more than
+// 1 MiB is not stored, and the next process gets no data. Without a store, SaveState does nothing.
 func (r *Reporter) SaveState(data []byte) {
 	r.report(Report{Kind: ReportState, Saved: slices.Clone(data)})
 }

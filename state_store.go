@@ -82,6 +82,7 @@ type mark struct {
 	// another process.
 	saved     []byte    // data that the client saved
 	savedAt   int64     // when new data last made the next write urgent
+	hurried   uint8     // how often new data has made a write urgent since the turn began; at most urgentSaves
 	sessions  int32     // number of sessions that the task had before its session
 	before    Cursor    // position in the session before the last prompt
 	restarts  int32     // number of crashes of the process since the task last made progress
@@ -193,10 +194,13 @@ func (st *state) mustKeepNode(n *node) {
 	}
 }
 
-// The method "saved" stores the data that the task's client has passed to SaveState. The first data
-// of a turn is urgent, because it might contain the id of the session. Later data is urgent only if
-// the last urgent data is old, so that a client can save often. Data that is too long is not kept;
-// the next process then does not know how far the session got.
+// urgentSaves is the number of saves of a turn that are always urgent. A client can save before it hands
+// the prompt to its program, and again when the program reports the id of its session.
+const urgentSaves = 2
+
+// The method "saved" stores the data that the task's client has passed to SaveState. After the first
+// saves of a turn, a save is urgent only if the last urgent one is old, so that a client can save
+// often. Data that is too long is not kept; the next process then does not know how far the session got.
 func (st *state) saved(a *attempt, data []byte, now int64) {
 	s := st.storing
 	if s == nil {
@@ -209,8 +213,11 @@ func (st *state) saved(a *attempt, data []byte, now int64) {
 	m := s.task(a.t)
 	m.saved = data
 	st.changed(a.t)
-	if m.savedAt < a.turnStart || now-m.savedAt >= int64(storeLaterBy) {
-		m.savedAt, s.urgent = now, true
+	if m.savedAt < a.turnStart {
+		m.hurried = 0
+	}
+	if m.hurried < urgentSaves || now-m.savedAt >= int64(storeLaterBy) {
+		m.savedAt, m.hurried, s.urgent = now, min(m.hurried+1, urgentSaves), true
 	}
 }
 
