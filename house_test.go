@@ -157,7 +157,7 @@ func TestTheCallersOfTransitionAreKnown(t *testing.T) {
 }
 
 // TestTheLibraryNeedsNoClientOfAServer compares the modules that a program gets with the library with the
-// modules that it may need. The source of slots and the stores are modules of their own.
+// modules that it may need. The source of slots and the stores are separate modules.
 func TestTheLibraryNeedsNoClientOfAServer(t *testing.T) {
 	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".")
 	list.Env = append(os.Environ(), "GOWORK=off")

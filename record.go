@@ -155,7 +155,7 @@ type managerRecord struct {
 	Version  int       `json:"v"`
 	Instance string    `json:"instance"`
 	Seen     time.Time `json:"seen"`            // when the manager is last known to have been running
-	Clock    time.Time `json:"clock"`           // the same moment on the other records' clock, which does not advance while the machine sleeps
+	Clock    time.Time `json:"clock"`           // the same moment by the clock of the times in other records, which does not advance while the machine sleeps
 	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
 
 	Crashed time.Time `json:"crashed,omitzero"`  // when the previous manager is last known to have been running, if it was not suspended
@@ -222,9 +222,9 @@ func turnOf(name string) string {
 	return name // an earlier version of the library wrote it
 }
 
-// promptOf returns the name of the text of the turn's prompt if the store has the text. A turn can
-// have several prompts in a row, because each is written before it is handed over. The last prompt
-// counts.
+// promptOf returns the name of the text of the turn's prompt if the store contains the text. A turn
+// can have several prompts in a row, because each is written before it is handed over. The last
+// prompt counts.
 func (m *mark) promptOf(turn string) string {
 	for _, name := range m.prompts {
 		if _, has := m.texts[name]; has && (turnOf(name) == turn) {

@@ -169,8 +169,8 @@ func (st *state) parkForAnswer(a *attempt) {
 	st.changed(a.t)
 }
 
-// leavePark ends the parking of an attempt whose turn has ended and therefore no longer waits for
-// an answer.
+// leavePark ends the parking of an attempt that no longer waits for an answer, because its turn has
+// ended.
 func (st *state) leavePark(a *attempt) {
 	if a.awaitsAnswer() {
 		st.leaveLine(a)

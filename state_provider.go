@@ -40,7 +40,7 @@ type refused struct {
 	retryAt    int64   // time that the provider gave; 0 if it did not give one
 	until      int64   // end of the pool's cool-down, as of the refusal
 	poolTries  int     // number of refusals in a row in the pool, as of the refusal
-	provider   bool    // at that time, all pools of the provider were cooling down
+	provider   bool    // all pools of the provider were cooling down, as of the refusal
 	here       bool    // a turn was refused in this process
 	tries      int     // number of refusals since the time in the field since
 	turns      int     // number of refused turns since the time in the field since

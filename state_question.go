@@ -155,7 +155,7 @@ func (st *state) openQuestion(a *attempt, q *Question, w *waiter, now int64) *as
 	st.showQuestion(a)
 	st.questionChanged(x)
 	st.wakeTask(a.t)
-	for n := a.t.up; n != nil; n = n.above() { // there can be sessions between two tasks that do not belong to a task
+	for n := a.t.up; n != nil; n = n.above() { // between two tasks, there can be sessions that do not belong to a task
 		if t := n.parentTask(); t != nil {
 			st.wakeTask(t)
 		}

@@ -179,7 +179,7 @@ type attempt struct {
 	prompt    string // prompt of the next turn
 	notice    *envelope
 	told      *Notice // notice that a runner's turn received with its prompt
-	countedIn uint64  // for a call that only stops something, the number of the batch that contains the number of restarts
+	countedIn uint64  // number of the batch that contains the attempt's number of restarts; see state.mustCount
 	postponed bool    // the attempt is from an earlier process and waits until it is its turn to be continued
 	forgot    bool    // the provider has refused all turns so far, and the session does not contain any part of them
 	heard     bool    // the session has received the prompt of the attempt that this attempt replaced

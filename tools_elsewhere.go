@@ -67,8 +67,8 @@ func (c *call) elsewhereProblem(err, here error, ref string) (string, error) {
 	return failedElsewhere(ref, err), nil
 }
 
-// placeElsewhere returns the refusal of a call that only the task's own process can do. It returns "" if
-// no other process has the task.
+// placeElsewhere returns the refusal of a call that only the task's own process can perform. It returns
+// "" if no other process has the task.
 func (c *call) placeElsewhere(ref string) string {
 	c.asked = true
 	x, err := c.elsewhere.Read(c.ctx, c.by, ref, 0)
@@ -154,7 +154,7 @@ func (o *outputCall) stopsWaiting(t Task) bool {
 func (o *outputCall) waitAnywhere(here []string) (waitEnd, error) {
 	var there []TaskElsewhere
 	if o.elsewhere != nil {
-		all, _ := o.elsewhere.Tasks(o.ctx, o.by, 0) // tasks of a process that cannot be asked are not waited for
+		all, _ := o.elsewhere.Tasks(o.ctx, o.by, 0) // do not wait for the tasks of a process that cannot be asked
 		there = slices.DeleteFunc(all, func(x TaskElsewhere) bool {
 			return x.Task.Status.Terminal() || x.Stored != "" || x.Task.Parent != o.by.Session
 		})

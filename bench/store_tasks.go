@@ -76,8 +76,8 @@ func OpenStoreTasks(dir string, inFlight int) (*StoreTasks, error) {
 	return &StoreTasks{m: m}, err
 }
 
-// NewStoreTasks returns a manager with the store and the limits or slots of c. At most as many of its tasks
-// run at the same time as these allow.
+// NewStoreTasks returns a manager with the store and the limits or slots of c. The limits or slots
+// determine how many of its tasks can run at the same time.
 func NewStoreTasks(c bgagent.Config) (*StoreTasks, error) {
 	m, err := newStoreManagerWith(c)
 	return &StoreTasks{m: m}, err

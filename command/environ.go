@@ -30,7 +30,7 @@ const (
 
 // DefaultEnviron returns the names of the host's environment variables that every program gets if
 // they are set. They are variables for paths, language, time zone, proxies and certificates. None
-// of them holds a key or a token. A name that ends with * stands for all names with that prefix.
+// of them contains a key or a token. A name that ends with * stands for all names with that prefix.
 func DefaultEnviron() []string { return slices.Clone(defaultEnviron) }
 
 var defaultEnviron = []string{

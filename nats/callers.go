@@ -27,7 +27,7 @@ import (
 type Callers struct {
 	c      *Cluster
 	proofs map[string][]string // by the names of the callers
-	waits  chan struct{}       // has an element for each question that waits for the end of a task
+	waits  chan struct{}       // contains an element for each question that waits for the end of a task
 
 	mu        sync.Mutex
 	confirmed map[string]map[string]bool // callers that a manager has confirmed, by the token of the manager
@@ -218,7 +218,8 @@ func (k *Callers) confirm(f *found, names ...string) {
 	}
 }
 
-// forgetOthers forgets what managers have confirmed that are no longer the last owners of their stores.
+// forgetOthers forgets the confirmations of managers that are no longer the last owners of their
+// stores.
 func (k *Callers) forgetOthers(all []*found) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -228,7 +228,7 @@ func (c *Client) bury(a *ask) {
 	c.unask(a)
 }
 
-// dies is called when a question is over. c.mu must be held.
+// The method "dies" is called when a question is over. c.mu must be held.
 func (c *Client) dies(id string) {
 	if len(id) > maxAskID {
 		return // such a question is rejected again

@@ -23,7 +23,7 @@ func (v *view) String() string {
 	return fmt.Sprintf("bgagent serve, process %s of the cluster%s, on %s", cleantext.Line(v.process), v.instead(), cleantext.Line(v.owner.Host))
 }
 
-// instead returns a phrase about the process that runs the tasks in place of their own, or "".
+// instead returns a phrase about the process that has taken over the tasks, or "".
 func (v *view) instead() string {
 	if v.takenBy == "" {
 		return ""

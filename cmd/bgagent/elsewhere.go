@@ -11,8 +11,8 @@ import (
 )
 
 // elsewhere gives the tools of "bgagent serve" the tasks that callers with tokens have in other processes of
-// the cluster. Without tokens, and for bridges, the caller's name is not certain in other processes, so the
-// tools know only the tasks of this process.
+// the cluster. For callers without a token and for bridges, it is not certain that a name belongs to the
+// same caller in other processes, so the tools know only the tasks of this process.
 type elsewhere struct {
 	callers atomic.Pointer[bgnats.Callers] // nil until the command serves
 }

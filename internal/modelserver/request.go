@@ -204,8 +204,8 @@ func (c *conversation) results(results ...Result) {
 	}
 }
 
-// beside adds text from a message that also holds tool results. Such text is the program's remark about the
-// results, not a new user message.
+// beside adds text from a message that also contains tool results. Such text is the program's remark about
+// the results, not a new user message.
 func (c *conversation) beside(text string) {
 	m := c.last(Tool)
 	m.Text = join(m.Text, text)

@@ -234,7 +234,7 @@ func TestAProcessReconnectsAfterItsCredentialsWereRefused(t *testing.T) {
 	for len(tried) > 0 {
 		<-tried
 	}
-	for range 5 { // the server runs, so it refuses each of these attempts
+	for range 5 { // the server is running, so it refuses each of these attempts
 		within(t, tried)
 	}
 	require.NoError(t, s.Close())

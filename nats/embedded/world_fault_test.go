@@ -13,7 +13,8 @@ import (
 // quick are tasks that always wait for the slots of two pools.
 var quick = workerPlan{Limits: worldLimits(2, 3), Lanes: 3, Least: 300 * time.Millisecond, Most: 1200 * time.Millisecond}
 
-// inFlight is the time after a fault in which a body may begin with a slot that was granted before.
+// inFlight is how long after a fault a body may still begin with a slot that was granted before the
+// fault.
 const inFlight = time.Second
 
 // startsAgain waits until a body begins after the fault, and returns how long it took.

@@ -19,8 +19,8 @@ import (
 
 var partition = flag.Duration("partition", 10*time.Second, "how long the tests keep a process apart from the servers")
 
-// partitioned is the address of the servers in a network namespace of their own. It is on the loopback
-// interface, so that it stays when the link to the other namespace goes down.
+// partitioned is the address of the servers when they are in a separate network namespace. It is on
+// the loopback interface, so that it stays when the link to the other namespace goes down.
 const partitioned = "10.77.1.1"
 
 // link is two network namespaces with a link between them. Nothing is changed outside of them, and they
@@ -52,7 +52,7 @@ func newLink(t *testing.T) *link {
 	return l
 }
 
-// hold starts a process with a network namespace of its own, and returns its id.
+// hold starts a process in a new network namespace, and returns its id.
 func (l *link) hold() int {
 	l.t.Helper()
 	exe, err := os.Executable()

@@ -99,8 +99,8 @@ func runNode(text string) error {
 	return s.Close()
 }
 
-// world is three servers and some workers, each in a process of its own, and what the workers have
-// reported to the judge.
+// world consists of three servers and some workers, each in its own process, and of the workers'
+// reports to the judge.
 type world struct {
 	t     *testing.T
 	nodes [3]nodePlan
@@ -109,11 +109,12 @@ type world struct {
 	plan  workerPlan
 	lives map[string]*life // the newest process of each worker
 	log   history
-	// within returns a prefix of the command that starts the named process, for its network namespace.
+	// within returns a prefix for the command that starts the named process. The prefix makes the
+	// process run in its network namespace.
 	within func(name string) []string
 }
 
-// newWorld starts three servers. The workers must be started with start.
+// newWorld starts three servers. The caller must start the workers with the method "start".
 func newWorld(t *testing.T, host string, within func(name string) []string, plan workerPlan) *world {
 	t.Helper()
 	w := &world{t: t, plan: plan, lives: map[string]*life{}, within: within}

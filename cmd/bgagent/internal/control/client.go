@@ -80,7 +80,8 @@ func DialAny(dir string) (*Client, error) {
 // strangerError is the error of a connection to another program than the server.
 type strangerError struct{ error }
 
-// nobody reports whether the error of a connection means that the server does not run any more.
+// The function "nobody" reports whether the error of a connection means that the server is no
+// longer running.
 func nobody(err error) bool {
 	var stranger strangerError
 	var op *net.OpError

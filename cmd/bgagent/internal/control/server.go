@@ -84,8 +84,8 @@ func (s *Server) Close() error {
 const helloName = "hello"
 
 // guard passes on only requests that have the token and cannot come from a web page. A browser adds an Origin
-// header to POST requests from web pages. If a page uses a domain of its own that resolves to loopback (DNS
-// rebinding), the Host header contains that domain. Only the challenge needs no token.
+// header to POST requests from web pages. If the page's own domain resolves to loopback (DNS rebinding), the
+// Host header contains that domain. Only the challenge needs no token.
 func (s *Server) guard(h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.file.Token))
 	hello := http.NewServeMux()

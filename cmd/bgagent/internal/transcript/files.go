@@ -142,7 +142,7 @@ func (f *Files) end(task string, l *logFile) {
 	f.mu.Unlock()
 }
 
-// Read returns part of a task's log, as [ReadLog] does.
+// Read is like [ReadLog], but reads the logs in the folder of f.
 func (f *Files) Read(task string, from int64) (text string, next int64, err error) {
 	return ReadLog(f.dir, task, from)
 }
