@@ -22,7 +22,7 @@ import (
 func shell(t testing.TB, dir, script string) *Program {
 	t.Helper()
 	p, err := Start(Spec{
-		Command: []string{"sh", "-c", script}, Dir: dir, Env: append(os.Environ(), "dir="+dir), Marks: NewMarks(1, ""),
+		Command: []string{"sh", "-c", script}, Dir: dir, Env: append(os.Environ(), "dir="+dir, fmt.Sprint("test=", os.Getpid())), Marks: NewMarks(1, ""),
 	})
 	require.NoError(t, err)
 	return p
@@ -67,7 +67,8 @@ func ofTurn(p *Program) (pids []int) {
 }
 
 // escapes are scripts whose processes try to outlive the turn. Each script writes the PIDs of
-// these processes.
+// these processes. The processes that start others without end exit if the test binary is dead, so
+// that they do not occupy the machine after a test that was killed.
 var escapes = map[string]string{
 	"in the group":                  `sleep 600 & echo $! >>$dir/pids`,
 	"in its own session":            `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
@@ -79,9 +80,9 @@ var escapes = map[string]string{
 	"stopped":                       `setsid sh -c 'echo $$ >>$dir/pids; kill -STOP $$; sleep 600' &`,
 	"without descriptors":           `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600 <&- >&- 2>&-' &`,
 	"in a turn within":              `BGAGENT_TURN=$BGAGENT_TURN/inner setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
-	"always in exec":                `echo 'exec sh $dir/again' >$dir/again; setsid sh -c 'echo $$ >>$dir/pids; exec sh $dir/again' &`,
+	"always in exec":                `printf 'kill -0 $test || exit\nexec sh $dir/again\n' >$dir/again; setsid sh -c 'echo $$ >>$dir/pids; exec sh $dir/again' &`,
 	"many":                          `for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' & done; until [ $(wc -l <$dir/pids) = 20 ]; do sleep 0.01; done`,
-	"always another":                `printf 'trap "" TERM\necho $$ >>$dir/pids\nsetsid sh $dir/hop &\nexit\n' >$dir/hop; setsid sh $dir/hop &`,
+	"always another":                `printf 'kill -0 $test || exit\ntrap "" TERM\necho $$ >>$dir/pids\nsetsid sh $dir/hop &\nexit\n' >$dir/hop; setsid sh $dir/hop &`,
 }
 
 func TestNothingOutlivesItsTurn(t *testing.T) {
@@ -200,7 +201,7 @@ func TestAProgramIsStoppedWhateverItDoes(t *testing.T) {
 		"deaf":         `trap "" TERM INT HUP; echo x >$dir/pids; while :; do sleep 1; done`,
 		"stopped":      `kill -STOP $$`,
 		"forking":      `trap 'setsid sleep 600 & setsid sleep 600 &' TERM; while :; do sleep 0.05; done`,
-		"in exec":      `echo 'exec sh $dir/again' >$dir/again; exec sh $dir/again`,
+		"in exec":      `printf 'kill -0 $test || exit\nexec sh $dir/again\n' >$dir/again; exec sh $dir/again`,
 		"already gone": `exit 0`,
 	} {
 		for _, grace := range []time.Duration{0, 100 * time.Millisecond} {
