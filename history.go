@@ -74,9 +74,9 @@ func (x *storedTask) task(r *StoreRecord) Task {
 }
 
 // fetch loads an ended task from the store if memory does not contain the task. ref is the id of
-// the task or of its session. If the store does not have the task either, the method "fetch"
-// returns nil and does not change anything. If the store might have the task but the task cannot
-// be loaded, it returns an error.
+// the task or of its session. If the store does not contain the task either, the method "fetch"
+// returns nil and does not change anything. If the store might have the task but the task cannot be
+// loaded, it returns an error.
 func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
 	if m.cfg.Store == nil || ref == "" {
 		return nil

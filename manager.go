@@ -451,7 +451,7 @@ func (m *BackgroundManager) spawn(k goKind, f func()) {
 	m.begin(k, f)
 }
 
-// begin starts a goroutine that was counted by the method expect or spawn. The manager starts all
+// begin starts a goroutine that was counted by the method "expect" or "spawn". The manager starts all
 // its goroutines with this method.
 func (m *BackgroundManager) begin(k goKind, f func()) {
 	go func() {

@@ -185,7 +185,7 @@ type Answerer interface {
 //
 // With [Config].Store, Answer returns once the answer is durable, and the agent gets the answer after
 // that. If this takes too long, the error matches [ErrStore] and [ErrUncertain]: the agent gets the
-// answer once the store has it. Another call with the same key then returns the outcome.
+// answer once the store has recorded it. Another call with the same key then returns the outcome.
 func (m *BackgroundManager) Answer(ctx context.Context, by Caller, id string, in AnswerInput) (Question, error) {
 	m.heard(by.Session)
 	q, err := m.answerQuestion(ctx, by, strings.TrimSpace(id), in)

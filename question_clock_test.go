@@ -81,7 +81,7 @@ func TestAnAnswerIsNotPassedByAClientThatIsNoAnswerer(t *testing.T) {
 		p.hangs.Store(true)
 		task := launch(t, p.m, "build")
 		q := asks(t, p.m, task.ID)
-		time.Sleep(time.Second) // until the store has the question
+		time.Sleep(time.Second) // until the store has recorded the question
 		answer(t, p.m, task.ID, q.Key, "deny")
 		time.Sleep(time.Second)
 		p.store.Crash()

@@ -105,7 +105,7 @@ func TestAQuestionThatItsServerStillAsksKeepsItsKeyOverARestart(t *testing.T) {
 		p.cfg.TimeToLive = 25 * time.Second
 		task := launch(t, p.m, "build")
 		q := asks(t, p.m, task.ID)
-		time.Sleep(time.Second) // until the store has the question
+		time.Sleep(time.Second) // until the store has recorded the question
 		time.Sleep(time.Hour)
 		p.crash(10 * time.Minute)
 		p.m.Start()
@@ -126,7 +126,7 @@ func TestAQuestionThatItsServerNoLongerAsksIsOverAfterARestart(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		task := launch(t, p.m, "build")
 		q := asks(t, p.m, task.ID)
-		time.Sleep(time.Second) // until the store has the question
+		time.Sleep(time.Second) // until the store has recorded the question
 		session := get(t, p.m, task.ID).Session
 		p.store.Crash()
 		require.True(t, p.server.AnswerAtServer(session, mayI.ID, "deny"))
@@ -147,7 +147,7 @@ func TestAnAcceptedAnswerReachesItsServerInTheNextProcess(t *testing.T) {
 		p.hangs.Store(true)
 		task := launch(t, p.m, "build")
 		q := asks(t, p.m, task.ID)
-		time.Sleep(time.Second) // until the store has the question
+		time.Sleep(time.Second) // until the store has recorded the question
 		answer(t, p.m, task.ID, q.Key, "deny")
 		time.Sleep(time.Second)
 		p.hangs.Store(false)
@@ -163,7 +163,7 @@ func TestAnAnswerIsDurableBeforeTheAgentGetsIt(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		task := launch(t, p.m, "build")
 		q := asks(t, p.m, task.ID)
-		time.Sleep(time.Second) // until the store has the question
+		time.Sleep(time.Second) // until the store has recorded the question
 		p.memory.SetFaults(func(uint64, int) storetest.Fault { return storetest.Fault{Delay: 5 * time.Second} })
 		done := make(chan error, 1)
 		go func() {
@@ -191,7 +191,7 @@ func TestAnAnswerIsDurableBeforeARunnerGetsIt(t *testing.T) {
 		m := w.begin()
 		task := launch(t, m, "build")
 		q := asks(t, m, task.ID)
-		time.Sleep(time.Second) // until the store has the question
+		time.Sleep(time.Second) // until the store has recorded the question
 		w.memory.SetFaults(func(uint64, int) storetest.Fault { return storetest.Fault{Delay: 5 * time.Second} })
 		go func() {
 			_, _ = m.Answer(context.Background(), host, task.ID, bgagent.AnswerInput{Key: q.Key, Option: "allow"})
@@ -209,7 +209,7 @@ func TestAnAnswerThatCannotBeWrittenIsUncertain(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		task := launch(t, p.m, "build")
 		q := asks(t, p.m, task.ID)
-		time.Sleep(time.Second) // until the store has the question
+		time.Sleep(time.Second) // until the store has recorded the question
 		p.memory.SetFaults(func(uint64, int) storetest.Fault { return storetest.Fault{Delay: time.Hour} })
 		_, err := p.m.Answer(t.Context(), host, task.ID, bgagent.AnswerInput{Key: q.Key, Option: "allow"})
 		require.ErrorIs(t, err, bgagent.ErrStore)

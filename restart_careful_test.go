@@ -28,7 +28,7 @@ func poison(t *testing.T, w *world, deadly <-chan struct{}) (m *bgagent.Backgrou
 }
 
 // deadlyTurns returns a channel that gets a value when a turn of one of the tasks begins. The
-// function poison then crashes the process.
+// function "poison" then crashes the process.
 func (w *world) deadlyTurns(ids ...string) <-chan struct{} {
 	deadly := make(chan struct{}, 1)
 	w.reports = func(_ string, p bgagent.Prompt, _ *bgagent.Reporter) {

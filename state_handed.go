@@ -132,8 +132,8 @@ func (st *state) read(t *task, out *handing, now int64) {
 	st.settleTask(t, NoticeRead, now)
 }
 
-// keepSent remembers some of the node's notices. They might have arrived, and they report ends that
-// have just been read.
+// keepSent remembers those of the node's notices that might have arrived. It ignores notices that
+// do not report any end that has just been read.
 func (st *state) keepSent(n *node) {
 	for _, env := range n.unsettled() {
 		if (env.flying || env.tries > 0) && !slices.Contains(n.hold().sent, env) && st.reportsRead(env) {

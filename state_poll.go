@@ -225,8 +225,8 @@ func (st *state) todos(a *attempt, list []Todo, now int64) {
 // todosFresh is how long a todo list counts as current after it was read, in nanoseconds.
 const todosFresh = int64(time.Second)
 
-// judge completes the observation, passes it to the function judge in poller.go and carries out the
-// verdict.
+// judge completes the observation, passes it to the function "judge" in poller.go and carries out
+// the verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
 	s := a.sight
 	if !a.live() || a.turnStart == 0 { // the status itself has ended the attempt

@@ -141,7 +141,7 @@ func (t *fakeTurn) do(line string) error {
 	return nil
 }
 
-// use executes a line about tools, the client or the process.
+// The function "use" executes a line about tools, the client or the process.
 func (t *fakeTurn) use(verb, rest string) error {
 	ctx := context.Background()
 	switch verb {

@@ -290,7 +290,7 @@ func TestClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
 	got := s.ended(task)
 	require.Equal(t, "r: allow; r: allow;", got.Result, got.Reason)
 
-	// If it reports another end without having printed a message, its input also ends.
+	// If the program reports another end without having printed a message, its input also ends.
 	got = s.ended(s.launch(1, append(first, over, end("nothing"), "rest")...))
 	require.Equal(t, bgagent.Completed, got.Status, got.Reason)
 	require.Equal(t, "nothing", got.Result)

@@ -83,9 +83,9 @@ func proofOf(cluster, caller, secret string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// ServeCallers lets callers use their tasks in all processes of the cluster. The argument secrets maps the
-// names of this process's callers to their secrets, for example their bearer tokens. Call it once, after
-// [Cluster.Serve]. It takes at most a few seconds.
+// ServeCallers lets callers use their tasks in all processes of the cluster. The argument "secrets" maps
+// the names of this process's callers to their secrets, for example their bearer tokens. Call it once,
+// after [Cluster.Serve]. It takes at most a few seconds.
 func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
 	k := &Callers{c: c, proofs: map[string][]string{}, confirmed: map[string]map[string]bool{}, waits: make(chan struct{}, maxCallerWaits)}
 	for name, all := range secrets {

@@ -290,7 +290,8 @@ func permanent(err error) bool {
 		errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid)
 }
 
-// Self returns this process. It asks no server. The owner is empty if no manager has opened the store.
+// Self returns this process. It does not ask the servers. The owner is empty if no manager has opened
+// the store.
 func (c *Cluster) Self() Process {
 	c.Store.mu.Lock()
 	defer c.Store.mu.Unlock()

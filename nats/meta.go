@@ -110,9 +110,9 @@ func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
 }
 
-// take makes the owner the store's owner. From then on, the owner answers requests. The function may
-// reports whether the store can be taken from its present owner, if there is one, and changes the
-// content as needed. If the result is false without an error, take asks again.
+// take makes the owner the store's owner. From then on, the owner answers requests. The function
+// "may" reports whether the store can be taken from its present owner, if there is one, and changes
+// the content as needed. If the result is false without an error, take asks again.
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(context.Context, *meta) (bool, error)) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // the asking manager repeats its request

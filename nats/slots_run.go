@@ -91,8 +91,8 @@ func (s *Slots) told(m *nats.Msg) {
 	wake(s.wakeUp)
 }
 
-// tick checks the leases: when they are over, it gives up this process's slots, and frees the slots of other
-// processes.
+// tick checks the leases. If the lease of this process has expired, it gives up this process's slots. If the
+// lease of another process has expired, it frees that process's slots.
 func (s *Slots) tick() {
 	for s.ctx.Err() == nil {
 		s.sleep(nil, s.options.Lease/60)

@@ -261,9 +261,9 @@ func pause(ctx context.Context, d time.Duration) error {
 // [bgagent.ErrUncertain], it is unknown whether the stream contains the batch. After any other
 // error, the stream does not contain any part of the batch.
 func (w *wire) publish(ctx context.Context, all []message) (last uint64, err error) {
-	// The server may drop the batch and accept it later. This happens, for example, if it loses the
-	// leadership in the middle of the batch, or if other processes have begun 50 batches and died. The server
-	// forgets such batches after ten seconds.
+	// The server may drop the batch and accept it later. This happens, for example, if it loses leadership in
+	// the middle of the batch, or if other processes have begun 50 batches and died. The server forgets such
+	// batches after ten seconds.
 	for end := time.Now().Add(inFlightFor); ; {
 		last, err = w.publishOnce(ctx, all)
 		if !isCode(err, codeInFlight, codeIncomplete) || time.Now().After(end) || pause(ctx, retryEvery) != nil {

@@ -18,7 +18,7 @@ type elsewhere struct {
 }
 
 // begin lets the callers with the given tokens use their tasks in all processes of the cluster. The argument
-// tokens maps tokens to the names of callers.
+// "tokens" maps tokens to the names of callers.
 func (e *elsewhere) begin(c *bgnats.Cluster, tokens map[string]string) error {
 	secrets := map[string][]string{}
 	for token, name := range tokens {

@@ -186,7 +186,7 @@ const (
 var keepBytes int64 = 1 << 30
 
 // remove removes a store and reports whether it was removed. A store is not removed while a living process
-// uses it. A store with tasks that have not ended is removed only if live is true.
+// uses it. A store with tasks that have not ended is removed only if the argument "live" is true.
 func remove(s statedir.Store, live bool) bool {
 	if !live {
 		r, err := sqlite.OpenReader(s.Dir)

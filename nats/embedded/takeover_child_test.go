@@ -138,7 +138,7 @@ type heard struct {
 	at      time.Time
 }
 
-// group is a cluster of processes, with what they have printed.
+// group is a cluster of processes, with their output.
 type group struct {
 	t   *testing.T
 	url string

@@ -64,7 +64,7 @@ func killOne(t *testing.T, allocator bool) time.Duration {
 	until(t, func() bool { return g.begun("y", names)+g.begun("z", names) > 0 })
 	took := time.Since(killed)
 	t.Log("a task goes on after", took)
-	stop := keepReading(t, reader, g.task(names[0])) // it has ended, so only the store has it
+	stop := keepReading(t, reader, g.task(names[0])) // it has ended, so only the store contains it
 	g.requireEnds(reader, names)
 	g.requireOneBodyEach()
 	until(t, func() bool { return ofProcess(t, reader, "x", 0).TakenBy == "" }) // nothing is left to do

@@ -22,7 +22,7 @@ type Row struct {
 	File   string // file with the result; empty until it is written
 	Log    string // file with the program's output; empty until it is written, or if the program printed nothing
 	Cut    bool   // File holds only the beginning of the answer
-	Bytes  int64  // with Cut: length of the whole answer; 0 if unknown
+	Bytes  int64  // if Cut is set: length of the whole answer; 0 if unknown
 
 	// Stale is how long a task can be silent before it is cancelled; 0 means no limit.
 	Stale time.Duration

@@ -147,7 +147,7 @@ type group struct {
 	agents []settings.Agent
 }
 
-// groups returns groups of agents that can share a client, in a fixed order. The function common
+// groups returns groups of agents that can share a client, in a fixed order. The function "common"
 // returns the settings that must be equal for all agents of a client.
 //
 // The records of kept tasks contain the name of their client. Therefore, the name depends on these

@@ -33,7 +33,7 @@ type Entry struct {
 	Log         string         `json:"log,omitempty"`     // file with the output of its program
 	Partial     bool           `json:"partial,omitempty"` // the result is not a finished answer
 	Cut         bool           `json:"cut,omitempty"`     // the file holds only the beginning of the answer
-	Bytes       int64          `json:"bytes,omitempty"`   // with Cut: length of the whole answer, if known
+	Bytes       int64          `json:"bytes,omitempty"`   // if Cut is set: length of the whole answer, if known
 }
 
 // EntryOf returns the entry of a task.
