@@ -298,11 +298,25 @@ func untilOver(ctx context.Context, over *turnContext) (_ context.Context, end f
 }
 
 // abortOnce calls Abort once for the given session. It does not affect the calls that m.abort
-// makes.
+// makes. If another manager might follow the session by now, because the process has stood still
+// since the call was requested, abortOnce only counts the call as returned.
 func (m *BackgroundManager) abortOnce(a *attempt, session string) {
 	var ctx context.Context
-	m.view(func(*state) { ctx = m.contextOf(a.t) })
-	if err := m.callAbort(ctx, a, session, m.cfg.StopTimeout); err != nil {
+	most := m.cfg.StopTimeout
+	m.update(func(st *state, now int64) {
+		if st.mayBeFollowed(a) {
+			st.abortReturned(a, now)
+			return
+		}
+		ctx = m.contextOf(a.t)
+		if a.slotEnd != 0 && a.cl.starter { // the deadline at which a.slotOver would end has passed
+			most = min(most, time.Duration(a.slotEnd-now))
+		}
+	})
+	if ctx == nil {
+		return
+	}
+	if err := m.callAbort(ctx, a, session, most); err != nil {
 		m.update(func(st *state, _ int64) { st.logText(logAbortFailed, session, err.Error()) })
 	}
 }

@@ -65,3 +65,27 @@ func TestASessionIsNotStoppedIfItsSlotIsAlreadyOver(t *testing.T) {
 		})
 	}
 }
+
+// This test uses a server that answers StartTurn after the stopping deadline, and whose Abort does not return on
+// its own.
+func TestAnAbortAfterTheStoppingDeadlineEndsWithTheSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scriptedSource{auto: true}
+		f := newServer()
+		f.started = func(string, bgagent.Prompt) { time.Sleep(12 * time.Second) }
+		late := make(chan time.Duration, 1)
+		began := time.Now()
+		f.abort = func(ctx context.Context, _ string) error {
+			if time.Since(began) < 12*time.Second {
+				return nil
+			}
+			<-ctx.Done()
+			late <- time.Since(began)
+			return ctx.Err()
+		}
+		m := manage(t, f, bgagent.Config{Slots: s, StopTimeout: 10 * time.Second})
+		launch(t, m, "1")
+		s.claim(t, 0).lose(15 * time.Second)
+		require.Equal(t, 15*time.Second, <-late)
+	})
+}
