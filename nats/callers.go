@@ -15,9 +15,9 @@ import (
 )
 
 // Callers gives callers of this process access to their tasks in the other processes of the cluster. A
-// caller is the root of its tasks. Another process believes that a caller is the one that it knows by the
-// same name only if both processes know a secret that is the same. Therefore, a caller finds nothing that it
-// could not also find by calling the other process directly.
+// caller is the root of its tasks. Another process accepts a caller as the one that it knows by the same
+// name only if both processes know a common secret. Therefore, a caller finds nothing that it could not also
+// find by calling the other process directly.
 //
 // The tasks of a process that is dead or does not answer are read from the servers, but only if its last
 // manager has confirmed the caller before. For any other task, the error matches

@@ -82,7 +82,8 @@ func (x *turns) inTurn(name string) bool {
 	return sc != nil && sc.task != ""
 }
 
-// launch launches a task over a bridge and begins its turn. The id, the mark and the session are the name.
+// launch launches a task over a bridge and begins its turn. The name is also the id of the task, the mark
+// of its turn and the id of its session.
 func (x *turns) launch(ctx context.Context, scope, name string) bgagent.LaunchInput {
 	x.t.Helper()
 	in, err := x.Prepare(ctx, bgagent.Caller{Session: scope}, bgagent.LaunchInput{Agent: "free"})
