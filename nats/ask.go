@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -32,6 +33,15 @@ const (
 // maxAsked is the maximum number of questions that a process answers at the same time. Further
 // questions wait.
 const maxAsked = 64
+
+// maxEnded is the maximum number of ended tasks of one process that an answer contains.
+const maxEnded = 1000
+
+// atMostEnded returns the number of ended tasks to list if the given number is requested.
+func atMostEnded(n int) int { return min(max(n, 0), maxEnded) }
+
+// maxAnswer is the maximum size of an answer in bytes.
+const maxAnswer = 64 << 20
 
 // ErrUnanswered is matched by the error of a request to another process whose answer did not arrive.
 // The request can still take effect.
@@ -176,6 +186,9 @@ func (w *wire) ask(ctx context.Context, owner, verb string, in, out any) error {
 		if _, err := fmt.Sscanf(m.Header.Get(headPiece), "%d %d", &number, &count); err != nil || number != next {
 			return fmt.Errorf("%w: piece %s of its answer is missing", ErrUnanswered, strconv.Itoa(next))
 		}
+		if len(whole)+len(m.Data) > maxAnswer {
+			return fmt.Errorf("%w: its answer has more than %d bytes", ErrUnanswered, maxAnswer)
+		}
 		whole = append(whole, m.Data...)
 	}
 	var a answer
@@ -275,7 +288,7 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 				defer func() { <-room }()
 				ctx, cancel := context.WithTimeout(c.life, workTime)
 				defer cancel()
-				out, err := do(ctx, q.Data)
+				out, err := c.guarded(do)(ctx, q.Data)
 				reads := verb == askRead || verb == askTasks
 				if (reads || errors.Is(err, bgagent.ErrUnknownTask)) && isOver() { // a result can be missing, too
 					out, err = nil, ErrNotServing
@@ -291,6 +304,19 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 		subs = append(subs, sub)
 	}
 	return subs, nil
+}
+
+// guarded makes a function that reports a panic of the function "do", and returns it as an error.
+func (c *Cluster) guarded(do func(context.Context, []byte) (any, error)) func(context.Context, []byte) (any, error) {
+	return func(ctx context.Context, body []byte) (out any, err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				out, err = nil, fmt.Errorf("the process cannot answer the question: panic: %v", p)
+				c.warn(fmt.Errorf("bgnats: a question of another process: panic: %v\n%s", p, debug.Stack()))
+			}
+		}()
+		return do(ctx, body)
+	}
 }
 
 // read returns a task of the manager with its prompt and result. The argument "ref" is the id of
@@ -323,9 +349,10 @@ func question[In, Out any](do func(context.Context, In) (Out, error)) func(conte
 	}
 }
 
-// tasksOf returns those of the manager's tasks that the query selects: the live ones, and the given number
-// of ended ones, without their texts. With an error, it returns the tasks that are known without the store.
+// tasksOf returns those of the manager's tasks that the query selects: the live ones, and up to the given
+// number of ended ones, but at most maxEnded, without their texts. With an error, it returns the tasks that are known without the store.
 func tasksOf(ctx context.Context, m *bgagent.BackgroundManager, q bgagent.Query, ended int) (out tasksOutput, err error) {
+	ended = atMostEnded(ended)
 	q.Status = []bgagent.Status{bgagent.Pending, bgagent.Running}
 	out.Tasks = m.List(q)
 	q.Status, q.Limit = nil, ended+1

@@ -165,7 +165,7 @@ func (c *Cluster) callerQuestions(m *bgagent.BackgroundManager) map[string]func(
 			if !c.callers.Load().knows(in.Caller, in.Proofs) {
 				return out, bgagent.ErrUnknownTask
 			}
-			return tasksOf(ctx, m, bgagent.Query{Under: in.Caller}, max(in.Ended, 0))
+			return tasksOf(ctx, m, bgagent.Query{Under: in.Caller}, in.Ended)
 		}),
 		askCallerRead: question(func(ctx context.Context, in callerInput) (bgagent.Task, error) {
 			return c.awaitCallerTask(ctx, m, in)
@@ -264,8 +264,8 @@ func (k *Callers) ask(ctx context.Context, f *found, verb string, in callerInput
 }
 
 // Tasks returns the caller's tasks in the other processes, without prompts and results: all that have not
-// ended, and up to the given number of ended ones for each process, most recently launched first. A
-// process has three seconds to answer before its tasks are read from the servers. The error says which
+// ended, and up to the given number of ended ones for each process, most recently launched first.
+// It returns at most 1000 ended ones for each process, and treats a negative number as 0. A process has three seconds to answer before its tasks are read from the servers. The error says which
 // tasks can be missing.
 func (k *Callers) Tasks(ctx context.Context, caller string, ended int) (tasks []CallerTask, err error) {
 	if len(k.proofs[caller]) == 0 {
@@ -275,6 +275,7 @@ func (k *Callers) Tasks(ctx context.Context, caller string, ended int) (tasks []
 	if err != nil {
 		return nil, err
 	}
+	ended = atMostEnded(ended)
 	found := make([][]CallerTask, len(all))
 	index := make([]int, len(all))
 	for i := range index {

@@ -134,13 +134,15 @@ func each[T any](all []T, f func(T) error) []error {
 }
 
 // Tasks returns every process's tasks: all live ones, and up to the given number of ended ones for
-// each process, most recently launched first. Processes that serve are asked, and the tasks of the
+// each process, most recently launched first. It returns at most 1000 ended ones for each process, and
+// treats a negative number as 0. Processes that serve are asked, and the tasks of the
 // others, and of those that do not answer within three seconds, are read from the servers.
 func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) {
 	all, err := c.processes(ctx)
 	if err != nil {
 		return nil, err
 	}
+	ended = atMostEnded(ended)
 	out := make([]ProcessTasks, len(all))
 	index := make([]int, len(all))
 	for i := range index {
@@ -284,9 +286,10 @@ func (o *other) forget() {
 	}
 }
 
-// page reads the records of all tasks that have not ended, and of the given number of ended tasks. If the
-// argument "root" is not empty, it reads only the tasks with this root.
+// page reads the records of all tasks that have not ended, and of up to the given number of ended
+// tasks, but at most maxEnded. If the argument "root" is not empty, it reads only the tasks with this root.
 func (s *Store) page(ctx context.Context, root string, ended int) (out []reading, more bool, err error) {
+	ended = atMostEnded(ended)
 	var live []*entry
 	s.index.mu.RLock()
 	for e := range intact(s.index.entries) {
