@@ -121,11 +121,12 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(cont
 		err = w.nc.FlushWithContext(flushing)
 		done()
 	}
-	for err == nil {
+	for before := uint64(0); err == nil; {
 		if m, err = w.readMeta(ctx); err != nil {
 			break
 		}
 		if m.Token == token { // an earlier attempt succeeded, but its answer was lost
+			m.before = before
 			return m, answering, nil
 		}
 		can := false
@@ -135,8 +136,9 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(cont
 		if !can {
 			continue
 		}
+		before = m.seq
 		m.Epoch++
-		m.Token, m.Owner, m.before = token, owner, m.seq
+		m.Token, m.Owner, m.before = token, owner, before
 		if err = w.writeMeta(ctx, &m); err == nil {
 			return m, answering, nil
 		}
