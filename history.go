@@ -22,8 +22,8 @@ const historyPage = 100
 //
 // History waits for the store for at most Config.StoreTimeout. If the manager has no store, the
 // error matches [errors.ErrUnsupported]. Any other error matches [ErrStore]. If the store has no
-// task with the id "before", the error also matches [ErrNoRecord]. History is safe for concurrent
-// use.
+// task with the id "before", the error also matches [ErrNoRecord]. If the store is lost, the error
+// also matches [ErrStoreLost]. History is safe for concurrent use.
 func (m *BackgroundManager) History(ctx context.Context, q Query, before string) ([]Task, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("bgagent: history: %w", errNoContext)
@@ -123,7 +123,18 @@ func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
 	return nil
 }
 
+// The method "history" reads records of ended tasks. It fails if the store is lost, because another
+// manager can continue these tasks and change their records.
 func (m *BackgroundManager) history(ctx context.Context, q StoreQuery) ([]StoreRecord, error) {
+	var lost *lostError
+	m.view(func(st *state) {
+		if st.isLost() {
+			lost = st.storing.lost
+		}
+	})
+	if lost != nil {
+		return nil, lost
+	}
 	return within(ctx, m, goStore, "Store.History", m.cfg.StoreTimeout, func(ctx context.Context) ([]StoreRecord, error) {
 		found, err := m.cfg.Store.History(ctx, q)
 		return found, storeError(err)

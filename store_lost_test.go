@@ -89,6 +89,8 @@ func TestAfterTheStoreIsLostNothingIsShownThatIsNotDurable(t *testing.T) {
 				lost(err)
 				_, err = m.NextNotice(t.Context(), "root")
 				lost(err)
+				_, err = m.History(t.Context(), bgagent.Query{}, "")
+				lost(err)
 				_, ok := m.TakeNotice("root")
 				require.False(t, ok)
 				go func() { drained <- m.Drain(context.Background()) }()

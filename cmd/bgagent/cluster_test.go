@@ -9,9 +9,13 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/inproc"
 	bgnats "github.com/bgagent/bgagent/nats"
+	"github.com/bgagent/bgagent/storetest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -70,4 +74,32 @@ func TestServeTriesToReachTheServersOfItsClusterForAWhile(t *testing.T) {
 	require.ErrorAs(t, err, &coded)
 	require.Equal(t, exitFailed, coded.Code)
 	require.ErrorContains(t, err, "cluster: cannot be joined: bgnats: join: no server can be reached after 0s; tried "+address)
+}
+
+// refusing is a store that belongs to another process.
+type refusing struct{ *storetest.Process }
+
+func (refusing) Write(context.Context, *bgagent.StoreBatch) error { return &bgagent.StoreOwnedError{} }
+
+func TestAServeNoticesThatItsTasksWereTakenOver(t *testing.T) {
+	var memory storetest.Memory
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(context.Context, *inproc.Turn) (string, error) { return "", nil }}), bgagent.Config{Store: refusing{memory.Process()}})
+	require.NoError(t, err)
+	defer m.Close(context.Background())
+	_, events := m.Subscribe(16)
+	s := &serving{cluster: &bgnats.Cluster{}, manager: m, lost: make(chan error, 1)}
+	s.checkStore()
+	require.Empty(t, s.lost)
+	_, err = m.Launch(t.Context(), bgagent.Caller{Session: "root"}, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
+	require.ErrorIs(t, err, bgagent.ErrStoreLost)
+	s.follow = make(chan struct{})
+	go s.watch(nil, events)
+	select {
+	case err := <-s.lost:
+		require.ErrorIs(t, err, bgagent.ErrStoreLost)
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "the serve has not noticed it")
+	}
+	require.NoError(t, m.Close(context.Background()))
+	<-s.follow
 }
