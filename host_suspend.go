@@ -13,7 +13,9 @@ import (
 // them. The turns of a [TurnStarter] continue on its server. Pending tasks stay pending. Callers
 // that are waiting for a task get [ErrSuspended].
 //
-// With budgets, Suspend also counts the usage that the stopped turns report while they end.
+// Suspend closes the store once the calls for the stopped turns have returned. If a call does not
+// return, Suspend waits for it for half of the time that remains. With budgets, Suspend also counts
+// the usage that the stopped turns report while they end.
 //
 // If ctx has no deadline, Suspend waits for at most Config.StopTimeout plus Config.CallTimeout, and
 // turns are not given time to end. The error is nil or a [*CloseError]. A CloseError names the host
@@ -59,7 +61,8 @@ func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
 	m.stop(ErrSuspended)
 	m.stopTimer()
 	m.update(func(st *state, _ int64) { st.stopFrozen() })
-	if m.untilCounted(ctx) {
+	m.untilStopped(ctx)
+	if m.countsMore() {
 		unkept = m.untilKept(ctx, -1, (*state).allKept)
 	}
 	m.closeStore(ctx)
@@ -71,16 +74,11 @@ func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
 	return m.closeResult(ctx, unkept)
 }
 
-// untilCounted waits until the calls for the stopped turns have returned, because they can still
-// report the usage of the turns. If a call does not return, untilCounted leaves half of the time
-// until the deadline of ctx for closing the store. untilCounted reports whether there is something
-// to write.
-func (m *BackgroundManager) untilCounted(ctx context.Context) (more bool) {
-	budgets := false
-	m.view(func(st *state) { budgets = st.budgets })
-	if !budgets {
-		return false
-	}
+// untilStopped waits until the calls for the stopped turns have returned. Another process can continue the
+// tasks once the store is closed, and a turn must not run in both processes. The calls can also still report
+// the usage of the turns. If a call does not return, untilStopped leaves half of the time until the deadline
+// of ctx for closing the store.
+func (m *BackgroundManager) untilStopped(ctx context.Context) {
 	if end, ok := ctx.Deadline(); ok {
 		short, cancel := context.WithDeadline(ctx, end.Add(-time.Until(end)/2))
 		defer cancel()
@@ -89,9 +87,15 @@ func (m *BackgroundManager) untilCounted(ctx context.Context) (more bool) {
 	for m.running[goWorker].Load() > 0 && waitFor(ctx, m.exited, -1) == nil {
 		continue
 	}
+}
+
+// countsMore reports whether the usage that the stopped turns have reported must be written.
+func (m *BackgroundManager) countsMore() (more bool) {
 	m.update(func(st *state, _ int64) {
-		more = !st.allKept()
-		st.flush()
+		if st.budgets {
+			more = !st.allKept()
+			st.flush()
+		}
 	})
 	return more
 }

@@ -3,6 +3,7 @@ package bgagent_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -148,4 +149,59 @@ func TestNoTurnBeginsAfterASuspensionHasBegun(t *testing.T) {
 		m = w.begin()
 		require.Equal(t, "answer to second", ended(t, m, second.ID)[0].Result)
 	})
+}
+
+// closedStore is a store that records when it was closed.
+type closedStore struct {
+	bgagent.Store
+	closed chan time.Time
+}
+
+func (s *closedStore) Close() error {
+	s.closed <- time.Now()
+	return s.Store.Close()
+}
+
+// Another process can begin the turn again once the store is closed.
+func TestSuspendClosesTheStoreOnceTheStoppedTurnsHaveReturned(t *testing.T) {
+	for name, test := range map[string]struct {
+		takes  time.Duration // how long a turn runs after it must stop
+		closed time.Duration // when the store is closed, counted from the moment in which the turn must stop
+		ends   time.Duration // when Suspend returns, counted from the same moment
+	}{
+		"slowly":         {2 * time.Second, 2 * time.Second, 2 * time.Second},
+		"just in time":   {5*time.Second - 1, 5*time.Second - 1, 5*time.Second - 1},
+		"after the half": {7 * time.Second, 5 * time.Second, 7 * time.Second},
+		"never":          {time.Hour, 5 * time.Second, 10 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &closedStore{(&storetest.Memory{}).Process(), make(chan time.Time, 2)}
+				stops := make(chan time.Time, 1)
+				f := &goRunner{run: func(ctx context.Context, _ string, _ bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+					<-ctx.Done()
+					stops <- time.Now()
+					time.Sleep(test.takes)
+					return bgagent.TurnEnd{}, ctx.Err()
+				}}
+				m := manage(t, f, bgagent.Config{Store: store, StopTimeout: 10 * time.Second})
+				launch(t, m, "explore")
+				synctest.Wait() // the turn begins
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				err := m.Suspend(ctx)
+				ended, closed, stopped := time.Now(), <-store.closed, <-stops
+				require.Equal(t, test.closed, closed.Sub(stopped))
+				require.Equal(t, test.ends, ended.Sub(stopped))
+				if test.takes < time.Minute {
+					require.NoError(t, err)
+					return
+				}
+				var left *bgagent.CloseError
+				require.ErrorAs(t, err, &left)
+				require.Len(t, left.Hung, 1)
+				time.Sleep(test.takes)
+			})
+		})
+	}
 }
