@@ -75,6 +75,10 @@ type takeOver struct {
 	mu    sync.Mutex
 	seen  map[string]*sight
 	taken map[string]bool // processes whose tasks this process has, or is taking over
+
+	// By the name of a process, again is the time of the next attempt after an attempt has failed. It applies
+	// even if the failed attempt has changed the store.
+	again map[string]time.Time
 }
 
 // sight is what this process has observed about another process that does not answer.
@@ -82,7 +86,7 @@ type sight struct {
 	seq   uint64        // sequence number of the message about its store
 	lasts time.Duration // how long the process has not answered, or its store has been closed
 	idle  bool          // its store contains no tasks that need a manager
-	later time.Time     // time of the next attempt to make a manager
+	later time.Time     // time of the next attempt to make a manager, unless the store changes before
 }
 
 // TakeOver lets this process run the tasks of dead processes of the cluster whose [ClusterOptions].Home
@@ -117,7 +121,7 @@ func (c *Cluster) TakeOver(manage func(Process, *Store) (*bgagent.BackgroundMana
 	if c.taking != nil {
 		return errors.New("bgnats: TakeOver was already called")
 	}
-	t := &takeOver{c: c, manage: manage, after: max(c.Slots.options.Lease, c.Store.options.Grace), seen: map[string]*sight{}, taken: map[string]bool{}}
+	t := &takeOver{c: c, manage: manage, after: max(c.Slots.options.Lease, c.Store.options.Grace), seen: map[string]*sight{}, taken: map[string]bool{}, again: map[string]time.Time{}}
 	t.ctx, t.stop = context.WithCancel(c.life)
 	c.taking = t
 	t.work.Go(t.watch)
@@ -198,7 +202,7 @@ func (t *takeOver) look(f *found, passed time.Duration) {
 		}
 	}
 	t.mu.Lock()
-	s := t.seen[f.name]
+	s, failed := t.seen[f.name], time.Now().Before(t.again[f.name])
 	t.mu.Unlock()
 	if s == nil || s.seq != m.seq {
 		s = &sight{seq: m.seq}
@@ -206,7 +210,7 @@ func (t *takeOver) look(f *found, passed time.Duration) {
 	} else {
 		s.lasts += passed
 	}
-	if s.lasts < after || s.idle || time.Now().Before(s.later) {
+	if failed || s.lasts < after || s.idle || time.Now().Before(s.later) {
 		return
 	}
 	if s.idle = !f.hasWork(t.ctx); s.idle {
@@ -217,8 +221,11 @@ func (t *takeOver) look(f *found, passed time.Duration) {
 	t.taken[f.name] = true
 	t.mu.Unlock()
 	t.work.Go(func() {
-		t.adopt(f)
+		failed := t.adopt(f)
 		t.mu.Lock()
+		if delete(t.again, f.name); failed {
+			t.again[f.name] = time.Now().Add(takeOverAgain)
+		}
 		delete(t.taken, f.name)
 		t.mu.Unlock()
 	})
@@ -260,8 +267,9 @@ func (f *found) hasWork(ctx context.Context) bool {
 	return false
 }
 
-// adopt runs the tasks of a dead process.
-func (t *takeOver) adopt(f *found) {
+// adopt runs the tasks of a dead process. It returns true if the take-over has failed, unless another process
+// was faster.
+func (t *takeOver) adopt(f *found) (failed bool) {
 	store := NewStore(t.c.nc, storeName(t.c.name, f.name), t.c.store)
 	a := &adoption{by: t.c.process, seen: f.meta, left: leftOpen}
 	store.adopts = a
@@ -277,10 +285,11 @@ func (t *takeOver) adopt(f *found) {
 		subs, err = t.serve(m, store, token, over.Load, returned)
 	}
 	if owned := new(bgagent.StoreOwnedError); err != nil && !errors.As(err, &owned) && t.ctx.Err() == nil { // otherwise, another process was faster
+		failed = true
 		t.c.warn(fmt.Errorf("bgnats: the tasks of %v cannot be taken over: %w", f.process(false), err))
 	}
 	if m == nil {
-		return
+		return failed
 	}
 	if err == nil {
 		m.Start()
@@ -299,6 +308,7 @@ func (t *takeOver) adopt(f *found) {
 	for _, sub := range subs {
 		_ = sub.Drain() // questions that have arrived are answered; a connection that was closed has no subscriptions
 	}
+	return failed
 }
 
 // serve answers questions about the tasks that were taken over. The channel "returned" is closed when
