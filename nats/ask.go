@@ -284,7 +284,7 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 	for verb, do := range questions {
 		sub, err := c.nc.Subscribe(store.ask(token, verb), func(q *nats.Msg) {
 			room <- struct{}{}
-			c.work.Go(func() {
+			if !c.work.begin(func() {
 				defer func() { <-room }()
 				ctx, cancel := context.WithTimeout(c.life, workTime)
 				defer cancel()
@@ -296,7 +296,9 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 				if err := reply(c.nc, q.Reply, out, err); err != nil {
 					c.warn(fmt.Errorf("bgnats: the answer to another process cannot be sent: %w", err))
 				}
-			})
+			}) {
+				<-room
+			}
 		})
 		if err != nil {
 			return subs, err

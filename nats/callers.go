@@ -99,7 +99,7 @@ func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
 	c.callers.Store(k)
 	if len(k.proofs) > 0 {
 		k.confirmAll()
-		c.work.Go(func() {
+		c.work.begin(func() {
 			for pause(c.life, confirmEvery) == nil {
 				k.confirmAll()
 			}

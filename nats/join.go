@@ -89,7 +89,7 @@ type Cluster struct {
 	subs    []*nats.Subscription // what Serve subscribes to
 	life    context.Context      // ends when the cluster is closed
 	end     context.CancelFunc
-	work    sync.WaitGroup // answers to other processes
+	work    work // answers to other processes
 
 	mu     sync.Mutex
 	others map[string]*other

@@ -470,7 +470,7 @@ func (c *Cluster) leave() {
 		_ = sub.Unsubscribe() // a connection that was closed has no subscriptions
 	}
 	c.end()
-	c.work.Wait()
+	c.work.end() // the managers of tasks that were taken over might still get questions
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, o := range c.others {
