@@ -1,13 +1,18 @@
 package fleet
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
@@ -19,12 +24,15 @@ import (
 // use only if it sees the same files. Therefore, the home contains the machine, and the boot and the mount
 // namespace on Linux, because the names of containers can be equal. A loopback address is a different
 // server on each machine. Agents of the kind inproc keep nothing, so every process can continue them.
+//
+// Each line also contains a hash of the agent's settings. Therefore, the homes of two processes differ if
+// they run different programs under the same name.
 func (f *Fleet) Home() string {
 	here := machine()
 	var lines []string
 	for _, a := range f.set.Agents {
 		client := f.route[a.Name]
-		line := a.Name + " " + client
+		line := a.Name + " " + client + " " + hashOf(a)
 		if c, ok := f.clients[client].(bgagent.SessionHome); ok {
 			at := c.Home()
 			if here == "" || at == "" {
@@ -39,6 +47,55 @@ func (f *Fleet) Home() string {
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
+}
+
+// filesFrom names the variables that decide where programs keep the files of their user, in addition to the
+// variables that a program's preset names. Other variables with the prefix XDG_ differ between logins.
+var filesFrom = []string{
+	"HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "CODEX_HOME", "CLAUDE_CONFIG_DIR", "USERPROFILE", "APPDATA", "LOCALAPPDATA",
+}
+
+// hashOf returns a hash of the settings that decide what the agent runs and where. For a local program, they
+// include the program's file, its working directory and its variables. The hash does not depend on the values
+// of variables that are secret.
+func hashOf(a settings.Agent) string {
+	var around []string
+	if a.Kind == settings.Command || a.Kind == settings.ACP {
+		names, executable := slices.Concat(filesFrom, a.Env), ""
+		if a.Kind == settings.Command {
+			p := program(a)
+			names, executable = append(names, p.Environ...), p.Executable
+		}
+		if len(a.Command) > 0 {
+			executable = a.Command[0]
+		}
+		around = public(environOf(names))
+		slices.Sort(around)
+		if path, err := exec.LookPath(executable); err == nil {
+			around = append(around, path)
+		}
+		if here, err := os.Getwd(); err == nil && a.Directory == "" {
+			around = append(around, here)
+		}
+	}
+	a.Description, a.Env = "", public(a.Env)
+	text, err := json.Marshal([]any{a, around})
+	if err != nil {
+		panic("fleet: bug: the settings of an agent cannot be written: " + err.Error())
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// public returns the entries without the values of variables that are secret.
+func public(env []string) (out []string) {
+	for _, v := range env {
+		if name, _, _ := strings.Cut(v, "="); isSecret(name) {
+			v = name
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 // isElsewhere reports whether the home is the address of a server that is the same on all machines.

@@ -2,11 +2,15 @@ package fleet
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 func TestTheHomeOfAFleetSaysWhereItsSessionsLive(t *testing.T) {
@@ -35,4 +39,52 @@ func TestTheHomeOfAFleetSaysWhereItsSessionsLive(t *testing.T) {
 	require.NotContains(t, home(settings.Agent{Name: "wait", Kind: settings.InProc, Remote: "wait"}), here)
 	require.Equal(t, home(server, program), home(program, server))
 	require.NotEqual(t, home(server), home(server, program), "the other process must have all agents")
+}
+
+func TestTheHomeOfAFleetDiffersIfAnAgentRunsSomethingElse(t *testing.T) {
+	home := func(change func(a *settings.Agent)) string {
+		a := settings.Agent{Name: "mine", Kind: settings.Command, Preset: "generic", Command: []string{"/bin/cat"}, Env: []string{"MODE=a", "MY_TOKEN=a", "MY_PLACE"}, Directory: "/tmp"}
+		change(&a)
+		f, err := New(&settings.Settings{Agents: []settings.Agent{a}}, Options{})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, f.Close(context.Background())) }()
+		return f.Home()
+	}
+	same := func(*settings.Agent) {}
+	first := home(same)
+	require.Equal(t, first, home(same))
+	require.Equal(t, first, home(func(a *settings.Agent) { a.Description = "other" }))
+	require.Equal(t, first, home(func(a *settings.Agent) { a.Env[1] = "MY_TOKEN=b" }), "the home does not help to guess a secret")
+	for name, change := range map[string]func(a *settings.Agent){
+		"command":   func(a *settings.Agent) { a.Command = []string{"/bin/sh"} },
+		"args":      func(a *settings.Agent) { a.Args = []string{"-u"} },
+		"env":       func(a *settings.Agent) { a.Env[0] = "MODE=b" },
+		"directory": func(a *settings.Agent) { a.Directory = "/" },
+		"model":     func(a *settings.Agent) { a.Model = "x" },
+		"format":    func(a *settings.Agent) { a.Format = "lines" },
+		"permissions": func(a *settings.Agent) {
+			a.Permissions = []bgagent.Permission{{Name: "edit", Pattern: "*", Action: bgagent.PermissionAllow}}
+		},
+		"preset": func(a *settings.Agent) { a.Preset, a.Command = "codex", nil },
+	} {
+		require.NotEqual(t, first, home(change), name)
+	}
+	nowhere := func(a *settings.Agent) { a.Directory = "" }
+	first = home(nowhere)
+	t.Chdir(tempdir.New(t))
+	require.NotEqual(t, first, home(nowhere), "the program runs in the directory of this process")
+
+	claude := func(a *settings.Agent) { a.Preset, a.Command = "claude", nil }
+	for _, name := range []string{"HOME", "XDG_DATA_HOME", "CLAUDE_CONFIG_DIR", "MY_PLACE", "PATH"} {
+		first = home(claude)
+		dir := tempdir.New(t)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "claude"), nil, 0o700))
+		t.Setenv(name, dir)
+		require.NotEqual(t, first, home(claude), name)
+	}
+	t.Setenv("ANTHROPIC_API_KEY", "a key")
+	first = home(claude)
+	t.Setenv("ANTHROPIC_API_KEY", "another key")
+	t.Setenv("XDG_SESSION_ID", "another login")
+	require.Equal(t, first, home(claude))
 }

@@ -166,11 +166,15 @@ func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	}
 	for _, v := range environOf(given) {
 		name, value, _ := strings.Cut(v, "=")
-		secret := slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(strings.ToUpper(name), w) })
-		if secret || !filepath.IsAbs(value) {
+		if isSecret(name) || !filepath.IsAbs(value) {
 			s.Add(name, value)
 		}
 	}
+}
+
+// isSecret reports whether the name of a variable suggests a secret.
+func isSecret(name string) bool {
+	return slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(strings.ToUpper(name), w) })
 }
 
 // problemOf returns the problem in a client's error about its configuration, for a
