@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -22,7 +22,7 @@ import (
 //
 // A program that a process starts keeps its sessions in the files of its user, which another process can
 // use only if it sees the same files. Therefore, the home contains the machine, and the boot and the mount
-// namespace on Linux, because the names of containers can be equal. A loopback address is a different
+// namespace on Linux, because the names of containers can be equal. A local address is a different
 // server on each machine. Agents of the kind inproc keep nothing, so every process can continue them.
 //
 // Each line also contains a hash of the agent's settings. Therefore, the homes of two processes differ if
@@ -98,14 +98,19 @@ func public(env []string) (out []string) {
 	return out
 }
 
-// isElsewhere reports whether the home is the address of a server that is the same on all machines.
+// isElsewhere reports whether the home is the address of a server that is the same on all machines. Each
+// machine can understand a name without a dot differently.
 func isElsewhere(home string) bool {
 	u, err := url.Parse(home)
-	if err != nil || u.Hostname() == "" {
+	if err != nil {
 		return false
 	}
-	ip := net.ParseIP(u.Hostname())
-	return !strings.EqualFold(u.Hostname(), "localhost") && (ip == nil || !ip.IsLoopback())
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if ip, err := netip.ParseAddr(host); err == nil {
+		ip = ip.Unmap()
+		return !ip.IsLoopback() && !ip.IsUnspecified() && !ip.IsLinkLocalUnicast()
+	}
+	return strings.Contains(host, ".") && !strings.HasSuffix(host, ".localhost") && host != "localhost.localdomain"
 }
 
 // machine identifies the files that this process sees. It returns "" if the machine has no name.

@@ -88,3 +88,15 @@ func TestTheHomeOfAFleetDiffersIfAnAgentRunsSomethingElse(t *testing.T) {
 	t.Setenv("XDG_SESSION_ID", "another login")
 	require.Equal(t, first, home(claude))
 }
+
+func TestTheAddressOfAServerCanBeLocalToAMachine(t *testing.T) {
+	for home, want := range map[string]bool{
+		"http://10.0.0.7:4096": true, "http://[fd00::7]:4096": true, "https://build.example.org": true, "http://localhost.example.org": true,
+		"http://127.0.0.1:4096": false, "http://127.1.2.3": false, "http://[::1]:4096": false, "http://[::ffff:127.0.0.1]": false,
+		"http://0.0.0.0:4096": false, "http://[::]:4096": false, "http://169.254.1.2": false, "http://[fe80::1%25eth0]:4096": false,
+		"http://localhost": false, "http://LocalHost.:4096": false, "http://build.localhost": false, "http://localhost.localdomain": false,
+		"http://build:4096": false, "me@machine": false, "": false,
+	} {
+		require.Equal(t, want, isElsewhere(home), home)
+	}
+}
