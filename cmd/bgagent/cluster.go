@@ -117,7 +117,8 @@ func (s *serving) joinCluster(ctx context.Context, c *settings.Cluster, o bgnats
 	return nil
 }
 
-// leaveCluster leaves the cluster. The manager must have been closed.
+// leaveCluster leaves the cluster. The manager must have been closed. The field s.cluster stays, because
+// other goroutines read it until the end of the process.
 func (s *serving) leaveCluster(ctx context.Context) {
 	if s.cluster == nil {
 		return
@@ -125,7 +126,6 @@ func (s *serving) leaveCluster(ctx context.Context) {
 	if err := s.cluster.Close(ctx); err != nil {
 		warn("%v", err)
 	}
-	s.cluster = nil
 }
 
 // sayLeftBehind prints a warning if tasks from a time before the cluster are kept on this machine.

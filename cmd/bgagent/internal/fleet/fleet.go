@@ -33,7 +33,7 @@ type Fleet struct {
 	logs     *transcript.Keeper       // nil if the output of programs is not kept in memory
 	files    *transcript.Files        // nil if the output of programs is not written to files
 	inTurn   func(mark string) string // nil if no agent has the kind "command"
-	maxDepth int
+	maxDepth int                      // result of MaxDepth
 	options  Options
 }
 
@@ -123,6 +123,11 @@ func New(set *settings.Settings, options Options) (*Fleet, error) {
 	if options.KeepLogs {
 		f.logs = transcript.New(&f.secrets)
 	}
+	var cfg bgagent.Config
+	set.Limits.Apply(&cfg)
+	if depth, err := Depth(); err == nil { // Manager returns the error
+		f.maxDepth = max(levels(&cfg)-depth, 0)
+	}
 	err := errors.Join(f.addInProc(), f.addCommands(), f.addACP(), f.addOpencode())
 	if err != nil {
 		return nil, err
@@ -184,17 +189,19 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 		return nil, err
 	}
 	if depth > 0 {
-		cfg.MaxDepth = max(cfg.MaxDepth, bgagent.DefaultMaxDepth) - depth
+		cfg.MaxDepth = levels(&cfg) - depth
 		if cfg.MaxDepth < 1 {
 			return nil, fmt.Errorf("starting at depth %d (%s): %w; background_task.maxDepth allows more", depth, command.DepthVariable, bgagent.ErrDepth)
 		}
 	}
-	f.maxDepth = max(cfg.MaxDepth, bgagent.DefaultMaxDepth)
 	return f.manager(cfg)
 }
 
-// MaxDepth returns how many levels of tasks the manager allows under a root session. It returns 0 if
-// the manager was made by [Fleet.Idle].
+// levels returns how many levels of tasks the configuration allows under a root session.
+func levels(cfg *bgagent.Config) int { return max(cfg.MaxDepth, bgagent.DefaultMaxDepth) }
+
+// MaxDepth returns how many levels of tasks the settings allow under a root session of a manager. It
+// returns 0 if this program is too deep for [Fleet.Manager].
 func (f *Fleet) MaxDepth() int { return f.maxDepth }
 
 // TaskInTurn returns the id of the task whose current turn started a program with this mark; see

@@ -3,12 +3,15 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/command"
 	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/stretchr/testify/require"
 )
@@ -165,5 +168,33 @@ func TestClaudeAsksIfTheFileSaysSo(t *testing.T) {
 				require.Equal(t, asks, slices.Contains(p.Start.Args, "--permission-prompt-tool=stdio"), preset)
 			}
 		})
+	}
+}
+
+func TestTheMaximumDepthIsKnownBeforeAManagerIsMade(t *testing.T) {
+	file := filepath.Join(tempdir.New(t), "bgagent.jsonc")
+	require.NoError(t, os.WriteFile(file, []byte(`{"background_task": {"maxDepth": 3}}`), 0o600))
+	limits, err := bgagent.LoadConfig(file)
+	require.NoError(t, err)
+	for depth, want := range map[string]int{"0": 3, "1": 2, "3": 0} {
+		t.Setenv(command.DepthVariable, depth)
+		f, err := New(&settings.Settings{Agents: settings.Demo(), Limits: limits}, Options{})
+		require.NoError(t, err)
+		made := make(chan error)
+		go func() {
+			m, err := f.Manager(bgagent.Config{})
+			if err == nil {
+				err = m.Close(context.Background())
+			}
+			made <- err
+		}()
+		require.Equal(t, want, f.MaxDepth())
+		if err := <-made; want == 0 {
+			require.ErrorIs(t, err, bgagent.ErrDepth)
+		} else {
+			require.NoError(t, err)
+		}
+		require.Equal(t, want, f.MaxDepth())
+		require.NoError(t, f.Close(context.Background()))
 	}
 }
