@@ -71,7 +71,8 @@ func TestTheFallbackWaitsForTheAbortCall(t *testing.T) {
 	})
 }
 
-// In this test, the first turn on a server is refused after a tool call.
+// In this test, the client is a [bgagent.TurnStarter]. In the first turn, the agent calls a tool,
+// and then the provider refuses the turn.
 func TestAStarterGoesOnWithTheNextModel(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextNone} {
 		f := bgagenttest.NewStarter(func(turn *bgagenttest.Turn) {

@@ -217,7 +217,7 @@ func (m *BackgroundManager) reopenStore(b *StoreBatch, cause error) error {
 		return nil
 	}
 	missing := &hostError{text: cause.Error() + "; the batch is not there after the store was opened again", from: cause}
-	if errors.Is(cause, syscall.ENOSPC) { // a full store does not refuse just one record
+	if errors.Is(cause, syscall.ENOSPC) { // a full store refuses all records, so none of them is to blame
 		missing.is = append(missing.is, syscall.ENOSPC)
 	}
 	return missing
@@ -230,7 +230,7 @@ func (m *BackgroundManager) changedBy(c StoreContents, last *StoreBatch) string 
 	if c.Batch != last.Number && c.Batch != last.Number-1 {
 		return fmt.Sprintf("its last batch has the number %d; the last batch of this manager has the number %d", c.Batch, last.Number)
 	}
-	if !m.store.named && !(c.Batch == last.Number && last.names()) { // the store might not contain a batch of this manager yet
+	if !m.store.named && !(c.Batch == last.Number && last.names()) { // no batch with this manager's record is known to be in the store, so there is nothing to compare
 		return ""
 	}
 	if c.Outdated != "" {

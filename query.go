@@ -202,7 +202,7 @@ func (m *BackgroundManager) Figures() Figures {
 			f.Owed += n.outstanding()
 		}
 	})
-	if m.cfg.Slots != nil { // the source is not called under the lock
+	if m.cfg.Slots != nil { // the source must not be called under the lock, so its pools are read here
 		f.Pools = m.cm.Pools()
 	}
 	if f.Pools == nil {

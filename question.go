@@ -281,7 +281,7 @@ func (m *BackgroundManager) ask(ctx context.Context, r *Reporter, q Question) (o
 		})
 		switch {
 		case over:
-		case gone != nil: // the turn must have a slot before Ask returns
+		case gone != nil: // the context has ended, but Ask must not return until the turn has a slot
 			_ = waitFor(context.Background(), w.ch, -1)
 		default:
 			_ = waitFor(ctx, w.ch, -1)

@@ -19,8 +19,9 @@ func TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime(t *testing.T) {
 	}
 }
 
-// runsAnother runs the test. If the argument "waits" is true, the task launches the other task in
-// the background and waits for it.
+// runsAnother tests a task that runs another task. The source grants the other task's slot after the
+// time "after". If the argument "waits" is true, the task launches the other task in the background
+// and waits for it.
 func runsAnother(t *testing.T, after time.Duration, waits bool) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}

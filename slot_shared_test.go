@@ -44,7 +44,7 @@ type granted struct {
 func (g granted) SlotGranted()              { *g.all = append(*g.all, g.name) }
 func (g granted) SlotLost(time.Time, error) {}
 
-// In this test, a request with an earlier queue time arrives later.
+// In this test, the last request has an earlier queue time than the request before it.
 func TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})

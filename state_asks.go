@@ -69,7 +69,7 @@ func (st *state) hostAsks(a *attempt, list []Question, now int64) {
 			st.logText(logAnswerFailed, a.t.sess.id, err.Error())
 		}
 		switch why := st.refusesQuestion(a.t, q); {
-		case !usable: // the runtime could not identify the refused question
+		case !usable: // the id is not valid, so the runtime could not identify the refused question
 		case err != nil:
 			st.refuseQuestion(a, &Question{ID: q.ID, Key: keyOfQuestion(q), Kind: q.Kind, Title: q.Title}, questionInvalid, err.Error(), now)
 		case why != notRefused:

@@ -143,7 +143,7 @@ func (st *state) admitBudget(t *task, p *plan, now int64) {
 	task, tree := st.limitsFor(t.up.session, p.in.Budget, p.in.TreeBudget)
 	switch {
 	case task.isZero():
-	case t.more == nil: // one allocation for both
+	case t.more == nil: // allocate t.more and the budget at once
 		x := &struct {
 			extra  extra
 			budget taskBudget

@@ -113,7 +113,7 @@ func (st *state) goesOn(c *claim) {
 	if !a.live() {
 		return
 	}
-	if a.turn == 0 { // its time to live was paused
+	if a.turn == 0 { // while the claim waited, the time to live of the start was paused
 		st.startsLater(a, st.startedAt(a)+st.now-c.since)
 	}
 	st.setDeadline(a, st.now)

@@ -216,7 +216,7 @@ const (
 // endDelivery applies the answer to a notice. If the delivery failed, detail is the reason.
 func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail string, now int64) {
 	env.flying = false
-	if n.env != env { // the envelope was abandoned during the delivery
+	if n.env != env { // the node has abandoned the envelope during the delivery
 		n.adrift = nil
 		if answer == noticeRecorded {
 			st.arrived(env, now)

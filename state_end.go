@@ -87,7 +87,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	if a.newsAt > 0 {
 		st.news(a, now)
 	}
-	if !a.goesOn(o.cause) && o.provider == nil { // a refused turn continues later
+	if !a.goesOn(o.cause) && o.provider == nil { // if the provider refused the turn, the turn continues later
 		st.lettersOver(a)
 	}
 	a.output = a.output || a.sight.output
@@ -300,7 +300,7 @@ func (st *state) stop(a *attempt, now int64) {
 	} else if a.stage != stageNone { // the attempt's worker has not begun and will not make a call
 		a.stage = stageNone
 	}
-	if a.postponed && a.recovering { // the call stops processes that are still running
+	if a.postponed && a.recovering { // make a call that stops processes that the earlier process left running
 		st.wantCall(a)
 	}
 	a.postponed = false
@@ -471,7 +471,7 @@ func (st *state) abortReturned(a *attempt, now int64) {
 	}
 	st.rest(a, now)
 	st.kick(a.cl)
-	if a.aborts == 0 && a.live() { // a parked attempt, or the next turn, waits for the call to return
+	if a.aborts == 0 && a.live() { // a parked attempt, or the next turn, has been waiting for the Abort call to return
 		a.stopEnd = 0
 		st.touchAttempt(a)
 		if a.stage != stageNone && !a.inCall {

@@ -228,7 +228,7 @@ func (st *state) drop(t *task, tomb bool) {
 	}
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
-	if !st.pushes(t.up) { // notices about earlier attempts might never be taken
+	if !st.pushes(t.up) { // the parent must take its notices itself and might never do so, so the task's debts are dropped
 		t.up.forgetDebts(t, NoticeGivenUp)
 		t.up.compact()
 	}

@@ -26,7 +26,7 @@ type holding struct {
 	again []*envelope // notices of an earlier process that will be delivered or handed out again, unchanged
 	left  []*envelope // notices that have reached the limit of pushes and now wait to be taken
 	hands []*hand
-	sent  []*envelope // unacknowledged notices that might have arrived, and that report ends that were also handed out in another way
+	sent  []*envelope // notices that might have arrived but are not acknowledged; each reports at least one end that was also handed out in another way
 }
 
 // envelopes returns all notices that have not been handed out. h may be nil.

@@ -18,7 +18,7 @@ type repeats struct {
 	input  Digest
 	result Digest
 	began  int64   // earliest time at which the latest call might have begun
-	older  []int64 // the same for the earlier calls, oldest first, without calls that began too early for the sequence
+	older  []int64 // such times for the earlier calls of the sequence, oldest first; calls that began too long ago are removed
 }
 
 // count returns the number of calls in the sequence.

@@ -227,7 +227,7 @@ func (st *state) sendResult(t *task, l *letter) SendResult {
 
 // hasLetter reports whether the acceptance of the letter is durable.
 func (st *state) hasLetter(t *task, l *letter) bool {
-	if l.name == "" { // there is no store, or the letter was loaded
+	if l.name == "" { // the letter has no record to wait for: there is no store, or the letter was loaded from it
 		return true
 	}
 	m := st.storing.tasks[t]

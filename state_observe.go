@@ -205,7 +205,7 @@ func (st *state) report(a *attempt, r Report, now int64) {
 // The method "asking" stores the question that the agent is asking. An empty question means that
 // the agent is no longer waiting for an answer.
 func (st *state) asking(a *attempt, question string) {
-	if a.clocksStand() { // an open question is shown
+	if a.clocksStand() { // a question that waits for an answer is shown instead
 		return
 	}
 	a.sight.prog.detail = title(question, "")

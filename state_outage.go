@@ -85,7 +85,7 @@ func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool 
 		return false
 	}
 	a.stage = of
-	if of == stagePrompt && !a.restoring { // the turn has not begun
+	if of == stagePrompt && !a.restoring { // the turn has not begun, so it is not counted
 		a.turn--
 		a.turnStart = 0
 		a.notHandedOver()

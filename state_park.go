@@ -57,7 +57,7 @@ func (a *attempt) recordedPhase() Phase {
 	if a.unsealed() && a.refused != nil || a.stillParked() {
 		return forProvider.phase()
 	}
-	if a.awaitsAnswer() { // the question ends with the process
+	if a.awaitsAnswer() { // the question ends with this process, so the turn is recorded as running
 		return PhaseTurn
 	}
 	if a.unsealed() {
@@ -236,7 +236,7 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 		return
 	}
 	at := st.dueAt(n)
-	if a.late { // a question does not end a task whose turns no longer begin
+	if a.late { // no turns of the task begin any more, so only owed ends count, not questions
 		at = st.endsDueAt(n)
 	}
 	switch {

@@ -204,7 +204,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	r.limit = r.since + parkMost
 	if reset > 0 { // the pool grants slots again shortly after this time
 		r.limit = max(r.since+int64(st.limit(limitMaxPark)), reset+parkMost)
-	} else if r.limit <= now { // other turns of the pool succeed, so this turn is tried again
+	} else if r.limit <= now { // parkMost is over, but refusalEnds has not ended the attempt: it was refused too few times, made progress, or has a fallback
 		r.limit = now + parkMost
 	}
 	st.planFallback(a, falls, cause != CauseNone, now)
@@ -283,7 +283,7 @@ func (st *state) holdForPool(a *attempt, now int64) {
 		st.planFallback(a, st.mayFallBack(a, r.kind, r.step), false, now)
 	}
 	if a.notice != nil || a.t.letterDue() {
-		if st.oweAgain(a); r.told == nil { // otherwise, the notice repeats an earlier notice
+		if st.oweAgain(a); r.told == nil { // if r.told is set, the prompt is an earlier notice that is repeated
 			r.step, r.prompt = stepNotice, ""
 		}
 	}
@@ -363,7 +363,7 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 			return false
 		}
 	case stepNewSession:
-		if a.t.sess != nil && a.turn > 0 { // otherwise, the session is new
+		if a.t.sess != nil && a.turn > 0 { // if no turn has begun, the session is already new
 			st.renew(a, now)
 		}
 		a.prompt = r.prompt

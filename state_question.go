@@ -32,7 +32,7 @@ type asked struct {
 	Question
 	a       *attempt
 	turn    int32
-	no      uint64  // number among the questions that this manager opened
+	no      uint64  // sequence number among all questions that this manager has opened
 	w       *waiter // waiter of Reporter.Ask; nil for a starter's question
 	expires int64
 	owed    bool // the parent must still be notified of the question; see state_question_told.go

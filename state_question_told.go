@@ -189,7 +189,7 @@ func (st *state) loadAsks(n *node, now int64) {
 			env.next = max(env.next, now+st.noticeWindow())
 		}
 	}
-	if env := n.env; env != nil && env.empty() && !env.flying { // models can no longer answer the questions
+	if env := n.env; env != nil && env.empty() && !env.flying { // nothing in the notice is owed any more, because models can no longer answer its questions
 		n.env = n.nextAgain()
 	}
 	for t := n.first; t != nil; t = t.next {

@@ -61,7 +61,7 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 func (st *state) haltAt(a *attempt) (at int64) {
 	x := a.sight.retry
 	step, goes := stepOf(x.err.Next)
-	if x.haltEnd > 0 || !goes { // a turn that could not continue later keeps trying
+	if x.haltEnd > 0 || !goes { // the turn is being stopped, or it could not continue later, so its program keeps trying
 		return 0
 	}
 	switch {
@@ -129,7 +129,7 @@ func (st *state) afterHalt(a *attempt, now int64) {
 	if a.halted() == nil {
 		return
 	}
-	if a.cl.runner { // the context of the turn has ended
+	if a.cl.runner { // stopping the turn cancelled its context, so the next turn needs a new one
 		a.cur = &turnContext{values: a.ctx.values}
 	}
 	a.sight.retry, a.stopMore = nil, false

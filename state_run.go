@@ -52,7 +52,7 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	}
 	t := a.t
 	if st.storing != nil {
-		if !toEnd && st.beginWait(a, j) { // a call that only stops something does not wait for the store
+		if !toEnd && st.beginWait(a, j) { // a call that only stops old processes does not wait for the store
 			return true
 		}
 		if st.mustCount(a) {
@@ -163,7 +163,7 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 	if a.notice != nil {
 		p.Notice = a.notice.notice.clone() // the client must not change the record
-	} else if a.told != nil { // the call is repeated
+	} else if a.told != nil { // the prompt is repeated, with the notice that it contained
 		p.Notice = a.told.clone()
 	}
 	if st.claims == nil { // otherwise, the source must confirm the slot first

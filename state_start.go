@@ -139,7 +139,7 @@ func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) 
 	case t == nil:
 	case !t.live() && t.status != Completed:
 		return nil, taskWasEnded(t.id(), t.cause)
-	case t.is(flagAwaitsQuiet): // the caller is a turn of the earlier attempt
+	case t.is(flagAwaitsQuiet): // the new attempt has not begun, so the caller is a turn of the earlier attempt
 		return nil, taskNotBegun(t.id())
 	}
 	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {

@@ -33,7 +33,7 @@ type storing struct {
 	ended   []*task          // ended tasks that can expire once their last changes are durable
 	last    []*mark          // marks of expired tasks, until the last records of these tasks are durable
 	dead    []string         // keys of records to delete
-	fetches int              // number of reads of the store that can bring an ended task back into memory
+	fetches int              // number of running reads of the store that can load an ended task into memory
 	deleted []string         // ids of the tasks that were deleted on request during these reads
 
 	events  []heldEvent          // events that are held back until a change is durable, in order
@@ -419,7 +419,7 @@ func (st *state) writeFailed(b *StoreBatch) {
 	s := st.storing
 	s.open, s.urgent = b.Number, true
 	st.retryEnds(true)
-	s.seen = 0 // the batch might have contained the manager's own record
+	s.seen = 0 // the failed batch might have contained the manager's own record, so the record is made again
 	s.dead = append(s.dead, b.Delete...)
 	redo := func(m *mark) {
 		m.must = min(m.must, b.Number)

@@ -82,7 +82,7 @@ func (st *state) ask(t *task, no int32) *asking {
 	switch m := st.storing.tasks[t]; {
 	case st.accepted(t, no):
 		return nil
-	case m == nil || st.withdrawn(t, no): // withdrawn after the caller had found the task
+	case m == nil || st.withdrawn(t, no): // the launch or resume was withdrawn after the caller had found the task
 		return &asking{callers: 1, withdrawn: true, uncertain: true, why: st.storing.why}
 	default:
 		if m.asked == nil {
@@ -105,7 +105,7 @@ func (st *state) answer(x *asking, t *task, no int32, now int64) (kept, uncertai
 	case x.withdrawn:
 	case st.accepted(t, no):
 		return true, false
-	case x.callers > 0 && !s.failing && !s.over: // another caller might get the task
+	case x.callers > 0 && !s.failing && !s.over: // keep the task, because another caller is still waiting for it
 		return false, true
 	default:
 		st.withdraw(t, no, now)
@@ -205,7 +205,7 @@ func (st *state) loseStore(lost *lostError, now int64) {
 func (st *state) endLost(t *task, now int64) {
 	if a := t.run; a != nil && a.cl.starter {
 		a.turnStart, a.recovering, a.loose = 0, false, false
-	} else if a != nil && a.postponed { // this process has not started anything for it
+	} else if a != nil && a.postponed { // this process has not started anything for the attempt, so there is nothing to stop
 		a.recovering = false
 	}
 	st.end(t, CauseInterrupted, reasonStoreLost, now)

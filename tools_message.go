@@ -223,7 +223,7 @@ func (c *call) showsQuestions(shown Task) {
 	})
 }
 
-// askers returns those of the given tasks, and of the tasks below them, that ask questions.
+// askers returns the given tasks and their descendants, but only those with open questions.
 func (c *call) askers(tasks ...Task) (list []Task) {
 	if !c.m.cfg.Ask {
 		return nil

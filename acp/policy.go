@@ -238,7 +238,7 @@ func (q *PermissionRequest) subject(unclear bool) subject {
 		}
 	case s.is(permission.Web):
 		s.texts = addressesIn(q.Input)
-	case !s.is(permission.Read, permission.Edit): // a file tool's title does not always name the files
+	case !s.is(permission.Read, permission.Edit): // for other tools, the title is the text; the title of a file tool does not always name the files
 		s.texts = []string{q.Title}
 	}
 	return s

@@ -67,7 +67,7 @@ func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 		if e := (apifault.Fault{Text: text}).Error(); e != nil && e.Kind == bgagent.ProviderAuthentication {
 			f.Text = text
 		}
-	case errorKind != "": // from Claude
+	case errorKind != "": // the error comes from Claude
 		f.Names = []string{errorKind}
 		if e := f.Error(); errorKind != "invalid_request" || e != nil && e.Kind == bgagent.ProviderTooLong {
 			return e
@@ -78,7 +78,7 @@ func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 		name, status := codexInfo(data["codexErrorInfo"])
 		f.Names, f.Status = []string{name}, status
 		f = f.OfCodex()
-	case errorName == "APIError", errorName == "UnknownError", errorName == "ProviderAuthError", errorName == "ContextOverflowError": // from opencode
+	case errorName == "APIError", errorName == "UnknownError", errorName == "ProviderAuthError", errorName == "ContextOverflowError": // the error comes from opencode
 		f.Names = []string{errorName}
 		f = f.OfOpencode()
 	case c.runs("gemini") && re.Code == http.StatusInternalServerError: // the code is the HTTP status, or 500 because gemini does not know the status

@@ -94,7 +94,7 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 		question.Options = append(question.Options, o.text)
 	}
 	text, err := r.Ask(t.ctx, question)
-	if errors.Is(err, context.Canceled) { // the manager can end the turn before it cancels the context
+	if errors.Is(err, context.Canceled) { // the manager ended the turn, but might not have cancelled the context yet
 		t.cancel(errAborted)
 	}
 	if err != nil {
@@ -130,7 +130,7 @@ func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier)
 	if text := asktext.Input(without(told.input, q.Input)); text != "" {
 		s.add(text, asktext.Block("input as told before", text))
 	}
-	if len(s.lines) > 0 && q.Kind != "" && q.Kind != q.Name { // the title of the question contains the name
+	if len(s.lines) > 0 && q.Kind != "" && q.Kind != q.Name { // the title of the question already shows the name, so a kind that equals the name is left out
 		s.lines = append(s.lines, asktext.Field("kind", q.Kind)) // even if another field has the same text
 	}
 	return strings.Join(s.lines, "\n")

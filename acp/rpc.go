@@ -211,7 +211,7 @@ func (c *conn) serve(r io.Reader) {
 			switch {
 			case errors.Is(err, io.EOF):
 				err = errOutputEnded
-			case errors.Is(err, jsonlines.ErrNoise): // the program is not an agent
+			case errors.Is(err, jsonlines.ErrNoise): // the program does not speak the agent protocol
 				err = fmt.Errorf("it prints something other than JSON-RPC, which begins with %q", c.noise().First)
 			}
 			c.fail(err)

@@ -48,7 +48,7 @@ type options struct {
 
 // choice is one option of a session with its values.
 type choice struct {
-	what    string   // name of the option in messages
+	what    string   // name of the option in error messages
 	config  string   // id of the configuration option; empty if the agent has none
 	own     string   // value that the agent itself chose
 	current string   // value that is set in the session
@@ -134,7 +134,8 @@ func (c *Client) add(s *session, p *process) error {
 
 // attach returns a live process that has the session open. If the session's previous process has
 // ended, is retired or has another instance, a process of the given instance loads the session. If
-// the agent cannot load sessions, the session stays in its process.
+// the agent cannot load sessions, the session stays in its process. If that process has ended, attach
+// returns an error.
 func (c *Client) attach(ctx context.Context, s *session, instance string) (*process, error) {
 	if err := isDirectory(s.dir); err != nil {
 		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
@@ -413,7 +414,7 @@ func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, mo
 		value, ok := x.ch.find(x.want)
 		if !ok {
 			err := fmt.Errorf("acp: session %q: the agent %s has no %s %q; there are: %s", s.id, c.program(), x.ch.what, x.want, strings.Join(x.ch.known, ", "))
-			if x.ch.what != mode.what { // the session has not received a prompt for the model
+			if x.ch.what != mode.what { // the model does not exist; the session has not received the prompt, so the turn can be repeated
 				err = &bgagent.ProviderError{Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextRepeat, Message: err.Error()}
 			}
 			return err

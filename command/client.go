@@ -254,7 +254,7 @@ func (c *Client) CreateSession(_ context.Context, spec bgagent.SessionSpec) (str
 	if err := checkDirectory(s.dir); err != nil {
 		return "", err
 	}
-	if s.dir != "" { // the host's own working directory might change
+	if s.dir != "" { // the path must not depend on the host's working directory, which might change
 		if s.dir, err = filepath.Abs(s.dir); err != nil {
 			return "", fmt.Errorf("command: the working directory %s: %w", s.dir, err)
 		}

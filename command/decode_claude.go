@@ -243,7 +243,7 @@ func (d *claudeDecoder) tell() {
 func (d *claudeDecoder) streamed(x *claudeLine) {
 	switch {
 	case x.Parent != "":
-	case x.Event.Type == "message_start": // claude can repeat a message from its start
+	case x.Event.Type == "message_start": // begin a new message, because claude can repeat a message from its start
 		d.o.Message("")
 	case x.Event.Delta.Text != "":
 		d.o.Text(x.Event.Delta.Text)
@@ -390,7 +390,7 @@ func (d *claudeDecoder) result(x *claudeLine) {
 	}
 	maps.DeleteFunc(d.open, func(id string, _ claudeOpen) bool { return len(id) > 5 && id[:5] == "call " })
 	d.tell()
-	if d.gone { // the result reports how the turn ends
+	if d.gone { // the end that was reported early no longer counts, because this result reports how the turn ends
 		d.alive()
 	}
 	problem := string(x.claudeResult.Result)
@@ -401,7 +401,7 @@ func (d *claudeDecoder) result(x *claudeLine) {
 		}
 	}
 	answer := string(x.claudeResult.Result)
-	if answer == d.wrote { // claude wrote it, not the model
+	if answer == d.wrote { // the answer is an error message that claude wrote, not the model
 		answer = ""
 	}
 	stop, known := stopOf(x.Why)

@@ -106,7 +106,7 @@ func (d *dialog) write() {
 // send queues a line for writing. Lines for a program that does not read them are dropped.
 func (d *dialog) send(v any) {
 	line, err := json.Marshal(v)
-	if err != nil { // the input of a call is from JSON
+	if err != nil { // does not happen, because the inputs of calls were decoded from JSON
 		return
 	}
 	d.mu.Lock()

@@ -195,7 +195,7 @@ func (o *Output) addLocked(s string) string {
 // the caller must report.
 func (o *Output) closeLocked() (rest string) {
 	rest = o.addLocked(o.cleaner.Rest())
-	if len(o.text) > 0 && !o.closed { // otherwise o.last already has the text
+	if len(o.text) > 0 && !o.closed { // otherwise, o.last already contains the text
 		o.last, o.closed = string(o.text), true
 	}
 	return rest
@@ -246,8 +246,8 @@ func (o *Output) Todos(list []bgagent.Todo) {
 	o.r.Todos(list)
 }
 
-// Usage reports the usage since the last call to Usage. Call it before or after [Output.End] if the
-// line also reports the end of the turn.
+// Usage reports the usage since the last call to Usage. If one line reports both the usage and the
+// end of the turn, Usage and [Output.End] can be called in either order.
 func (o *Output) Usage(u bgagent.Usage) {
 	o.Known()
 	u = bgagent.Usage{InputTokens: max(u.InputTokens, 0), OutputTokens: max(u.OutputTokens, 0), Cost: max(u.Cost, 0)}
@@ -337,8 +337,8 @@ func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	o.conclude(&ending{stop, text, bounded(problem)})
 }
 
-// GoesOn reports that the turn continues after a call to End. That call then has no effect. If that
-// call reported a failure, the turn can succeed only if the agent does something afterwards.
+// GoesOn withdraws the end that an earlier call to End reported, because the turn continues. If that
+// end was a failure, the turn can succeed only if the agent does something afterwards.
 func (o *Output) GoesOn() { o.conclude(nil) }
 
 func (o *Output) conclude(end *ending) {

@@ -91,7 +91,7 @@ func (o *Output) triesAtEnd() int {
 // program reported in the turn. The argument "called" is true if the agent has called a tool.
 func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
 	switch {
-	case want != bgagent.NextContinue && called: // the model would not see the calls
+	case want != bgagent.NextContinue && called: // a repeated prompt would not show the model that it has called tools
 		return bgagent.NextNone
 	case want != bgagent.NextContinue:
 		return want

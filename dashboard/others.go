@@ -138,8 +138,9 @@ func (h *Handler) elsewhere(err error) bool {
 	return h.cfg.Others != nil && errors.Is(err, bgagent.ErrUnknownTask)
 }
 
-// onlyThere refuses what only the task's own process can do. The argument "here" is the manager's
-// error.
+// onlyThere returns the error for an operation that only the task's own process can perform. The
+// argument "here" is the error that this process's manager returned. It is returned unchanged if the
+// task cannot belong to another process.
 func (h *Handler) onlyThere(ctx context.Context, id string, here error) error {
 	if !h.elsewhere(here) {
 		return here

@@ -290,7 +290,7 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 				defer cancel()
 				out, err := c.guarded(do)(ctx, q.Data)
 				reads := verb == askRead || verb == askTasks
-				if (reads || errors.Is(err, bgagent.ErrUnknownTask)) && isOver() { // a result can be missing, too
+				if (reads || errors.Is(err, bgagent.ErrUnknownTask)) && isOver() { // the manager no longer owns the store, so tasks and results might be missing
 					out, err = nil, ErrNotServing
 				}
 				if err := reply(c.nc, q.Reply, out, err); err != nil {

@@ -354,7 +354,7 @@ func holder(ctx context.Context, all []*found, id string) (*found, error) {
 	if i := slices.Index(has, true); i >= 0 {
 		return all[i], nil
 	}
-	if err := errors.Join(append(problems, errs...)...); err != nil { // one of these processes can have the task
+	if err := errors.Join(append(problems, errs...)...); err != nil { // a process that did not answer can have the task
 		return nil, fmt.Errorf("bgnats: the task cannot be looked up: %w", err)
 	}
 	return nil, unknownTask(id)

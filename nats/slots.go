@@ -152,7 +152,7 @@ func (s *Slots) join(ctx context.Context, replace bool) error {
 		sub, err := s.w.nc.Subscribe(subject, handle)
 		if err != nil {
 			for _, sub := range s.subs {
-				_ = sub.Unsubscribe() // a connection that was closed has no subscriptions
+				_ = sub.Unsubscribe() // fails only if the subscription has already ended, for example with its connection
 			}
 			return err
 		}
@@ -320,7 +320,7 @@ func (s *Slots) Close(ctx context.Context) error {
 	s.wg.Wait()
 	s.tellHolders()
 	for _, sub := range s.subs {
-		_ = sub.Unsubscribe() // a connection that was closed has no subscriptions
+		_ = sub.Unsubscribe() // fails only if the subscription has already ended, for example with its connection
 	}
 	s.giveUpKey(ctx)
 	s.w.unwatch()

@@ -166,7 +166,7 @@ func (t *takeOver) watch() {
 		passed := min(time.Since(began), wait+2*pingWithin)
 		began = time.Now()
 		all, err := t.c.processes(t.ctx)
-		if err != nil || t.c.nc.Status() != nats.CONNECTED { // decides nothing
+		if err != nil || t.c.nc.Status() != nats.CONNECTED { // without a complete list and a connection, missing answers prove nothing
 			t.mu.Lock()
 			clear(t.seen)
 			t.mu.Unlock()
@@ -284,7 +284,7 @@ func (t *takeOver) adopt(f *found) (failed bool) {
 	if err == nil {
 		subs, err = t.serve(m, store, token, over.Load, returned)
 	}
-	if owned := new(bgagent.StoreOwnedError); err != nil && !errors.As(err, &owned) && t.ctx.Err() == nil { // otherwise, another process was faster
+	if owned := new(bgagent.StoreOwnedError); err != nil && !errors.As(err, &owned) && t.ctx.Err() == nil { // a StoreOwnedError only means that another process was faster
 		failed = true
 		t.c.warn(fmt.Errorf("bgnats: the tasks of %v cannot be taken over: %w", f.process(false), err))
 	}

@@ -160,7 +160,8 @@ func (w *wire) connection(ctx context.Context) (context.Context, context.CancelF
 	return ctx, func() { stop(); cancel() }
 }
 
-// during returns a context that also ends if the answer takes too long.
+// The method "during" is like "connection", but the context also ends after answerWithin, the time
+// limit for a server's answer.
 func (w *wire) during(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, done := w.connection(ctx)
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)

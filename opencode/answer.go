@@ -100,7 +100,7 @@ func (t *track) next(f facts, m *bgagent.Message) {
 	case f.kind == kindSelf, f.kind == kindPrompt && (copied || summed && f.hidden):
 		t.after = t.whole
 		m.Role, m.PromptID = bgagent.RoleOther, ""
-	case f.kind == kindJoined: // the agent's next message answers it
+	case f.kind == kindJoined: // the agent's next message answers the joined prompt
 		t.whole, t.after = false, false
 		m.Role = bgagent.RoleOther
 	case f.kind == kindPrompt:

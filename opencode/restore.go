@@ -78,12 +78,12 @@ func (c *Client) inherit(ctx context.Context, id string) {
 	s.ours, s.inherited, s.unlisted, s.posed = true, true, true, true
 	c.heirs++
 	for _, a := range c.asks {
-		if a.orphaned { // the question might be from this session or from a descendant
+		if a.orphaned { // the question might belong to this session or to one of its descendants, so look again
 			delete(c.asks, a.id)
 			c.spawn(func() { c.asking(a.again()) })
 		}
 	}
-	if dir := s.dir; c.stream { // without a stream, Statuses requests the questions
+	if dir := s.dir; c.stream { // without an event stream, the method Statuses requests the questions
 		c.find(dir)
 	}
 }

@@ -61,7 +61,7 @@ func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (messa
 		c.session(id).note(sent{key, message})
 		return message, nil, true, nil
 	}
-	if lines := c.lines(id, track{}, list); lines[len(lines)-1].track.whole { // the server would not call the model again
+	if lines := c.lines(id, track{}, list); lines[len(lines)-1].track.whole { // the last prompt has a whole answer, so the server would not call the model again
 		return "", nil, false, nil
 	}
 	return message, &wirePromptPart{
@@ -104,7 +104,7 @@ func (c *Client) continuedBefore(ctx context.Context, id string, p *position, re
 	}
 	var w wireMessage
 	err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message/"+url.PathEscape(prompt)), out: &w})
-	if missing(err) { // the user reverted it
+	if missing(err) { // the user has reverted the prompt's message
 		return nil, nil
 	}
 	if err != nil {

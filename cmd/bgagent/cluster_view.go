@@ -42,7 +42,7 @@ func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, err
 		}
 		all, err = server.Cluster(ctx, control.ClusterInput{Ended: most})
 	}
-	if errors.Is(err, control.ErrNone) { // it was killed
+	if errors.Is(err, control.ErrNone) { // the process accepts no commands, for example because it was killed
 		return nil, nil
 	}
 	if err != nil {

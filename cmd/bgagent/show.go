@@ -138,7 +138,7 @@ func instead(stores []statedir.Store, id string) string {
 	// Tasks that cannot be read are not suggested.
 	_ = eachView(context.Background(), stores, statusEnded, func(v *view) error {
 		for _, t := range v.tasks {
-			if strings.HasPrefix(t.ID, id) && t.ID != id { // the command cannot use the task of a cluster
+			if strings.HasPrefix(t.ID, id) && t.ID != id { // an equal id belongs to a task of a cluster, which the command cannot use
 				alike = append(alike, t.ID)
 			}
 		}

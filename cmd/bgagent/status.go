@@ -232,7 +232,7 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int)
 func (v *view) writeQuestions(w io.Writer, t bgagent.Task) {
 	for _, q := range t.Questions {
 		fmt.Fprintf(w, "  %s asks: %s; bgagent show %s prints the question\n", clean(t.ID, q.Title, t.ID)...)
-		if v.Kind != statedir.Serve { // no command can answer them
+		if v.Kind != statedir.Serve { // commands can answer only the questions of a serve
 			continue
 		}
 		for _, command := range answerCommands(t.ID, q) {

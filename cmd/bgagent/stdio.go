@@ -109,7 +109,8 @@ func messagesOf(line []byte) (out []byte, code int, why string) {
 	return out, 0, ""
 }
 
-// lineWriter writes lines one after the other. The lines come from the library and from refuse.
+// lineWriter serializes writes, so that the library's lines and those of the method "refuse" do not
+// mix.
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer

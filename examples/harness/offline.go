@@ -18,8 +18,9 @@ func offline() (url string, end func()) {
 
 var taskID = regexp.MustCompile(`bg_[0-9a-z]{16}`)
 
-// script answers requests for the leading model and from the background agents. It delays the
-// answers to the agents until the leading model has delegated all tasks.
+// script returns a handler for the requests of the leading agent and of the background agents. The
+// handler delays its answers to the background agents until the leading agent has delegated all
+// tasks.
 func script() modelserver.Handler {
 	var once sync.Once
 	delegated := make(chan struct{})

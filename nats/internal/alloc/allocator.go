@@ -272,7 +272,7 @@ func (a *Allocator) drop(p *process) {
 	a.open()
 }
 
-// dropIfEmpty forgets a process that is exiting once it holds no slots.
+// dropIfEmpty drops the process if it is leaving and has no claims left.
 func (a *Allocator) dropIfEmpty(p *process) {
 	if p.leaving && len(p.claims) == 0 {
 		a.drop(p)

@@ -174,7 +174,7 @@ func (h Host) status(context.Context, struct{}) (Status, error) {
 	for _, t := range h.Manager.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}}) {
 		if t.Status == bgagent.Pending && places < maxPlaces {
 			places++
-			if full, err := h.Manager.Get(t.ID); err == nil { // List leaves out the place
+			if full, err := h.Manager.Get(t.ID); err == nil { // List does not return the task's place in line
 				t = full
 			}
 		}
@@ -207,7 +207,7 @@ func (h Host) shared(ctx context.Context, in TaskInput) (out SharedTask, err err
 	if h.Cluster == nil {
 		return out, errNoCluster
 	}
-	if t, err := h.find(in.ID); !h.isElsewhere(err) { // works without the servers of the cluster
+	if t, err := h.find(in.ID); !h.isElsewhere(err) { // a task of this process can be read even if the servers of the cluster do not answer
 		return SharedTask{Task: t, Process: h.Cluster.Self()}, err
 	}
 	out.Task, out.Process, err = h.Cluster.Read(ctx, in.ID)

@@ -173,7 +173,7 @@ const maxCostPeriod = 365 * 24 * time.Hour
 // matches [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
-	if cfg.Slots != nil { // they apply the limits
+	if cfg.Slots != nil { // the source of slots applies the limits
 		cfg.Limits = bgagent.Limits{}
 	}
 	cfg.Ask = cfg.Ask && !f.options.NobodyAnswers
@@ -181,7 +181,7 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	if most := f.options.MaxCost; most > 0 && (cfg.TreeBudget.Cost == 0 || most < cfg.TreeBudget.Cost) {
 		cfg.TreeBudget.Cost = most
 	}
-	if f.options.MaxCost > 0 && cfg.BudgetPeriod <= 0 { // also count tasks that are launched after all others have ended
+	if f.options.MaxCost > 0 && cfg.BudgetPeriod <= 0 { // without a period, the tree's budget would begin again after all tasks have ended
 		cfg.BudgetPeriod = maxCostPeriod
 	}
 	depth, err := Depth()

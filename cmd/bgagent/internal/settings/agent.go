@@ -287,7 +287,7 @@ func (a *Agent) absolute() error {
 		return err
 	}
 	a.Directory = dir
-	if a.Kind == Opencode { // the server can be on another machine
+	if a.Kind == Opencode { // the server can be on another machine, so the directory cannot be checked here
 		return nil
 	}
 	info, err := os.Stat(dir)

@@ -91,7 +91,7 @@ func (f *Files) Printed(task string, stream int, p []byte) {
 	f.check(l.write(at, f.secrets, false))
 }
 
-// lock returns the log of a task. The caller must unlock it.
+// lock returns the log of a task with its mutex locked. The caller must unlock the mutex.
 func (f *Files) lock(task string) *logFile {
 	for {
 		f.mu.Lock()
