@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,6 +156,33 @@ func TestAServeRunsTheTasksOfAnotherUntilItStartsAgain(t *testing.T) {
 		require.NoError(t, err, shown)
 		require.Contains(t, shown, status)
 	}
+}
+
+// Like the test above, this test waits until a lease has expired.
+func TestAServeWhoseTasksWereTakenOverWhileItWasFrozenExits(t *testing.T) {
+	t.Parallel()
+	s := listening(t, func(*server.Options) {})
+	one, two := twoMachines(t, s.URL(), true)
+	one.start("m1")
+	two.start("m2")
+	id := one.launch()
+	require.NoError(t, one.serve.Process.Signal(syscall.SIGSTOP))
+	until(t, func() bool {
+		list, err := two.run("tasks")
+		return err == nil && strings.Contains(list, "process m1 of the cluster, taken over by m2")
+	})
+	require.NoError(t, one.serve.Process.Signal(syscall.SIGCONT))
+	ended := make(chan error, 1)
+	go func() { ended <- one.serve.Wait() }()
+	select {
+	case err := <-ended:
+		require.Equal(t, 1, exitCode(err))
+	case <-time.After(time.Minute):
+		require.Fail(t, "the serve continues without its tasks")
+	}
+	shown, err := two.run("show", id)
+	require.NoError(t, err, shown)
+	require.Contains(t, shown, "running")
 }
 
 func TestTwoServesOfAClusterAreOneService(t *testing.T) {
