@@ -254,7 +254,7 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 		return fmt.Errorf("bgnats: serve: %w", err)
 	}
 	isOver := func() bool { return c.Store.owner() != token }
-	subs, err := c.answerFor(m, c.Store.w.names, token, isOver)
+	subs, err := c.answerFor(callerAnswers{c: c, m: m}, c.Store.w.names, token, isOver)
 	c.subs = append(c.subs, subs...)
 	if err != nil {
 		return fmt.Errorf("bgnats: serve: %w", err)
@@ -266,7 +266,8 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 // answerFor answers the questions of other processes about the tasks of a manager, which is the owner
 // of a store and has the given token. The function "isOver" reports whether the manager might have
 // left its store. It then no longer finds all tasks, so the other process must ask somebody else.
-func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token string, isOver func() bool) (subs []*nats.Subscription, err error) {
+func (c *Cluster) answerFor(a callerAnswers, store names, token string, isOver func() bool) (subs []*nats.Subscription, err error) {
+	m := a.m
 	questions := map[string]func(context.Context, []byte) (any, error){
 		askTasks: question(func(ctx context.Context, in tasksInput) (tasksOutput, error) {
 			return tasksOf(ctx, m, bgagent.Query{}, in.Ended)
@@ -279,7 +280,7 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 			return m.Answer(ctx, bgagent.Caller{}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
 		}),
 	}
-	maps.Copy(questions, c.callerQuestions(m))
+	maps.Copy(questions, a.questions())
 	room := make(chan struct{}, maxAsked)
 	for verb, do := range questions {
 		sub, err := c.nc.Subscribe(store.ask(token, verb), func(q *nats.Msg) {
@@ -289,7 +290,7 @@ func (c *Cluster) answerFor(m *bgagent.BackgroundManager, store names, token str
 				ctx, cancel := context.WithTimeout(c.life, workTime)
 				defer cancel()
 				out, err := c.guarded(do)(ctx, q.Data)
-				reads := verb == askRead || verb == askTasks
+				reads := verb == askRead || verb == askTasks || verb == askCallerRead || verb == askCallerTasks
 				if (reads || errors.Is(err, bgagent.ErrUnknownTask)) && isOver() { // the manager no longer owns the store, so tasks and results might be missing
 					out, err = nil, ErrNotServing
 				}

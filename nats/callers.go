@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -19,8 +20,9 @@ import (
 // name only if both processes know a common secret. Therefore, a caller finds nothing that it could not also
 // find by calling the other process directly.
 //
-// The tasks of a process that is dead or does not answer are read from the servers, but only if its last
-// manager has confirmed the caller before. For any other task, the error matches
+// The tasks of a process that is dead or does not answer are read from the servers, but only if the process
+// has confirmed the caller since it last opened its store. A process that has taken over these tasks serves
+// only callers that the process had confirmed to it. For any other task, the error matches
 // [bgagent.ErrUnknownTask].
 //
 // The methods are safe for concurrent use.
@@ -30,7 +32,13 @@ type Callers struct {
 	waits  chan struct{}       // contains an element for each question that waits for the end of a task
 
 	mu        sync.Mutex
-	confirmed map[string]map[string]bool // callers that a manager has confirmed, by the token of the manager
+	confirmed map[string]confirmation // by the names of the processes
+}
+
+// confirmation contains the callers that a process has confirmed since it opened its store.
+type confirmation struct {
+	run   string // meta.Run; the confirmation says nothing about another run
+	names map[string]bool
 }
 
 // CallerTask is a task of another process.
@@ -87,7 +95,7 @@ func proofOf(cluster, caller, secret string) string {
 // the names of this process's callers to their secrets, for example their bearer tokens. Call it once,
 // after [Cluster.Serve]. It takes at most a few seconds.
 func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
-	k := &Callers{c: c, proofs: map[string][]string{}, confirmed: map[string]map[string]bool{}, waits: make(chan struct{}, maxCallerWaits)}
+	k := &Callers{c: c, proofs: map[string][]string{}, confirmed: map[string]confirmation{}, waits: make(chan struct{}, maxCallerWaits)}
 	for name, all := range secrets {
 		for _, secret := range all {
 			if name == "" || secret == "" {
@@ -110,16 +118,37 @@ func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
 
 // The method "knows" reports whether this process has a caller with this name and one of the secrets.
 func (k *Callers) knows(caller string, proofs []string) bool {
-	return k != nil && slices.ContainsFunc(k.proofs[caller], func(own string) bool {
+	return slices.ContainsFunc(k.proofs[caller], func(own string) bool {
 		return slices.ContainsFunc(proofs, func(p string) bool { return hmac.Equal([]byte(own), []byte(p)) })
 	})
 }
 
-// callerTask returns a task of the caller with its prompt and result.
-func (c *Cluster) callerTask(m *bgagent.BackgroundManager, in callerInput) (bgagent.Task, error) {
-	t, err := bgagent.Task{}, bgagent.ErrUnknownTask
-	if c.callers.Load().knows(in.Caller, in.Proofs) {
-		t, err = read(m, in.ID)
+// callerAnswers answers questions on behalf of callers about the tasks of a manager.
+type callerAnswers struct {
+	c    *Cluster
+	m    *bgagent.BackgroundManager
+	only map[string]bool // callers that may have access; nil if there is no restriction
+}
+
+// check returns an error unless the caller is known and may have access.
+func (a callerAnswers) check(caller string, proofs []string) error {
+	k := a.c.callers.Load()
+	switch {
+	case k == nil:
+		return ErrNotServing
+	case a.only != nil && !a.only[caller], !k.knows(caller, proofs):
+		return bgagent.ErrUnknownTask
+	}
+	return nil
+}
+
+// task returns a task of the caller with its prompt and result.
+func (a callerAnswers) task(in callerInput) (t bgagent.Task, err error) {
+	if err = a.check(in.Caller, in.Proofs); errors.Is(err, ErrNotServing) {
+		return t, err
+	}
+	if err == nil {
+		t, err = read(a.m, in.ID)
 	}
 	if err != nil || t.ID != in.ID || t.Root != in.Caller {
 		return bgagent.Task{}, unknownTask(in.ID) // the same error for all reasons
@@ -128,14 +157,14 @@ func (c *Cluster) callerTask(m *bgagent.BackgroundManager, in callerInput) (bgag
 	return t, nil
 }
 
-// awaitCallerTask is like callerTask, but it waits for the end of the task for a limited time. If too many
+// await calls the method "task", but it waits for the end of the task for a limited time. If too many
 // questions wait, it does not wait.
-func (c *Cluster) awaitCallerTask(ctx context.Context, m *bgagent.BackgroundManager, in callerInput) (bgagent.Task, error) {
-	t, err := c.callerTask(m, in)
+func (a callerAnswers) await(ctx context.Context, in callerInput) (bgagent.Task, error) {
+	t, err := a.task(in)
 	if err != nil || in.Wait <= 0 || t.Status.Terminal() {
 		return t, err
 	}
-	waits := c.callers.Load().waits
+	waits := a.c.callers.Load().waits
 	select {
 	case waits <- struct{}{}:
 	default:
@@ -144,43 +173,46 @@ func (c *Cluster) awaitCallerTask(ctx context.Context, m *bgagent.BackgroundMana
 	defer func() { <-waits }()
 	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(in.Wait)*time.Millisecond, maxCallerWait))
 	defer cancel()
-	if _, err := m.Wait(ctx, bgagent.Caller{}, bgagent.WaitAny, in.ID); err != nil && ctx.Err() == nil {
+	if _, err := a.m.Wait(ctx, bgagent.Caller{}, bgagent.WaitAny, in.ID); err != nil && ctx.Err() == nil {
 		return t, nil
 	}
-	return c.callerTask(m, in)
+	return a.task(in)
 }
 
-// callerQuestions returns the functions that answer the questions of other processes on behalf of callers.
-func (c *Cluster) callerQuestions(m *bgagent.BackgroundManager) map[string]func(context.Context, []byte) (any, error) {
+// questions returns the functions that answer the questions of other processes on behalf of callers.
+func (a callerAnswers) questions() map[string]func(context.Context, []byte) (any, error) {
 	return map[string]func(context.Context, []byte) (any, error){
 		askCallers: question(func(_ context.Context, proofs map[string][]string) (names []string, _ error) {
 			for name, proofs := range proofs {
-				if c.callers.Load().knows(name, proofs) {
+				switch err := a.check(name, proofs); {
+				case err == nil:
 					names = append(names, name)
+				case errors.Is(err, ErrNotServing):
+					return nil, err
 				}
 			}
 			return names, nil
 		}),
 		askCallerTasks: question(func(ctx context.Context, in callerInput) (out tasksOutput, err error) {
-			if !c.callers.Load().knows(in.Caller, in.Proofs) {
-				return out, bgagent.ErrUnknownTask
+			if err := a.check(in.Caller, in.Proofs); err != nil {
+				return out, err
 			}
-			return tasksOf(ctx, m, bgagent.Query{Under: in.Caller}, in.Ended)
+			return tasksOf(ctx, a.m, bgagent.Query{Under: in.Caller}, in.Ended)
 		}),
 		askCallerRead: question(func(ctx context.Context, in callerInput) (bgagent.Task, error) {
-			return c.awaitCallerTask(ctx, m, in)
+			return a.await(ctx, in)
 		}),
 		askCallerCancel: question(func(ctx context.Context, in callerInput) (bgagent.Task, error) {
-			if t, err := c.callerTask(m, in); err != nil {
+			if t, err := a.task(in); err != nil {
 				return t, err
 			}
-			return m.Cancel(ctx, bgagent.Caller{Session: in.Caller}, in.ID, bgagent.CancelOptions{})
+			return a.m.Cancel(ctx, bgagent.Caller{Session: in.Caller}, in.ID, bgagent.CancelOptions{})
 		}),
 		askCallerAnswer: question(func(ctx context.Context, in callerInput) (bgagent.Question, error) {
-			if _, err := c.callerTask(m, in); err != nil {
+			if _, err := a.task(in); err != nil {
 				return bgagent.Question{}, err
 			}
-			return m.Answer(ctx, bgagent.Caller{Session: in.Caller}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
+			return a.m.Answer(ctx, bgagent.Caller{Session: in.Caller}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
 		}),
 	}
 }
@@ -207,33 +239,46 @@ func (k *Callers) confirmAll() {
 	k.forgetOthers(all)
 }
 
+// confirm records callers that the process has confirmed. A process that has taken over the tasks of another
+// one cannot confirm callers for it.
 func (k *Callers) confirm(f *found, names ...string) {
+	if f.meta.Adopter != "" {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.confirmed[f.meta.Token] == nil {
-		k.confirmed[f.meta.Token] = map[string]bool{}
+	if x, is := k.confirmed[f.name]; !is || x.run != f.meta.Run {
+		k.confirmed[f.name] = confirmation{f.meta.Run, map[string]bool{}}
 	}
 	for _, name := range names {
-		k.confirmed[f.meta.Token][name] = true
+		k.confirmed[f.name].names[name] = true
 	}
 }
 
-// forgetOthers forgets the confirmations of managers that are no longer the last owners of their
-// stores.
+// forgetOthers forgets the confirmations of processes whose streams no longer exist.
 func (k *Callers) forgetOthers(all []*found) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for token := range k.confirmed {
-		if !slices.ContainsFunc(all, func(f *found) bool { return f.meta.Token == token }) {
-			delete(k.confirmed, token)
+	for name := range k.confirmed {
+		if !slices.ContainsFunc(all, func(f *found) bool { return f.name == name }) {
+			delete(k.confirmed, name)
 		}
 	}
 }
 
-func (k *Callers) isConfirmed(f *found, caller string) bool {
+// confirmedBy returns the callers that the process has confirmed since it last opened its store. The result is
+// not nil. The receiver can be nil.
+func (k *Callers) confirmedBy(f *found) map[string]bool {
+	all := map[string]bool{}
+	if k == nil || f.err != nil || f.meta.Run == "" {
+		return all
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return f.err == nil && k.confirmed[f.meta.Token][caller]
+	if x := k.confirmed[f.name]; x.run == f.meta.Run {
+		maps.Copy(all, x.names)
+	}
+	return all
 }
 
 // others returns all processes of the cluster except this one.
@@ -255,9 +300,9 @@ func (k *Callers) ask(ctx context.Context, f *found, verb string, in callerInput
 		return true, nil
 	case errors.Is(err, bgagent.ErrUnknownTask):
 		return true, unknownTask(in.ID)
-	case errors.As(err, &refused):
+	case errors.As(err, &refused) && !errors.Is(err, ErrNotServing):
 		return true, err
-	case !k.isConfirmed(f, in.Caller):
+	case !k.confirmedBy(f)[in.Caller]:
 		return false, unknownTask(in.ID)
 	}
 	return false, err
@@ -367,8 +412,14 @@ func (k *Callers) Answer(ctx context.Context, caller, id string, in bgagent.Answ
 
 func (k *Callers) change(ctx context.Context, verb string, in callerInput, out any) error {
 	f, err := k.holder(ctx, in.Caller, in.ID)
-	if err == nil {
-		_, err = k.ask(ctx, f, verb, in, out)
+	if err != nil {
+		return err
+	}
+	answered, err := k.ask(ctx, f, verb, in, out)
+	if !answered && !errors.Is(err, bgagent.ErrUnknownTask) {
+		if t, bad := f.keptTask(ctx, in.ID); bad == nil && t.Root != in.Caller {
+			return unknownTask(in.ID)
+		}
 	}
 	if errors.Is(err, ErrUnanswered) {
 		err = fmt.Errorf("%w: %w", bgagent.ErrUncertain, err)

@@ -35,6 +35,10 @@ type meta struct {
 	Adopter  string        `json:"adopter,omitempty"`
 	Left     left          `json:"left,omitempty"`
 
+	// Run identifies the last time that the store's own process opened the store. It stays the same while
+	// other processes have the store.
+	Run string `json:"run,omitempty"`
+
 	// Journal is set while a large batch is being applied; see the file journal.go.
 	Journal *journal `json:"journal,omitempty"`
 

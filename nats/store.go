@@ -2,6 +2,7 @@ package bgnats
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -172,7 +173,7 @@ func (s *Store) mayTake(ctx context.Context, m *meta) (bool, error) {
 			return false, err
 		}
 	}
-	m.Home, m.Patience, m.Adopter, m.Left = s.home, s.patience, "", leftBack
+	m.Home, m.Patience, m.Adopter, m.Left, m.Run = s.home, s.patience, "", leftBack, rand.Text()
 	return true, nil
 }
 

@@ -273,6 +273,7 @@ func (t *takeOver) adopt(f *found) (failed bool) {
 	store := NewStore(t.c.nc, storeName(t.c.name, f.name), t.c.store)
 	a := &adoption{by: t.c.process, seen: f.meta, left: leftOpen}
 	store.adopts = a
+	callers := t.c.callers.Load().confirmedBy(f) // only these, because the process might know other callers by the same names
 	m, err := t.manage(f.process(false), store)
 	token := store.owner()
 	if err == nil && token == "" {
@@ -282,7 +283,7 @@ func (t *takeOver) adopt(f *found) (failed bool) {
 	var over atomic.Bool
 	var subs []*nats.Subscription
 	if err == nil {
-		subs, err = t.serve(m, store, token, over.Load, returned)
+		subs, err = t.serve(callerAnswers{t.c, m, callers}, store, token, over.Load, returned)
 	}
 	if owned := new(bgagent.StoreOwnedError); err != nil && !errors.As(err, &owned) && t.ctx.Err() == nil { // a StoreOwnedError only means that another process was faster
 		failed = true
@@ -313,8 +314,8 @@ func (t *takeOver) adopt(f *found) (failed bool) {
 
 // serve answers questions about the tasks that were taken over. The channel "returned" is closed when
 // the process to which the tasks belong asks for them.
-func (t *takeOver) serve(m *bgagent.BackgroundManager, store *Store, token string, isOver func() bool, returned chan struct{}) ([]*nats.Subscription, error) {
-	subs, err := t.c.answerFor(m, store.w.names, token, isOver)
+func (t *takeOver) serve(a callerAnswers, store *Store, token string, isOver func() bool, returned chan struct{}) ([]*nats.Subscription, error) {
+	subs, err := t.c.answerFor(a, store.w.names, token, isOver)
 	if err != nil {
 		return subs, err
 	}
