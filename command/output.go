@@ -250,8 +250,20 @@ func (o *Output) Todos(list []bgagent.Todo) {
 // end of the turn, Usage and [Output.End] can be called in either order.
 func (o *Output) Usage(u bgagent.Usage) {
 	o.Known()
-	u = bgagent.Usage{InputTokens: max(u.InputTokens, 0), OutputTokens: max(u.OutputTokens, 0), Cost: max(u.Cost, 0)}
+	u = bgagent.Usage{InputTokens: max(u.InputTokens, 0), OutputTokens: max(u.OutputTokens, 0), Cost: possible(u.Cost)}
 	o.locked(func() { o.used = more(o.used, u) })
+}
+
+// mostCost is larger than every cost of a turn. Sums of such costs stay finite.
+const mostCost = 1e12
+
+// possible returns the cost, or 0 if no turn can have this cost. For example, JSON could not represent
+// a cost that is not a finite number, so the state of the session could not be saved.
+func possible(cost float64) float64 {
+	if cost >= 0 && cost <= mostCost { // false for NaN
+		return cost
+	}
+	return 0
 }
 
 // reportUsage reports the usage of the last line. Usage that the program prints with the end of the
@@ -275,6 +287,7 @@ func (o *Output) reportUsage() {
 // called several times, the largest figures are used.
 func (o *Output) TotalUsage(u bgagent.Usage) {
 	var delta bgagent.Usage
+	u.Cost = possible(u.Cost)
 	o.locked(func() {
 		if u == (bgagent.Usage{}) { // if the total were zero, the next turn would count all earlier usage again
 			return

@@ -134,7 +134,7 @@ func (s *session) savedLocked(keep int) []byte {
 	if len(x.Now.Answer) > maxSavedAnswer {
 		x.Now.Ended, x.Now.Answer, x.Now.Used = false, "", bgagent.Usage{}
 	}
-	data, _ := json.Marshal(x) // fails only if a cost is not a finite number; the saved state is then empty
+	data, _ := json.Marshal(x) // never fails: costs are finite numbers, and the encoder knows all other types
 	return data
 }
 
