@@ -111,8 +111,9 @@ func (c *Client) endLeft(ctx context.Context, in bgagent.SessionRestore) error {
 	return nil
 }
 
-// adopt returns the session for RestoreSession. If the client does not know the session, the
-// method "adopt" creates it from the saved state.
+// adopt returns the session for RestoreSession. If the client does not know the session, or if a
+// manager of another process has used the session in the meantime, the method "adopt" creates it from
+// the saved state.
 func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 	m, err := recall(in.Saved)
 	if err != nil {
@@ -130,15 +131,20 @@ func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 		return nil, fmt.Errorf("acp: %w", errClosed)
 	case s != nil && (s.restoring || s.turn != nil):
 		return nil, fmt.Errorf("acp: session %q: %w", in.Session, bgagent.ErrBusy)
-	case s != nil:
+	case s != nil && (in.Instance == "" || in.Instance == s.by || len(in.Saved) == 0):
+		// What the client knows is not older than the saved state.
 	case err != nil:
 		return nil, err
 	default:
-		s = &session{id: in.Session, parent: in.Spec.Parent, dir: dir, place: dir, conv: conversation{max: c.cfg.MaxHistory}}
+		old := s
+		s = &session{id: in.Session, by: in.Spec.Instance, parent: in.Spec.Parent, dir: dir, place: dir, conv: conversation{max: c.cfg.MaxHistory}}
 		s.memory, s.cost, s.made = m, m.Cost, m.Made
 		s.opts.mode.own, s.opts.model.own = m.Mode, m.Model
 		if s.made.IsZero() { // the session was created at an unknown time, but not later than now
 			s.made = time.Now()
+		}
+		if old != nil {
+			s.proc, s.lost = old.proc, old.lost // the process must close the session before another one loads it
 		}
 		c.sessions[s.id] = s
 	}

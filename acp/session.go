@@ -28,6 +28,7 @@ type session struct {
 	proc    *process // process that has the session open; nil if the session must be loaded
 	lost    error    // why the session's last process ended
 	turn    *turn    // current turn; nil if no turn is running
+	by      string   // id of the manager that last used the session through this client; empty if it has no store
 	loading bool     // whether the agent is replaying the conversation
 	heard   int      // number of updates that arrived while the session was loading
 	opts    options
@@ -62,7 +63,7 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	if err != nil {
 		return "", err
 	}
-	s := &session{parent: spec.Parent, conv: conversation{max: c.cfg.MaxHistory}}
+	s := &session{parent: spec.Parent, by: spec.Instance, conv: conversation{max: c.cfg.MaxHistory}}
 	if s.dir, err = c.directory(spec.Directory); err != nil {
 		return "", err
 	}

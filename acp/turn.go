@@ -115,7 +115,7 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	}
 	t := &turn{c: c, s: s, prompt: p, r: r, done: make(chan struct{}), late: make(chan struct{}, 1), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
-	s.turn = t
+	s.turn, s.by = t, p.Instance
 	c.wg.Add(1)
 	return t, nil
 }

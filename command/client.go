@@ -140,6 +140,7 @@ type session struct {
 	// Client.mu guards the fields below.
 	place string        // path of the working directory without symbolic links; set in the first turn
 	own   string        // program's id for the session; empty until the program has reported it
+	by    string        // id of the manager that last used the session through this client; empty if it has no store
 	used  bgagent.Usage // usage of the whole session as the program counts it
 	turns int           // number of turns so far
 	run   *turn         // current turn; nil if no turn is running
@@ -312,7 +313,7 @@ func (c *Client) newSession(spec bgagent.SessionSpec) (*session, error) {
 	if !ok {
 		return nil, &bgagent.NoSuchAgentError{Agent: spec.Agent, Known: c.agentNames()}
 	}
-	s := &session{agent: &agent, dir: spec.Directory, parent: spec.Parent, depth: spec.Depth}
+	s := &session{agent: &agent, dir: spec.Directory, parent: spec.Parent, depth: spec.Depth, by: spec.Instance}
 	for _, dir := range []string{agent.Directory, c.cfg.Directory} {
 		if s.dir == "" {
 			s.dir = dir

@@ -52,8 +52,8 @@ func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (
 	return state, end, err
 }
 
-// adopt returns the session. If the client does not know the session, the method "adopt"
-// creates it from the saved state.
+// adopt returns the session. If the client does not know the session, or if a manager of another
+// process has used the session in the meantime, the method "adopt" creates it from the saved state.
 func (c *Client) adopt(r bgagent.SessionRestore) (s *session, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +65,9 @@ func (c *Client) adopt(r bgagent.SessionRestore) (s *session, err error) {
 			s.run.stop(errAborted)
 			return nil, fmt.Errorf("command: session %q: %w", r.Session, bgagent.ErrBusy)
 		}
-		return s, nil
+		if r.Instance == "" || r.Instance == s.by || len(r.Saved) == 0 {
+			return s, nil // what the client knows is not older than the saved state
+		}
 	}
 	if s, err = c.newSession(r.Spec); err != nil {
 		return nil, err

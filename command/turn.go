@@ -119,7 +119,7 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 		t.out.memory = s.memory
 	}
 	s.talk.begin(p.Text, t.out)
-	s.run = t
+	s.run, s.by = t, p.Instance
 	c.running.Add(1)
 	return t, nil
 }

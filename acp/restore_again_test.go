@@ -1,0 +1,53 @@
+//go:build unix
+
+package acp
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+)
+
+// In this test, a process takes over a task again that another process has continued in the meantime.
+// Its agent process still has the session open.
+func TestAClientLearnsWhatAnotherProcessDidInItsSession(t *testing.T) {
+	one, two, three, four := uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString()
+	store := tempdir.New(t)
+	cfg := program(t, "", "FAKE_STORE="+store)
+	c, other := open(t, cfg), open(t, cfg)
+	spec := bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: tempdir.New(t), Instance: one}
+	id, err := c.CreateSession(t.Context(), spec)
+	require.NoError(t, err)
+	in := bgagent.SessionRestore{Spec: spec, Session: id}
+	turn := func(c *Client, prompt, text, instance string) (saved []byte) {
+		t.Helper()
+		in.Last = bgagent.Prompt{ID: prompt, Task: "bg_1", Attempt: 1, Turn: 1, Agent: "fake", Text: text, Instance: instance}
+		e := run(t, c, id, in.Last).wait()
+		require.NoError(t, e.err)
+		states := e.of(bgagent.ReportState)
+		require.NotEmpty(t, states)
+		return states[len(states)-1].Saved
+	}
+	in.Saved = turn(c, "p1", "say one", one)
+	in.Instance, in.Spec.Instance = uuid.NewString(), two // the other process does not find the agent process
+	states(t, other, in, bgagent.PromptAnswered)
+	in.Saved = turn(other, "p2", "say two", two)
+	in.Instance, in.Spec.Instance = two, three
+	require.Equal(t, "two", states(t, c, in, bgagent.PromptAnswered).Text)
+	require.Len(t, c.sessions[id].memory.Sent, 2)
+	require.Equal(t, "say one", goesOn(t, c, in, "recall"))
+	require.Equal(t, 1, c.processes())
+	stored, err := os.ReadFile(filepath.Join(store, id))
+	require.NoError(t, err)
+	require.Contains(t, string(stored), "say two", "the turn ran in an agent process that had the session as it was before")
+
+	// The manager's last record can be older than what its client knows.
+	turn(c, "p3", "say three", three)
+	in.Instance, in.Spec.Instance = three, four
+	require.Equal(t, "three", states(t, c, in, bgagent.PromptAnswered).Text)
+}
