@@ -1,7 +1,6 @@
 package command
 
 import (
-	"math"
 	"testing"
 
 	"github.com/bgagent/bgagent"
@@ -49,24 +48,4 @@ func decodeAllSplit(decode Decoder, line string) (said, told) {
 	decode([]byte(line), o)
 	o.reportUsage()
 	return o.said(), heard
-}
-
-func TestACostThatNoTurnCanHaveIsNotCounted(t *testing.T) {
-	for _, cost := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -1, math.MaxFloat64} {
-		for name, report := range map[string]func(*Output, bgagent.Usage){"Usage": (*Output).Usage, "TotalUsage": (*Output).TotalUsage} {
-			p := Lines("fake")
-			p.Decode = func() Decoder {
-				lines := DecodeLines()
-				return func(line []byte, o *Output) {
-					lines(line, o)
-					report(o, bgagent.Usage{InputTokens: 1, Cost: cost})
-				}
-			}
-			c := clientOf(t, fakeAgent(t, p))
-			x, err := decodeSaved(lastSaved(t, c, create(t, c), "bg_1.1.1", "say hello"))
-			require.NoError(t, err)
-			require.Equal(t, 1, x.Turns, "%s of %v: the state was not saved", name, cost)
-			require.Zero(t, x.Now.Used.Cost)
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,4 +191,24 @@ func TestOnlyTheNewestPromptsAreRemembered(t *testing.T) {
 	s.sendsLocked("x", "again", true)
 	require.Len(t, s.sent, 1)
 	require.False(t, s.sentCut)
+}
+
+func TestACostThatNoTurnCanHaveIsNotCounted(t *testing.T) {
+	for _, cost := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -1, math.MaxFloat64} {
+		for name, report := range map[string]func(*Output, bgagent.Usage){"Usage": (*Output).Usage, "TotalUsage": (*Output).TotalUsage} {
+			p := Lines("fake")
+			p.Decode = func() Decoder {
+				lines := DecodeLines()
+				return func(line []byte, o *Output) {
+					lines(line, o)
+					report(o, bgagent.Usage{InputTokens: 1, Cost: cost})
+				}
+			}
+			c := clientOf(t, fakeAgent(t, p))
+			x, err := decodeSaved(lastSaved(t, c, create(t, c), "bg_1.1.1", "say hello"))
+			require.NoError(t, err)
+			require.Equal(t, 1, x.Turns, "%s of %v: the state was not saved", name, cost)
+			require.Zero(t, x.Now.Used.Cost)
+		}
+	}
 }
