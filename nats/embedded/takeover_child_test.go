@@ -31,7 +31,7 @@ const childMember = "BGAGENT_NATS_TEST_MEMBER"
 const memberLease = 4 * time.Second
 
 // suspendedFor is the value of ClusterOptions.TakeOverSuspended in the processes.
-const suspendedFor = 4 * time.Second
+const suspendedFor = 8 * time.Second
 
 // says prints a line.
 var says = func() func(...any) {
