@@ -353,7 +353,8 @@ func question[In, Out any](do func(context.Context, In) (Out, error)) func(conte
 }
 
 // tasksOf returns those of the manager's tasks that the query selects: the live ones, and up to the given
-// number of ended ones, but at most maxEnded, without their texts. With an error, it returns the tasks that are known without the store.
+// number of ended ones, but at most maxEnded, without their texts. With an error, it returns the tasks that
+// are known without the store.
 func tasksOf(ctx context.Context, m *bgagent.BackgroundManager, q bgagent.Query, ended int) (out tasksOutput, err error) {
 	ended = atMostEnded(ended)
 	q.Status = []bgagent.Status{bgagent.Pending, bgagent.Running}

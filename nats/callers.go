@@ -229,7 +229,7 @@ func (k *Callers) confirmAll() {
 	if err != nil {
 		return
 	}
-	each(all, func(f *found) error {
+	each(all, func(_ int, f *found) error {
 		var names []string
 		if f.err == nil && f.ask(ctx, askCallers, k.proofs, &names) == nil {
 			k.confirm(f, names...)
@@ -310,9 +310,10 @@ func (k *Callers) ask(ctx context.Context, f *found, verb string, in callerInput
 
 // Tasks returns the caller's tasks in the other processes, without prompts and results: all that have not
 // ended, and up to the given number of ended ones for each process, most recently launched first.
-// It returns at most 1000 ended ones for each process, and treats a negative number as 0. A process has three seconds to answer before its tasks are read from the servers. The error says which
-// tasks can be missing.
-func (k *Callers) Tasks(ctx context.Context, caller string, ended int) (tasks []CallerTask, err error) {
+// It returns at most 1000 ended ones for each process, and treats a negative number as 0. A process has
+// three seconds to answer before its tasks are read from the servers. The error says which tasks can be
+// missing.
+func (k *Callers) Tasks(ctx context.Context, caller string, ended int) ([]CallerTask, error) {
 	if len(k.proofs[caller]) == 0 {
 		return nil, nil
 	}
@@ -321,16 +322,12 @@ func (k *Callers) Tasks(ctx context.Context, caller string, ended int) (tasks []
 		return nil, err
 	}
 	ended = atMostEnded(ended)
-	found := make([][]CallerTask, len(all))
-	index := make([]int, len(all))
-	for i := range index {
-		index[i] = i
-	}
-	errs := each(index, func(i int) (err error) {
-		found[i], err = k.tasks(ctx, all[i], caller, ended)
+	tasks := make([][]CallerTask, len(all))
+	errs := each(all, func(i int, f *found) (err error) {
+		tasks[i], err = k.tasks(ctx, f, caller, ended)
 		return err
 	})
-	return slices.Concat(found...), errors.Join(errs...)
+	return slices.Concat(tasks...), errors.Join(errs...)
 }
 
 func (k *Callers) tasks(ctx context.Context, f *found, caller string, ended int) (out []CallerTask, err error) {

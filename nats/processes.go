@@ -92,7 +92,7 @@ func (c *Cluster) processes(ctx context.Context) ([]*found, error) {
 			all = append(all, &found{other: c.other(process)})
 		}
 	}
-	each(all, func(f *found) error {
+	each(all, func(_ int, f *found) error {
 		ctx, cancel := context.WithTimeout(ctx, metaTime)
 		defer cancel()
 		if f.meta, f.err = f.w.readMeta(ctx); f.err != nil {
@@ -122,12 +122,12 @@ func (c *Cluster) other(process string) *other {
 	return o
 }
 
-// The function "each" calls f for all elements at the same time, and returns the errors.
-func each[T any](all []T, f func(T) error) []error {
+// The function "each" calls f for all elements and their indices at the same time, and returns the errors.
+func each[T any](all []T, f func(int, T) error) []error {
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup
 	for i := range all {
-		wg.Go(func() { errs[i] = f(all[i]) })
+		wg.Go(func() { errs[i] = f(i, all[i]) })
 	}
 	wg.Wait()
 	return errs
@@ -135,8 +135,8 @@ func each[T any](all []T, f func(T) error) []error {
 
 // Tasks returns every process's tasks: all live ones, and up to the given number of ended ones for
 // each process, most recently launched first. It returns at most 1000 ended ones for each process, and
-// treats a negative number as 0. Processes that serve are asked, and the tasks of the
-// others, and of those that do not answer within three seconds, are read from the servers.
+// treats a negative number as 0. Processes that serve are asked, and the tasks of the others, and of those
+// that do not answer within three seconds, are read from the servers.
 func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) {
 	all, err := c.processes(ctx)
 	if err != nil {
@@ -144,12 +144,8 @@ func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) 
 	}
 	ended = atMostEnded(ended)
 	out := make([]ProcessTasks, len(all))
-	index := make([]int, len(all))
-	for i := range index {
-		index[i] = i
-	}
-	each(index, func(i int) error {
-		out[i] = all[i].tasks(ctx, ended)
+	each(all, func(i int, f *found) error {
+		out[i] = f.tasks(ctx, ended)
 		return nil
 	})
 	return out, nil
@@ -193,13 +189,23 @@ func (f *found) moved(ctx context.Context) bool {
 	return true
 }
 
+// repeatedly calls the function "read" up to readTries times, until it succeeds. It calls the function again
+// only if somebody has written to the stream in the meantime.
+func (f *found) repeatedly(ctx context.Context, read func() error) error {
+	err := read()
+	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ {
+		err = read()
+	}
+	return err
+}
+
 // keptTasks reads tasks from the servers. If the argument "root" is not empty, it reads only the tasks
 // with this root. The error says which tasks are missing.
 func (f *found) keptTasks(ctx context.Context, root string, ended int) (all []bgagent.Task, more bool, err error) {
-	all, more, err = f.tryKeptTasks(ctx, root, ended)
-	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ { // the process writes to the stream
+	err = f.repeatedly(ctx, func() error {
 		all, more, err = f.tryKeptTasks(ctx, root, ended)
-	}
+		return err
+	})
 	return all, more, err
 }
 
@@ -340,12 +346,8 @@ func holder(ctx context.Context, all []*found, id string) (*found, error) {
 		return f.err != nil
 	})
 	has := make([]bool, len(all)) // by process
-	index := make([]int, len(all))
-	for i := range index {
-		index[i] = i
-	}
-	errs := each(index, func(i int) error {
-		m, is, err := all[i].w.last(ctx, all[i].w.record(id))
+	errs := each(all, func(i int, f *found) error {
+		m, is, err := f.w.last(ctx, f.w.record(id))
 		if is && err == nil && m.header.Get(headDeleted) == "" {
 			has[i] = true
 		}
@@ -399,11 +401,11 @@ func (c *Cluster) Read(ctx context.Context, ref string) (t bgagent.Task, p Proce
 }
 
 // keptTask reads a task of a dead process.
-func (f *found) keptTask(ctx context.Context, id string) (bgagent.Task, error) {
-	t, err := f.tryKeptTask(ctx, id)
-	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ {
+func (f *found) keptTask(ctx context.Context, id string) (t bgagent.Task, err error) {
+	err = f.repeatedly(ctx, func() error {
 		t, err = f.tryKeptTask(ctx, id)
-	}
+		return err
+	})
 	return t, err
 }
 

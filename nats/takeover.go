@@ -172,7 +172,7 @@ func (t *takeOver) watch() {
 			t.mu.Unlock()
 			continue
 		}
-		each(all, func(f *found) error {
+		each(all, func(_ int, f *found) error {
 			t.look(f, passed)
 			return nil
 		})
