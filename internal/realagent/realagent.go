@@ -44,6 +44,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent/internal/modelserver"
+	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
 // World is an isolated home for agent programs. The programs do not change any files outside
@@ -271,7 +272,7 @@ func (w *World) close(t testing.TB) {
 		}
 	}
 	w.unwatch()
-	if err := os.RemoveAll(w.root); err != nil {
+	if err := tempdir.Remove(w.root); err != nil {
 		t.Errorf("realagent: removing the world: %v", err)
 	}
 }

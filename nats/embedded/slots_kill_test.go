@@ -159,10 +159,7 @@ type judge struct {
 
 func newJudge(t *testing.T) (j *judge, socket string) {
 	j = &judge{running: map[string]map[string]string{"a": {}, "b": {}}, dead: map[string]bool{}, thawed: map[string]int64{}, most: map[string]int{}}
-	dir, err := os.MkdirTemp("", "judge") // the name of a test's own folder can be too long for a socket
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket = filepath.Join(dir, "s")
+	socket = filepath.Join(tempdir.New(t), "s")
 	l, err := net.Listen("unix", socket)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
