@@ -131,6 +131,14 @@ func twoMachines(t *testing.T, url string, takeOver bool) (one, two *machine) {
 	return machines[0], machines[1]
 }
 
+// takesOver waits until the machine lists the tasks of the dead process as taken over by the other one.
+func (m *machine) takesOver(dead, by string) {
+	until(m.t, func() bool {
+		list, err := m.run("tasks")
+		return err == nil && strings.Contains(list, "process "+dead+" of the cluster, taken over by "+by)
+	})
+}
+
 // A process is treated as dead only when its lease has expired, so the test takes more than 30 s.
 func TestAServeRunsTheTasksOfAnotherUntilItStartsAgain(t *testing.T) {
 	t.Parallel()
@@ -140,10 +148,7 @@ func TestAServeRunsTheTasksOfAnotherUntilItStartsAgain(t *testing.T) {
 	two.start("m2")
 	first, second := one.launch(), one.launch()
 	one.kill()
-	until(t, func() bool {
-		list, err := two.run("tasks")
-		return err == nil && strings.Contains(list, "process m1 of the cluster, taken over by m2")
-	})
+	two.takesOver("m1", "m2")
 	told, err := two.run("cancel", first, "--reason", "not needed")
 	require.NoError(t, err, told)
 
@@ -167,10 +172,7 @@ func TestAServeWhoseTasksWereTakenOverWhileItWasFrozenExits(t *testing.T) {
 	two.start("m2")
 	id := one.launch()
 	require.NoError(t, one.serve.Process.Signal(syscall.SIGSTOP))
-	until(t, func() bool {
-		list, err := two.run("tasks")
-		return err == nil && strings.Contains(list, "process m1 of the cluster, taken over by m2")
-	})
+	two.takesOver("m1", "m2")
 	require.NoError(t, one.serve.Process.Signal(syscall.SIGCONT))
 	ended := make(chan error, 1)
 	go func() { ended <- one.serve.Wait() }()
