@@ -175,7 +175,7 @@ const budgetWarning = 0.8
 // allowance, ten reports of 0.1 reach a limit of 1.
 const costError = 1e-9
 
-// The method "reached" returns the first limit of which at least the fraction part is used. It
+// The method "reached" returns the first limit of which at least the fraction "part" is used. It
 // ignores the limits in the set "but".
 func (b *Budget) reached(x *spent, part float64, but partSet) (p BudgetPart, ok bool) {
 	for p := range budgetParts {
@@ -219,7 +219,7 @@ type BudgetLimit struct {
 	Root  string     `json:"root,omitempty"` // root session of the tree that has the budget
 	Part  BudgetPart `json:"part"`           // the limit
 	Limit float64    `json:"limit"`          // number of tokens or calls, or US dollars
-	Used  float64    `json:"used"`           // in the same unit
+	Used  float64    `json:"used"`           // in the unit of Limit
 	Until time.Time  `json:"until,omitzero"` // for a tree whose budget has a period, the end of the period
 }
 

@@ -130,7 +130,7 @@ func (w *spenders) crash() {
 		}
 	}
 	w.mu.Unlock()
-	sourceAnswers() // a turn might be about to begin
+	sourceAnswers() // with -slots, a turn that is about to begin must call p.turns.Add before p.turns.Wait
 	p.turns.Wait()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -142,7 +142,7 @@ func (w *spenders) suspend(t *testing.T) {
 	p := w.process
 	w.meet("suspension")
 	p.leaves.Store(true)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+w.pause(5*time.Second)) // turns get up to 5 s to end
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+w.pause(5*time.Second)) // all but the last 10 s (StopTimeout), which is up to 5 s, is for turns to end on their own
 	defer cancel()
 	if err := p.m.Suspend(ctx); err != nil {
 		w.fail("suspend: %v", err)
@@ -281,8 +281,8 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 	case 0:
 		w.meet("usage with an end")
 		p.report(task, last, func(u bgagent.Usage) { end.Usage = u })
-	case 2: // usage that arrives after the end; a parent's next turn can begin immediately, and would also report usage
-		ended := w.runs(task.Root) // until then, this turn can also exceed the budget
+	case 2: // the usage arrives after the end of the turn; not for a parent, because its next turn can begin immediately and would also report usage
+		ended := w.runs(task.Root) // until the function "ended" is called, this turn can also exceed the budget
 		p.turns.Go(func() {
 			defer ended()
 			time.Sleep(time.Nanosecond)

@@ -159,7 +159,7 @@ func TestATurnThatIsReadAgainAfterARestartCountsOnce(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		require.Equal(t, int64(300), get(t, m, task.ID).Budget.Used.InputTokens)
 		p.Crash()
-		use("m3", 50) // the server continues
+		use("m3", 50) // the turn continues on the server after the crash
 		m, _ = begin()
 		time.Sleep(10 * time.Second)
 		require.Equal(t, int64(350), get(t, m, task.ID).Budget.Used.InputTokens)

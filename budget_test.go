@@ -306,7 +306,7 @@ func TestUsageThatArrivesAfterTheEndOfATurnCountsForTheNext(t *testing.T) {
 			require.Equal(t, int64(70), get(t, m, id).Budget.Used.InputTokens)
 			require.Equal(t, bgagent.Completed, get(t, m, id).Status)
 			last.Usage.InputTokens = 100
-			f.put(s, last) // the manager notices this only when it reads the session before the next prompt
+			f.put(s, last) // the manager notices the higher usage only when it reads the session before the next prompt
 			_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "b"})
 			require.NoError(t, err)
 			task := ended(t, m, id)[0]

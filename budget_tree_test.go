@@ -124,7 +124,7 @@ func TestAnAccountKeepsItsPeriodWhenItsTreeJoinsOneWithoutAccount(t *testing.T) 
 	})
 }
 
-// The next turn has begun when the usage of the turn before it arrives.
+// In this test, the usage of a turn arrives after the next turn has begun.
 func TestUsageOfAnEarlierTurnStopsTheRunningTurn(t *testing.T) {
 	f := &goRunner{}
 	bubble(t, f, bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 100}, MaxDepth: 2}, func(t *testing.T, m *bgagent.BackgroundManager) {

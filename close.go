@@ -112,8 +112,8 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		// CallTimeout is added so that Close does not stop waiting before the stopping deadlines
-		// have passed.
+		// Each session has StopTimeout to stop. CallTimeout is added so that Close still waits when
+		// that time has passed.
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}

@@ -130,7 +130,7 @@ func TestTheStateHasEverySettingThatItNeeds(t *testing.T) {
 		name := got.Type().Field(i).Name
 		want := values.FieldByName(name)
 		if !token.IsExported(name) {
-			continue // unexported settings are computed
+			continue // an unexported setting is computed and is not a field of Config
 		}
 		same++
 		require.True(t, want.IsValid(), "settings.%s must have the name of a field of Config", name)
@@ -317,8 +317,8 @@ func begun(file *ast.File, fields []string) (out []string) {
 	return out
 }
 
-// expect must count the goroutine of every effect. Otherwise, an uncounted goroutine could go
-// unnoticed behind another goroutine of the same kind.
+// The method "expect" must count the goroutine of every effect. Otherwise, an uncounted goroutine
+// could go unnoticed behind another goroutine of the same kind.
 func TestEveryEffectThatNeedsAGoroutineIsExpected(t *testing.T) {
 	fset, files := sources(t)
 	var fields []string

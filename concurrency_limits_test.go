@@ -82,8 +82,8 @@ func TestPoolHandleFollowsTheLimits(t *testing.T) {
 	s.Release()
 	s2.Release()
 
-	// In the meantime, the manager has forgotten the name of the handle's model, and another call
-	// has looked it up again.
+	// Releasing the last slot made the manager forget the name of the handle's model. The next call
+	// to TryAcquire looks the name up again, and the handle p must find the same pool.
 	require.NoError(t, c.SetLimits(Limits{Default: 1}))
 	s, ok = c.TryAcquire("p/x")
 	require.True(t, ok)

@@ -182,7 +182,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			t.Fatalf("seed %d, after %s: %s\nlimits %+v", seed, last, fmt.Sprintf(format, args...), o.limits)
 		}
 	}
-	defer func() { // otherwise, the bubble's own error would hide a failure of the test
+	defer func() { // end all callers; if one still waited, the bubble's own error would hide a failure of the test
 		for _, x := range o.all {
 			if real, ok := x.real.(*caller); ok {
 				real.cancel()

@@ -57,7 +57,7 @@ const (
 
 const (
 	noticeTries         = 20                             // number of failed deliveries after which delivery is abandoned
-	noticePushes        = 3                              // number of processes that push the same notice
+	noticePushes        = 3                              // maximum number of processes that push the same notice
 	noticeGiveUp        = 24 * time.Hour                 // age of a due notice at which its delivery is abandoned
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two attempts to deliver a notice
 	staleGrace          = 30 * time.Second               // period at the start of a turn during which the turn cannot become stale

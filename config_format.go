@@ -55,7 +55,7 @@ func formatMembers(c Config) (members []jsonMember, err error) {
 			continue
 		}
 		raw, _ := k.access(&c)
-		if raw == 0 || k.key == nestedMaxCallsKey || k.field == "RepeatedCalls" && raw == -1 && k.kind != keySwitch { // another key represents the value
+		if raw == 0 || k.key == nestedMaxCallsKey || k.field == "RepeatedCalls" && raw == -1 && k.kind != keySwitch { // the value is not set, or another key represents it
 			continue
 		}
 		n, err := k.fromConfig(raw)

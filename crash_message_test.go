@@ -31,7 +31,7 @@ func (b *playBook) judgeMessages(states map[string]*storedState) {
 	for _, t := range b.turns {
 		text := t.prompt.Text
 		if _, request, continues := strings.Cut(text, "The request was:"); continues {
-			text = request[strings.LastIndex(request, "\n")+1:] // a message is the last line
+			text = request[strings.LastIndex(request, "\n")+1:] // a message is the last line of the request
 		}
 		if strings.HasPrefix(text, "message ") {
 			got[[2]string{t.prompt.Task, text}]++

@@ -43,7 +43,7 @@ type playBook struct {
 
 	secondWrites int
 	unheard      map[string]bool // ids of prompts whose refused turns left nothing in the session
-	last         bool            // the last process only reads
+	last         bool            // the last process has begun, which only reads
 	before       string          // summary of the events before the last process
 }
 

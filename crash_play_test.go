@@ -138,7 +138,8 @@ func (p *play) crash(l *process) {
 	}
 }
 
-// end ends the process for the clients. The caller ends it for the store.
+// The method "end" disconnects the process from its clients. The caller must also disconnect it
+// from the store.
 func (p *play) end(l *process) bool {
 	p.mu.Lock()
 	if l.over {

@@ -212,7 +212,7 @@ var (
 
 // TestEveryWriteOfEveryScenarioMayFail runs each scenario once for each of its writes, with the
 // store refusing that write. It also tries the other faults of each write. Without -crash.every, it
-// tries only some of these.
+// tries only some of the other faults.
 func TestEveryWriteOfEveryScenarioMayFail(t *testing.T) {
 	seed, oneOf := *crashSeed, 4
 	if seed == 0 {
@@ -249,7 +249,7 @@ type enumeration struct {
 	plays   int
 	rnd     *rand.Rand
 	oneOf   int  // one out of this many faults is tried
-	reached bool // the scenario has at least this many writes
+	reached bool // the scenario has at least as many writes as the field "at" says
 	fated   bool // a turn was running in the previous play when the process ended
 }
 
@@ -289,7 +289,7 @@ func (e *enumeration) write() {
 }
 
 func (e *enumeration) play(c crashPlan) {
-	always := c.at == 0 || c.kind == storetest.Refused && c.times == 0 // these plays show how many writes there are
+	always := c.at == 0 || c.kind == storetest.Refused && c.times == 0 // never skipped, because the result shows whether the scenario has this many writes
 	if !always && e.rnd.IntN(e.oneOf) > 0 {
 		return
 	}

@@ -265,8 +265,8 @@ func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	})
 }
 
-// A task waits for a slot for its next turn, whose prompt is a notice about another task. In the
-// meantime, the other task is read and expires.
+// In this test, a task waits for a slot for its next turn, whose prompt is a notice about another
+// task. During this wait, the other task is read and expires.
 func TestTurnWhoseNoticeHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

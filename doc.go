@@ -28,11 +28,12 @@
 //
 // # Clients and methods
 //
-// A [BackgroundManager] drives the host's agents through a [SessionClient]. A client creates sessions
-// and stops the turns in them. There are two kinds of clients. A [TurnRunner] has a call that returns
-// when the turn is over. A [TurnStarter] has a call that only delivers the prompt; the manager then
-// learns about the turn by polling or from events. Package inproc has a client for agents that are Go
-// functions. The manager finds a client's other abilities by type assertion; see [SessionClient].
+// A [BackgroundManager] drives the host's agents through a [SessionClient]. A client creates
+// sessions and stops the turns in them. There are two kinds of clients. A [TurnRunner] has a call
+// that returns when the turn is over. A [TurnStarter] has a call that only delivers the prompt; the
+// manager then follows the turn with polls or events. Package inproc has a client for agents that
+// are Go functions. The manager detects a client's other abilities by type assertion; see
+// [SessionClient].
 //
 // [BackgroundManager.Launch] returns immediately. [BackgroundManager.Run] and
 // [BackgroundManager.Wait] wait until tasks have ended. [BackgroundManager.Cancel] cancels a task.

@@ -28,7 +28,7 @@ func TestRacesEndOnceAndAreToldOnce(t *testing.T) {
 				select {
 				case <-time.After(time.Duration(1+len(p.ID)%3) * time.Second):
 				case <-ctx.Done():
-					time.Sleep(time.Millisecond) // return late
+					time.Sleep(time.Millisecond) // return after the context has ended
 				}
 				if p.Text == "fail" {
 					return bgagent.TurnEnd{}, errors.New("late rejection")

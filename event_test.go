@@ -63,7 +63,7 @@ func TestASlowSubscriberIsToldWhatItMissed(t *testing.T) {
 	})
 }
 
-// Every subscriber and every caller gets copies.
+// Every subscriber and every caller gets its own copy of a task.
 func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
 	bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		_, one := m.Subscribe(0)
@@ -95,7 +95,7 @@ func TestTheLastPieceOfABurstHasAnEvent(t *testing.T) {
 	}}
 	for prompt, want := range map[string][]string{
 		"pause": {"a at 1s", "abcd at 1.1s"},
-		"end":   {"a at 1s", "abcd at 1.04s"}, // the turn ends before the pause between two events
+		"end":   {"a at 1s", "abcd at 1.04s"}, // the turn ends before the pause between two events is over
 	} {
 		bubble(t, f, limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
 			_, sub := m.Subscribe(0)

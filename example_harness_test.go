@@ -19,7 +19,7 @@ func Example_harness() {
 	delegated := make(chan struct{}, 2)
 	client := inproc.New(map[string]inproc.Agent{
 		"count": func(_ context.Context, t *inproc.Turn) (string, error) {
-			<-delegated // otherwise, the end could be reported in a tool's result instead of a notice
+			<-delegated // end only after both tasks are launched; otherwise, the result of the second tool call could report the end
 			return fmt.Sprintf("%d words, turn %d", len(strings.Fields(t.Prompt.Text)), 1+len(t.History())/2), nil
 		},
 		"sleep": func(ctx context.Context, t *inproc.Turn) (string, error) {

@@ -13,7 +13,7 @@ func ExampleBackgroundManager_Send() {
 	ctx := context.Background()
 	sent := make(chan struct{})
 	client := inproc.New(map[string]inproc.Agent{"reviewer": func(_ context.Context, t *inproc.Turn) (string, error) {
-		<-sent // the review takes until the message is sent
+		<-sent // the review lasts until the message is sent
 		return "I have done this: " + t.Prompt.Text, nil
 	}})
 	m, err := bgagent.New(client, bgagent.Config{})

@@ -43,7 +43,7 @@ func Example() {
 			return
 		}
 	}
-	for notice, err := range m.Notices(ctx, caller.Session) { // until all tasks have ended and have been reported
+	for notice, err := range m.Notices(ctx, caller.Session) { // the loop ends when all tasks have ended and have been reported
 		if err != nil {
 			fmt.Println(err)
 			return

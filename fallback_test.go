@@ -46,7 +46,7 @@ func modelsOf(turns []limitedTurn) (models []string) {
 }
 
 func TestATaskThatCannotWaitGoesOnWithTheNextModelAtOnce(t *testing.T) {
-	now := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // time in a bubble
+	now := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // time at which a synctest bubble begins
 	for name, e := range map[string]bgagent.ProviderError{
 		"a quota without a reset":             {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue},
 		"a reset that is too late":            {Kind: bgagent.ProviderRateLimited, Next: bgagent.NextContinue, RetryAt: now.Add(7 * time.Hour)},
@@ -106,7 +106,7 @@ func TestATaskThatCanWaitGoesOnWithTheNextModelAfterFallbackAfter(t *testing.T) 
 	}{
 		"by default":     {bgagent.ProviderRateLimited, 0, 10 * time.Minute},
 		"an overload":    {bgagent.ProviderOverloaded, 2 * time.Minute, 2 * time.Minute},
-		"a failure":      {bgagent.ProviderBroken, time.Hour, 30 * time.Minute}, // without a fallback, the task would end then
+		"a failure":      {bgagent.ProviderBroken, time.Hour, 30 * time.Minute}, // after 30 min, the task would end if it had no fallback
 		"without a wait": {bgagent.ProviderOverloaded, bgagent.Disabled, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -333,7 +333,7 @@ func TestTasksThatHaveNotStartedPassAModelThatIsRefusedForLong(t *testing.T) {
 			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 			require.Equal(t, modelC, task.Model)
 			require.Contains(t, task.Fallback, "to two/c")
-			if i > 1 { // the first task was refused in the meantime
+			if i > 1 { // task 0 was refused, so it can start after task 1
 				require.False(t, task.Started.Before(tasks[i-1].Started), "task %d starts before task %[1]d - 1", i)
 			}
 		}
@@ -348,7 +348,7 @@ func TestBudgetsCountTheTurnsOfAllModels(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}}))
 	turn := f.run
 	f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
-		r.Usage(bgagent.Usage{InputTokens: 100}) // before the call that uses up the budget
+		r.Usage(bgagent.Usage{InputTokens: 100}) // usage is reported before the tool call that uses up the budget
 		for i := range 2 {
 			r.Tool(bgagent.MessageTool{ID: fmt.Sprint(i), Name: "read", State: bgagent.ToolDone})
 		}

@@ -48,7 +48,7 @@ func (m *BackgroundManager) forget(ctx context.Context, by Caller, id string, o 
 	var err error
 	m.update(func(st *state, now int64) {
 		var t *task
-		if gone = st.forgotten(id); gone != nil && gone.t.id() == id && descends(gone.t, by) { // an earlier call deleted it
+		if gone = st.forgotten(id); gone != nil && gone.t.id() == id && descends(gone.t, by) { // an earlier call deleted the task
 			return
 		}
 		gone = nil

@@ -172,7 +172,7 @@ func (st *state) remember(x *storedTask, now int64) {
 			return
 		}
 		if s := tomb.sess; s != nil {
-			delete(st.keep.unsaid, s) // the record contains these prompts
+			delete(st.keep.unsaid, s) // the task's record contains the prompts that never reached the session
 			st.sessions.remove(s)
 		}
 		st.releaseKind(tomb.kind)

@@ -13,8 +13,8 @@ import (
 // The code in this file chooses the slot source, makes the calls to Config.Slots, and passes its
 // answers to the state.
 
-// chooseSlots sets the ConcurrencyManager that hands out the slots. If another source hands them out,
-// m.cfg.Slots is set afterwards.
+// chooseSlots sets the ConcurrencyManager that hands out the slots. If another source hands them
+// out, chooseSlots sets m.cfg.Slots to this source; otherwise, it sets m.cfg.Slots to nil.
 func (m *BackgroundManager) chooseSlots() (err error) {
 	if m.cfg.Slots == nil && m.cm == nil && inside.Slots != nil {
 		own, err := NewConcurrencyManager(m.cfg.Limits)
@@ -144,7 +144,7 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 			h.lost(time.Now(), errors.New("SlotSource.Request panicked"))
 		}
 	}()
-	m.cm.look() // names might now belong to other pools
+	m.cm.look() // update the pools first, because the limits of the source might have changed
 	k := m.cfg.Slots.Request(x.request, h)
 	if returned = true; k == nil {
 		h.lost(time.Now(), errNoClaim)

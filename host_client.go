@@ -167,10 +167,10 @@ func lookedAt(err error) error {
 // errTookTooLong is the error that the function "within" wraps when the timeout has passed.
 var errTookTooLong = errors.New("no answer in time")
 
-// The function "within" makes a host call on a separate goroutine. It waits until the call
-// returns, the timeout passes or ctx ends. If the call has not returned by then, the function
-// "within" cancels the call's context and no longer waits for the call. A panic or a Goexit
-// becomes an error.
+// The function "within" makes a host call on a separate goroutine. It waits until the call returns,
+// the timeout passes or ctx ends. If the timeout passes or ctx ends first, the function "within"
+// cancels the call's context and no longer waits for the call. A panic or a Goexit becomes an
+// error.
 func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what string, timeout time.Duration, f func(context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T

@@ -180,7 +180,7 @@ func (m *BackgroundManager) look(l looked) {
 		if err != nil {
 			st.logText(logReadFailed, l.session, err.Error())
 		}
-		if skip = !st.wasRead(a, l, pages, began, now); skip { // a budget is used up
+		if skip = !st.wasRead(a, l, pages, began, now); skip { // a budget is used up, so the attempt has ended
 			st.wasLooked(a)
 			return
 		}
@@ -190,7 +190,7 @@ func (m *BackgroundManager) look(l looked) {
 		}
 		st.judge(a, o, now)
 		if a.live() && a.sight.lookAt > 0 && a.sight.said == SessionUnknown {
-			a.sight.said = l.said // keep the status for the next call to look
+			a.sight.said = l.said // keep the status for the next call to the method "look"
 		}
 		if needTodos = a.live() && a.sight.c.needsTodos; !needTodos {
 			st.wasLooked(a)

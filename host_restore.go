@@ -223,7 +223,7 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 	ends, agent, home := false, "", ""
 	m.view(func(st *state) {
 		home = st.storing.task(a.t).home
-		agent = a.t.kind.key.agent      // a resume can replace the kind in the meantime
+		agent = a.t.kind.key.agent      // copied under the lock, because a resume can replace the kind
 		if ends = a.restoreEnds; ends { // the attempt's own context has ended
 			ctx = m.contextOf(a.t)
 		}

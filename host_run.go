@@ -147,7 +147,7 @@ func (m *BackgroundManager) keptTurn(a *attempt) (err error) {
 
 // catchUp reads the messages that an earlier attempt left in the session. Otherwise, these messages
 // would count as the answer to the next prompt. catchUp returns an error only if the attempt has
-// ended in the meantime.
+// ended.
 func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 	pages, failed := m.read(a.callContext(), a.cl, j.session, j.cursor)
 	m.update(func(st *state, now int64) {
@@ -298,8 +298,9 @@ func untilOver(ctx context.Context, over *turnContext) (_ context.Context, end f
 }
 
 // abortOnce calls Abort once for the given session. It does not affect the calls that m.abort
-// makes. If another manager might follow the session by now, because the process has stood still
-// since the call was requested, abortOnce only counts the call as returned.
+// makes. If the process stood still after the call was requested, another manager might already
+// follow the session. In this case, abortOnce does not call Abort and only counts the call as
+// returned.
 func (m *BackgroundManager) abortOnce(a *attempt, session string) {
 	var ctx context.Context
 	most := m.cfg.StopTimeout
@@ -309,7 +310,7 @@ func (m *BackgroundManager) abortOnce(a *attempt, session string) {
 			return
 		}
 		ctx = m.contextOf(a.t)
-		if a.slotEnd != 0 && a.cl.starter { // the deadline at which a.slotOver would end has passed
+		if a.slotEnd != 0 && a.cl.starter { // a.slotOver does not cancel this call, so the timeout must end the call when the slot is over
 			most = min(most, time.Duration(a.slotEnd-now))
 		}
 	})

@@ -43,7 +43,7 @@ func (m *BackgroundManager) openStore() error {
 	m.store.ctx, m.store.stop = context.WithCancel(context.Background())
 	c, err := within(m.store.ctx, m, goStore, "Store.Open", m.cfg.StoreTimeout, func(ctx context.Context) (StoreContents, error) {
 		c, err := m.cfg.Store.Open(ctx, m.owner)
-		if err == nil && ctx.Err() != nil { // New no longer waits
+		if err == nil && ctx.Err() != nil { // New no longer waits for the store
 			return c, cmp.Or(storeError(m.cfg.Store.Close()), errTookTooLong)
 		}
 		return c, storeError(err)
@@ -151,8 +151,8 @@ func (m *BackgroundManager) ended(ctx context.Context, tasks ...*task) error {
 	return nil
 }
 
-// storeGrace is the time limit for closing the store if the context of Close has already ended.
-// After that, it is also the time limit for the writer to end.
+// storeGrace is the time limit for closing the store if the context of Close has already ended. It
+// is also the time limit for the writer to end after the store is closed.
 const storeGrace = time.Second
 
 // closeStore closes the store.
@@ -173,7 +173,7 @@ func (m *BackgroundManager) closeStore(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeGrace)
 	defer cancel()
-	for m.running[goStore].Load() > 0 && waitFor(ctx, m.exited, -1) == nil { // the writer ends now
+	for m.running[goStore].Load() > 0 && waitFor(ctx, m.exited, -1) == nil { // wait for the writer to end
 		continue
 	}
 }
@@ -194,9 +194,9 @@ func (m *BackgroundManager) untilKept(ctx context.Context, most time.Duration, k
 }
 
 // untilBatch is like untilKept, but the function "kept" also returns the number of the batch that
-// must be durable before the function can return true. Until then, the function is called again
-// only after events that concern all waiters, such as a failed write. The number 0 means that the
-// function is called after every write.
+// must be durable before the function can return true. Until this batch is durable, the function is
+// called again only after events that concern all waiters, such as a failed write. The number 0
+// means that the function is called after every write.
 func (m *BackgroundManager) untilBatch(ctx context.Context, most time.Duration, kept func(st *state) (bool, uint64)) (err error) {
 	w := newWaiter()
 	end := time.Now().Add(most)

@@ -59,7 +59,7 @@ func TestAHostErrorMayAskTheManager(t *testing.T) {
 	})
 }
 
-// The methods of all other errors from a host can also call the manager.
+// The methods of every error that a host call returns can call the manager.
 func TestEveryHostErrorMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

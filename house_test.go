@@ -156,8 +156,9 @@ func TestTheCallersOfTransitionAreKnown(t *testing.T) {
 		"a new caller must note the change for the store, and CONTRIBUTING.md must name it")
 }
 
-// TestTheLibraryNeedsNoClientOfAServer compares the modules that a program gets with the library with the
-// modules that it may need. The source of slots and the stores are separate modules.
+// TestTheLibraryNeedsNoClientOfAServer compares the modules on which the library depends with a
+// list of allowed modules. The NATS source of slots and the stores are separate modules, so their
+// dependencies are not allowed.
 func TestTheLibraryNeedsNoClientOfAServer(t *testing.T) {
 	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".")
 	list.Env = append(os.Environ(), "GOWORK=off")

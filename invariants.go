@@ -41,10 +41,10 @@ func init() {
 	}
 }
 
-// recordBudget is the number of records that the checks of one manager compare in full. After that,
-// they compare only recordsAtOnce records of tasks and the same number of records of sessions after
-// each update. Making a record takes longer than all other checks of a task. Without this limit, a
-// hammer run with a store would spend most of its time comparing records.
+// recordBudget is the number of records that the checks of one manager compare in full. Beyond this
+// number, they compare only recordsAtOnce records of tasks and the same number of records of
+// sessions after each update. Making a record takes longer than all other checks of a task. Without
+// this limit, a hammer run with a store would spend most of its time comparing records.
 const (
 	recordBudget  = 1000
 	recordsAtOnce = 1

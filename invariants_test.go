@@ -201,7 +201,7 @@ func newScene(t *testing.T) (*BackgroundManager, scene) {
 	t.Helper()
 	slots, err := NewConcurrencyManager(Limits{Default: 2})
 	require.NoError(t, err)
-	m, err := New(sleeper{}, Config{Concurrency: slots, Wake: WakeNever}) // also with the flag -slots
+	m, err := New(sleeper{}, Config{Concurrency: slots, Wake: WakeNever}) // because Concurrency is set, the flag -slots has no effect
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close(context.Background()) })
 	by := Caller{Session: "root"}

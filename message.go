@@ -200,7 +200,7 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 		if err := m.letterKept(ctx, t, l); err != nil {
 			return r, err
 		}
-		m.view(func(st *state) { r = st.sendResult(t, l) }) // the state might have changed in the meantime
+		m.view(func(st *state) { r = st.sendResult(t, l) }) // the state might have changed during the wait
 	}
 	if in.Now && r.State == MessageUncertain {
 		return m.steer(ctx, t, l, in.Text)
@@ -304,7 +304,7 @@ func (m *BackgroundManager) steer(ctx context.Context, t *task, l *letter, text 
 		return struct{}{}, lookedAt(err)
 	})
 	var answer *hostError
-	unknown := err != nil && (!errors.As(err, &answer) || errors.Is(err, ErrUncertain)) // otherwise, the client refused it
+	unknown := err != nil && (!errors.As(err, &answer) || errors.Is(err, ErrUncertain)) // any other error from the client means that it refused the message
 	m.update(func(st *state, _ int64) {
 		switch l.steering = false; {
 		case err == nil:

@@ -47,7 +47,7 @@ func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
 
 		r := send(t, m, task.ID, "", "more")
 		require.Equal(t, bgagent.MessageAccepted, r.State, "the message can be sent without Now")
-		time.Sleep(11 * time.Second) // its turn is running
+		time.Sleep(11 * time.Second) // the turn of the message "more" is running
 		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, r.Key, "").State)
 		fail = nil
 		for i := range 20 {

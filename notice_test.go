@@ -19,7 +19,7 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	var box inbox
 	bubble(t, working(time.Second), bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
-		time.Sleep(2 * time.Second) // a has ended, and the notice about it waits for further tasks to end
+		time.Sleep(2 * time.Second) // the task a has ended, and the notice about its end waits for further tasks to end
 		b := launch(t, m, "b")
 		_, err := m.Read(root, a.ID)
 		require.NoError(t, err)

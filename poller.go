@@ -24,9 +24,9 @@ type counters struct {
 	began     int64     // when the turn began
 	changed   int64     // time of the last change of any kind
 	blind     int64     // start of the current series of incomplete observations; 0 if the last observation was complete
-	blindTime int64     // total duration of these series since the last change
+	blindTime int64     // total duration of the series of incomplete observations since the last change
 	retryAt   int64     // time of the session's next or latest retry
-	retryTold time.Time // the same time on the wall clock, as the client reported it
+	retryTold time.Time // retryAt on the wall clock, as the client reported it
 	finger    uint64
 	state     SessionState
 	detail    string

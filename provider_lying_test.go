@@ -119,7 +119,7 @@ func TestAnAnnouncedRetryIsNotWaitedForForEver(t *testing.T) {
 			f := newServer()
 			f.statuses = func(all map[string]bgagent.SessionStatus) {
 				for id, s := range all {
-					if s.State == bgagent.SessionBusy { // the connection failed, so Provider is nil
+					if s.State == bgagent.SessionBusy { // Provider is nil, as after a failed connection
 						all[id] = bgagent.SessionStatus{State: bgagent.SessionRetrying, RetryAt: x.at}
 					}
 				}
@@ -129,7 +129,7 @@ func TestAnAnnouncedRetryIsNotWaitedForForEver(t *testing.T) {
 		}
 		runner := func() bgagent.SessionClient {
 			e := overloaded
-			e.Next = bgagent.NextNone // otherwise, the turn is stopped
+			e.Next = bgagent.NextNone // with another value, the manager could stop the turn and park the task
 			return retries(func(r *bgagent.Reporter) { r.Retrying(e, x.at) })
 		}
 		for client, create := range map[string]func() bgagent.SessionClient{"server": server, "runner": runner} {

@@ -64,7 +64,7 @@ func TestARepeatedNoticeTellsWhatHasEndedSince(t *testing.T) {
 		require.Len(t, notices, 3)
 		require.Len(t, notices[0].Items, 1)
 		require.Equal(t, 1, notices[0].Live)
-		for _, n := range notices[1:] { // the second notice is also refused, and the third one repeats it
+		for _, n := range notices[1:] { // the turn with the second notice is also refused, and the third notice repeats the second
 			require.Len(t, n.Items, 2)
 			require.Equal(t, notices[0].Items[0], n.Items[0])
 			require.True(t, n.Closing)

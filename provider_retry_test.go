@@ -146,8 +146,8 @@ func TestTheSilenceOfAProgramThatShowsItsRetriesProvesThePool(t *testing.T) {
 	})
 }
 
-// In this test, one agent of a client shows that its program repeats a request. The program of
-// another agent might hide this.
+// In this test, one agent of a client reports that its program repeats a request. The program of
+// another agent might repeat requests without reporting this.
 func TestTheSilenceOfAnotherProgramProvesNothing(t *testing.T) {
 	f := silentAfterRetry()
 	cfg := limit(4)
@@ -168,8 +168,8 @@ func TestTheSilenceOfAnotherProgramProvesNothing(t *testing.T) {
 	})
 }
 
-// silentAfterRetry returns a runner whose first turn reports a repeated request until it is stopped.
-// Later turns do not report anything and end after a minute.
+// silentAfterRetry returns a runner whose first turn reports a repeated request and then waits
+// until it is stopped. Later turns do not report anything and end after a minute.
 func silentAfterRetry() *limited {
 	f := retries(func(r *bgagent.Reporter) { r.Retrying(overloaded, time.Now().Add(2*time.Minute)) })
 	quiet := f.run
@@ -180,7 +180,7 @@ func silentAfterRetry() *limited {
 		f.mu.Lock()
 		f.begun = append(f.begun, limitedTurn{session, p, time.Now()})
 		f.mu.Unlock()
-		return works(time.Minute)(ctx, session, p, r) // without a report
+		return works(time.Minute)(ctx, session, p, r) // does not report anything
 	}
 	return f
 }

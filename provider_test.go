@@ -119,7 +119,7 @@ func TestARefusedTurnGoesOnAfterTheCoolDown(t *testing.T) {
 }
 
 func TestARefusalThatCannotBeWaitedForEndsTheAttempt(t *testing.T) {
-	now := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // time in a bubble
+	now := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // time at which a synctest bubble begins
 	for name, c := range map[string]struct {
 		e      bgagent.ProviderError
 		cause  bgagent.Cause
@@ -173,7 +173,7 @@ func TestTheClocksOfAParkedTaskStandStill(t *testing.T) {
 	})
 }
 
-// The second task waits for a slot when the first one is parked.
+// The second task waits for a slot when the first task is parked.
 func TestAParkedTaskGoesBeforeTasksThatHaveNotStarted(t *testing.T) {
 	f := newLimited(func(n int, _ bgagent.Prompt) error {
 		if n > 0 {
@@ -228,7 +228,7 @@ func TestASlotFromBeforeTheCoolDownIsGivenBack(t *testing.T) {
 		time.Sleep(time.Second)
 		return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}
 	})
-	slow := map[int]time.Duration{1: 2 * time.Second} // the second session takes time
+	slow := map[int]time.Duration{1: 2 * time.Second} // creating the second session takes 2 s
 	var mu sync.Mutex
 	n := 0
 	f.create = func(context.Context, bgagent.SessionSpec) (string, error) {

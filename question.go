@@ -78,7 +78,7 @@ type Question struct {
 	// "always", the client leaves it out.
 	Options []string      `json:"options"`
 	Asked   time.Time     `json:"asked"`
-	Expires time.Time     `json:"expires"` // 24 h after Asked if the client leaves it zero or sets a time more than 366 days away
+	Expires time.Time     `json:"expires"` // when the question expires; 24 h after Asked if the client leaves this field zero or sets a time more than 366 days away
 	State   QuestionState `json:"state"`
 	Answer  string        `json:"answer,omitempty"` // option that was chosen; only with QuestionAnswered
 }
@@ -212,7 +212,7 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 		return q, err
 	}
 	if m.cfg.Store != nil {
-		stored := false // set in the update that ends the wait, because the task can change right afterwards
+		stored := false // set in the update that ends the wait, because the task can change right after that update
 		err := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool {
 			stored = !t.hasRecord() || st.isRefused(t) || st.kept(t)
 			return stored || st.storing.failing
@@ -227,10 +227,10 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 	return q, nil
 }
 
-// Ask asks a question and returns the option that was chosen. It waits for the answer, which can take as
-// long as the question is open. Meanwhile, the turn cannot become stale, and the wait does not
-// count towards the time to live. If the turn does not report anything for a minute, the task is
-// parked: it gives its slot back, and Ask returns only when the task has a slot again.
+// Ask asks a question and returns the option that was chosen. It waits for the answer, which can
+// take as long as the question is open. During the wait, the turn cannot become stale, and the wait
+// does not count towards the time to live. If the turn does not report anything for a minute, the
+// task is parked: it gives its slot back, and Ask returns only when the task has a slot again.
 //
 // Ask immediately returns an error that matches [ErrNotAsked] if [Config].Ask is not set, if 20
 // questions are already open, or if the turn has ended. The client then refuses what the agent
@@ -327,7 +327,7 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 		if session == "" {
 			return
 		}
-		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // in an earlier process, another client might have reported it
+		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // the question might come from another client of an earlier process
 		if answerer != nil {
 			_, err = within(call, m, goCall, "AnswerQuestion", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, lookedAt(answerer.AnswerQuestion(ctx, session, q, refusal))

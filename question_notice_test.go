@@ -141,8 +141,8 @@ func TestAQuestionThatIsOverIsNotReported(t *testing.T) {
 	}
 }
 
-// A busy session gets the notice when it is idle. If the question is over by then, the session gets
-// no notice.
+// A busy session gets the notice when it becomes idle. If the question ends while the session is
+// busy, the session gets no notice.
 func TestAQuestionDoesNotGoIntoABusySession(t *testing.T) {
 	for _, answered := range []bool{false, true} {
 		var box inbox

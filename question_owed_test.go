@@ -65,8 +65,8 @@ func fmtErr(err error) string {
 	return ""
 }
 
-// If the caller lacks the tool, a call reports tasks that have ended, and leaves questions to the
-// next notice.
+// If the caller lacks the tool background_message, a call reports tasks that have ended, and leaves
+// questions to the next notice.
 func TestACallerWithoutTheToolLeavesQuestionsOwed(t *testing.T) {
 	without := bgagent.ToolOptions{Omit: []string{bgagent.ToolBackgroundMessage}}
 	script := func(t *bgagenttest.Turn) {
@@ -104,7 +104,8 @@ func TestACallerWithoutTheToolLeavesQuestionsOwed(t *testing.T) {
 	})
 }
 
-// An undelivered notice that reports a question is left unchanged by callers without the tool.
+// Calls by callers without the tool background_message do not change an undelivered notice that
+// reports a question.
 func TestACallerWithoutTheToolLeavesANoticeThatWasTried(t *testing.T) {
 	var box inbox
 	box.fails(errors.New("down"))
@@ -169,7 +170,7 @@ func TestAQuestionThatIsOverBeforeItsNoticeIsStoredIsNotReported(t *testing.T) {
 	})
 }
 
-// If a host changes a notice, its repetition is unaffected.
+// If a host changes a notice, the repetition of the notice is unaffected.
 func TestAHostCannotChangeTheQuestionsOfANotice(t *testing.T) {
 	var box inbox
 	var calls sync.Mutex // the notice is delivered again, possibly while the test reads it

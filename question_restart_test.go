@@ -30,7 +30,7 @@ func TestTheNoticeOfAQuestionSurvivesARestart(t *testing.T) {
 			onProcesses(t, asking(which), func(t *testing.T, p *processes) {
 				closeNow(p.m)
 				p.cfg = canAnswer(&first)
-				var calls sync.Mutex // a busy session is asked again, possibly while the test reads
+				var calls sync.Mutex // Notify is called again for a busy session, possibly while the test reads the notices
 				var tried []bgagent.Notice
 				first.fail = func(int) error { return c.first }
 				first.seen = func(n bgagent.Notice) {

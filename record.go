@@ -28,7 +28,7 @@ type taskRecord struct {
 	Model       string            `json:"model,omitempty"`
 	Client      string            `json:"client,omitempty"`
 	Depth       int               `json:"depth"`
-	Rules       []Permission      `json:"rules,omitempty"` // the rules of the agent itself
+	Rules       []Permission      `json:"rules,omitempty"` // rules from Config.AgentPermissions
 	Call        string            `json:"call,omitempty"`
 	CallHash    uint64            `json:"call_hash,omitempty"`
 	ResumeHash  uint64            `json:"resume_hash,omitempty"`
@@ -42,9 +42,9 @@ type taskRecord struct {
 	Cause       Cause             `json:"cause,omitempty"`
 	Notice      NoticeState       `json:"notice,omitempty"`
 	Batch       uint32            `json:"batch,omitempty"`        // number of the parent's batch that contains the task's end
-	PastBatches []uint32          `json:"past_batches,omitempty"` // the same numbers for the earlier attempts, in the order of Past
+	PastBatches []uint32          `json:"past_batches,omitempty"` // batch numbers of the earlier attempts, in the order of Past
 	Reclaimable bool              `json:"reclaimable,omitempty"`
-	Unsaid      string            `json:"unsaid,omitempty"` // name of the text
+	Unsaid      string            `json:"unsaid,omitempty"` // name of the text of the prompts that never reached the session
 	Past        []Attempt         `json:"past,omitempty"`
 	QueueEnds   time.Time         `json:"queue_ends,omitzero"` // when the queue time to live expires
 	Session     *sessionRecord    `json:"session,omitempty"`
@@ -84,9 +84,9 @@ type runRecord struct {
 	Started   time.Time `json:"started"`
 	Phase     Phase     `json:"phase"`
 	Turn      int32     `json:"turn,omitempty"`       // number of the last turn whose prompt might have reached the session
-	Prompt    string    `json:"prompt,omitempty"`     // id of that prompt
-	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of that prompt
-	TurnStart time.Time `json:"turn_start,omitzero"`  // zero between turns
+	Prompt    string    `json:"prompt,omitempty"`     // id of the prompt of the turn in Turn
+	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of the prompt of the turn in Turn
+	TurnStart time.Time `json:"turn_start,omitzero"`  // start of the turn; zero between turns
 	Since     time.Time `json:"since,omitzero"`       // start of the time to live; zero if it counts from Started
 	Ran       int64     `json:"ran,omitempty"`        // nanoseconds spent in earlier turns
 	Text      string    `json:"text,omitempty"`       // name of the text of the last turn that produced text
@@ -113,7 +113,7 @@ type endRecord struct {
 	Ended     time.Time `json:"ended"`
 	Activity  time.Time `json:"activity,omitzero"`
 	Reason    string    `json:"reason,omitempty"`
-	Result    string    `json:"result,omitempty"` // name of the text
+	Result    string    `json:"result,omitempty"` // name of the text of the result
 	Turns     int32     `json:"turns,omitempty"`
 	ToolCalls int       `json:"tool_calls,omitempty"`
 	LastTool  string    `json:"last_tool,omitempty"`
@@ -155,7 +155,7 @@ type managerRecord struct {
 	Version  int       `json:"v"`
 	Instance string    `json:"instance"`
 	Seen     time.Time `json:"seen"`            // when the manager is last known to have been running
-	Clock    time.Time `json:"clock"`           // the same moment by the clock of the times in other records, which does not advance while the machine sleeps
+	Clock    time.Time `json:"clock"`           // Seen on the clock of the other records, which does not advance while the machine sleeps
 	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
 
 	Crashed time.Time `json:"crashed,omitzero"`  // when the previous manager is last known to have been running, if it was not suspended
@@ -219,7 +219,7 @@ func turnOf(name string) string {
 	if parts := strings.SplitN(name, ".", 4); len(parts) == 4 {
 		return strings.TrimSuffix(name, "."+parts[3])
 	}
-	return name // an earlier version of the library wrote it
+	return name // an earlier version of the library wrote the name
 }
 
 // promptOf returns the name of the text of the turn's prompt if the store contains the text. A turn

@@ -5,7 +5,7 @@ import "time"
 // budgetRecord is the part of a task's record that describes its budget.
 type budgetRecord struct {
 	Limits      Budget `json:"limits,omitzero"`
-	tallyRecord        // over all attempts
+	tallyRecord        // usage over all attempts
 }
 
 // tallyRecord describes the usage that counts towards a budget.

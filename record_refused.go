@@ -4,7 +4,7 @@ import "time"
 
 // refusedRecord is the part of a task's record that describes the refusals of its turns.
 type refusedRecord struct {
-	Kind       ProviderErrorKind `json:"kind,omitempty"` // zero if the turn could not begin
+	Kind       ProviderErrorKind `json:"kind,omitempty"` // kind of the latest refusal; zero if the turn could not begin
 	Status     int               `json:"status,omitempty"`
 	Message    string            `json:"message,omitempty"`
 	Step       nextStep          `json:"step"`

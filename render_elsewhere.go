@@ -9,7 +9,8 @@ import (
 
 // Texts about tasks of other processes.
 
-// belongs says which process has a task, and whether its state is current.
+// belongs names the process to which the task belongs. If the process has not answered, belongs
+// also says why.
 func (x TaskElsewhere) belongs() string {
 	s := "the process " + mdtext.Code(x.Process, nameMax)
 	if x.Stored != "" {
@@ -75,7 +76,7 @@ func noteMissingElsewhere(err error) string {
 	return "Tasks of other processes can be missing here: " + mdtext.OneLine(err.Error(), reasonMax) + "."
 }
 
-// onlyElsewhere refuses a call that only the task's own process can do.
+// onlyElsewhere returns the answer to a call that only the process of the task can carry out.
 func onlyElsewhere(x TaskElsewhere) string {
 	return "Task " + mdtext.Code(x.Task.ID, idMax) + " belongs to " + x.belongs() + ". From here, it can only be read and cancelled, and its questions can be answered."
 }

@@ -67,9 +67,9 @@ type SessionRestore struct {
 // SessionHome is implemented by clients that can report where their sessions live. For example,
 // Home returns the address of a server, or the name of a machine and a user. The manager stores the
 // home of each session of a [TurnRunner]. If the home of a client differs from that of a session,
-// its manager does not continue the session: the program might still be working there, and the
-// client could not find that out. The attempt ends as interrupted. A [TurnStarter] needs no such
-// check, because its server tells whether it has the session.
+// the manager does not continue the session: the agent's program might still be working in the
+// session's home, and the client could not find that out. The attempt ends as interrupted. A
+// [TurnStarter] needs no such check, because its server reports whether the session exists.
 type SessionHome interface {
 	// Home returns the home, or an empty string if the client does not know it. The manager calls
 	// Home once, in New.

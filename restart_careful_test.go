@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// poison crashes the process whenever something is sent to deadly. It returns the manager of the
-// first process that sends nothing for five minutes, and the number of crashes.
+// poison crashes the process whenever a value is sent to the channel "deadly". It returns the
+// manager of the first process that sends nothing for five minutes, and the number of crashes.
 func poison(t *testing.T, w *world, deadly <-chan struct{}) (m *bgagent.BackgroundManager, crashes int) {
 	for ; ; crashes++ {
 		require.Less(t, crashes, 40)
@@ -43,7 +43,7 @@ func (w *world) deadlyTurns(ids ...string) <-chan struct{} {
 }
 
 func TestATaskThatCrashesTheProcessDoesNotExhaustTheRestartsOfOthers(t *testing.T) {
-	for bad := range 3 { // place of the task among all tasks
+	for bad := range 3 { // index of the task whose turns crash the process
 		inWorld(t, func(t *testing.T, w *world) {
 			m := w.begin()
 			var ids []string

@@ -28,7 +28,7 @@ func TestASessionIsNotContinuedInAnotherHome(t *testing.T) {
 		w.crash()
 
 		w.moves("1000@beta")
-		w.restoreFails = bgagent.ErrNoSession // what a client there would answer
+		w.restoreFails = bgagent.ErrNoSession // what a client in the home 1000@beta would answer
 		m := w.begin()
 		task := ended(t, m, first.ID)[0]
 		require.Equal(t, bgagent.CauseInterrupted, task.Cause, task.Reason)
@@ -36,7 +36,7 @@ func TestASessionIsNotContinuedInAnotherHome(t *testing.T) {
 		require.NotEmpty(t, task.Session)
 		w.crash()
 
-		m = w.begin() // the home of the session is still known
+		m = w.begin() // the record still contains the home of the session
 		_, err := m.Resume(t.Context(), root, first.ID, bgagent.ResumeInput{Prompt: "go on"})
 		require.NoError(t, err)
 		task = ended(t, m, first.ID)[0]

@@ -143,7 +143,7 @@ func TestNoTurnBeginsAfterASuspensionHasBegun(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
-		require.NoError(t, m.Suspend(ctx)) // Suspend waits for the first task's turn; meanwhile, the second task gets its session
+		require.NoError(t, m.Suspend(ctx)) // while Suspend waits for the first task's turn, the second task gets its session
 		require.Len(t, w.sessions, 2)
 		require.Empty(t, w.prompts("ses_2"))
 		m = w.begin()
@@ -166,8 +166,8 @@ func (s *closedStore) Close() error {
 func TestSuspendClosesTheStoreOnceTheStoppedTurnsHaveReturned(t *testing.T) {
 	for name, test := range map[string]struct {
 		takes  time.Duration // how long a turn runs after it must stop
-		closed time.Duration // when the store is closed, counted from the moment in which the turn must stop
-		ends   time.Duration // when Suspend returns, counted from the same moment
+		closed time.Duration // time from the moment when the turn must stop until the store is closed
+		ends   time.Duration // time from the moment when the turn must stop until Suspend returns
 	}{
 		"slowly":         {2 * time.Second, 2 * time.Second, 2 * time.Second},
 		"just in time":   {5*time.Second - 1, 5*time.Second - 1, 5*time.Second - 1},

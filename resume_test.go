@@ -298,8 +298,7 @@ func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
 	})
 }
 
-// A session that did not stop is not prompted, even if the record of its task
-// has expired in the meantime.
+// A session that did not stop is not prompted, even if the record of its task has expired.
 func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop := make(chan struct{})

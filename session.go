@@ -64,7 +64,7 @@ type TurnRunner interface {
 }
 
 // TurnStarter is a client whose StartTurn call hands over the prompt and returns while the turn is
-// running. It suits agent servers. The manager learns from events and polls that the turn is over.
+// running. It suits agent servers. The manager detects from events and polls that the turn is over.
 // For events, see [EventSource] and [BackgroundManager.Observe].
 type TurnStarter interface {
 	// StartTurn hands over the prompt and returns as soon as the runtime has accepted it. The
@@ -112,7 +112,7 @@ type Notifier interface {
 // NoticeRecognizer is implemented by a [Notifier] that knows whether it recognizes repeated
 // notices. With a store, a notice whose delivery was not recorded is delivered again by the next
 // process. If [Config].Notify is set, or if a notifier of the manager does not recognize notices,
-// at most 3 processes deliver the same notice. After that, it waits until it is taken with
+// at most 3 processes deliver the same notice. After that, the notice waits until it is taken with
 // NextNotice or TakeNotice.
 type NoticeRecognizer interface {
 	// NoticeIDs reports whether a repeated Notify call with the same [Notice].ID has no effect. It

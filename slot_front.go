@@ -117,8 +117,8 @@ func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 }
 
 const (
-	heardMost = 1000 // if so many pools are cooling down, reports of other users are ignored
-	heardName = 4096 // maximum length of the names in such a report
+	heardMost = 1000 // while this many pools are cooling down, further reports of other users are ignored
+	heardName = 4096 // maximum length of the names in a report of another user
 )
 
 // otherUsers are the other users of a [CoolDownSource].

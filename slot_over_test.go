@@ -50,7 +50,7 @@ func TestAnAbortEndsWithTheSlot(t *testing.T) {
 	})
 }
 
-// A process that stood still for longer than its lease learns too late that its slots are lost.
+// A process that stood still for longer than its lease finds out too late that its slots are lost.
 func TestASessionIsNotStoppedIfItsSlotIsAlreadyOver(t *testing.T) {
 	for range 100 { // the goroutine that would call Abort runs at the same time as the deadline
 		synctest.Test(t, func(t *testing.T) {

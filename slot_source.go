@@ -82,8 +82,8 @@ type SlotClaim interface {
 }
 
 // CoolDownSource is an optional interface of a [SlotSource] whose users are in several processes. A
-// cool-down that begins in one manager then applies to the managers in all processes. Without it, each
-// manager learns of a provider's limit only when its own turn is refused.
+// cool-down that begins in one manager then applies to the managers in all processes. Without it,
+// each manager notices a provider's limit only when the provider refuses its own turn.
 type CoolDownSource interface {
 	SlotSource
 

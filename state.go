@@ -45,8 +45,8 @@ type state struct {
 	inStopTime int       // like unquiet, but only for attempts whose stopping deadline has not passed
 	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
-	waived     *task  // task that the session in waiver is cancelling right now
-	waiver     string // session that is cancelling that task; needs no notice if it is the task's parent
+	waived     *task  // task that the session with the id waiver is cancelling right now
+	waiver     string // session that is cancelling the task waived; it needs no notice if it is the parent of that task
 	closing    bool   // Close has begun: no task starts from now on
 	closed     bool   // Close has ended: no event is sent from now on
 	draining   bool

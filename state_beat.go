@@ -3,7 +3,7 @@ package bgagent
 import "time"
 
 // storeBeat is the maximum time between two writes of the manager's own record while a task is live
-// or being stopped. The next manager learns from this record how long no process was running.
+// or being stopped. From this record, the next manager calculates how long no process was running.
 const storeBeat = time.Minute
 
 // The method "beats" reports whether the manager's own record must be written because the last one is

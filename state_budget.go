@@ -354,7 +354,7 @@ func (st *state) enforce(t *task, over *attempt, now int64) {
 	})
 	live = slices.DeleteFunc(live, func(t *task) bool { return waits[t] })
 	reason := reasonBudget(l)
-	for _, t := range slices.Backward(live) { // tasks before their parents, so that all get the same cause
+	for _, t := range slices.Backward(live) { // end tasks before their parents, because the end of a parent would end its tasks with CauseParentEnded
 		st.end(t, CauseBudget, reason, now)
 	}
 }

@@ -77,7 +77,7 @@ func (st *state) continueNext(now int64) {
 		}
 	}
 	if !c.isCareful() {
-		st.storing.seen, st.storing.urgent = 0, true // the next process must know this
+		st.storing.seen, st.storing.urgent = 0, true // write the manager's record, because attempts are no longer continued one at a time
 	}
 }
 

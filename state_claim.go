@@ -94,7 +94,7 @@ func (st *state) hasOwnClaim(a *attempt) bool {
 		st.newClaim(a.t, true, slots.FirstTicket-1)
 		c = st.claims.of[a.t]
 		st.askSource(c)
-		st.callSource(claimCall{c: runs, release: true}) // now the attempt is in line for the slot that becomes free
+		st.callSource(claimCall{c: runs, release: true}) // release the old slot only now, so that the attempt is already in line when the slot becomes free
 		st.setDeadline(a, st.now)
 	}
 	return c.granted
@@ -175,9 +175,10 @@ func (st *state) dropClaim(t *task) {
 	}
 }
 
-// tellCool reports to the other users of the source that a turn of the task was refused. provider means
-// that the refusal concerns all models of the provider. The reported end has no random addition: each
-// user adds its own, and if one were added to the other, the cool-down would grow with each report.
+// tellCool reports to the other users of the source that a turn of the task was refused. provider
+// means that the refusal concerns all models of the provider. The reported end does not contain a
+// random addition, because each user adds its own. Otherwise, the additions would accumulate, and
+// the cool-down would grow with each report.
 func (st *state) tellCool(t *task, provider bool, now int64) {
 	if st.claims == nil {
 		return
@@ -227,7 +228,7 @@ func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
 	if st.claims.of[t] != c || st.suspend == frozen {
 		return
 	}
-	if !t.is(flagAwaitsQuiet) { // otherwise, the slot belongs to an earlier attempt, which is being stopped
+	if !t.is(flagAwaitsQuiet) { // with flagAwaitsQuiet, the slot belongs to an earlier attempt, which is being stopped
 		st.end(t, CauseSlotLost, reason, now)
 	}
 	if a := t.run; a != nil && a.ended && !a.overrun {
@@ -238,12 +239,14 @@ func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
 	}
 }
 
-// isSlotOver reports whether the slot of the attempt is lost and might already belong to others. A
-// starter's session is not stopped afterwards, because another manager might have continued it.
+// isSlotOver reports whether the slot of the attempt is lost and might already belong to others. In
+// that case, a starter's session is no longer aborted, because another manager might have continued
+// it.
 func (st *state) isSlotOver(a *attempt) bool { return a.slotEnd != 0 && a.slotEnd <= st.now }
 
-// handsOverWithSlot records that the prepared prompt is about to be handed over, now that the source has confirmed
-// the slot for it. It returns false if the attempt has ended in the meantime.
+// handsOverWithSlot records that the prepared prompt is about to be handed over, now that the
+// source has confirmed the slot for it. It returns false if the attempt has ended or the manager is
+// suspended.
 func (st *state) handsOverWithSlot(a *attempt, now int64) bool {
 	if !a.live() || st.suspend == frozen {
 		return false
@@ -255,7 +258,7 @@ func (st *state) handsOverWithSlot(a *attempt, now int64) bool {
 // slotGone ends an attempt whose prepared host call must not be made, because its slot is lost. The turn has
 // not begun, so the session does not get the prompt.
 func (st *state) slotGone(a *attempt, reason string, now int64) {
-	if !a.live() || st.suspend == frozen { // in the second case, the next process makes the call
+	if !a.live() || st.suspend == frozen { // in a frozen manager, the next process makes the call
 		return
 	}
 	if a.stage == stagePrompt {

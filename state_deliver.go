@@ -256,7 +256,7 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 		st.logText(logNoticeFailed, n.session, detail)
 	}
 	if env.empty() && n.env == env {
-		n.env = nil // all results that the envelope reports were read in the meantime
+		n.env = nil // all results that the envelope reports have been read
 	}
 	st.touchNode(n)
 }
@@ -301,8 +301,8 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// unpack puts the contents of an envelope back into the outbox. No host has recorded the envelope. It
-// might be empty, because the results that it reports might have been read in the meantime.
+// unpack puts the contents of an envelope back into the outbox. No host has recorded the envelope.
+// The envelope is empty if all results that it reports have been read.
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
 	n.notSent(env)

@@ -242,9 +242,9 @@ func (st *state) cascade(n *node, reason string, now int64) {
 //	stop -> abort, repeated if wanted -> Abort returns -> [starter] its status is seen -> rest -> quiet
 //	stopEnd passes first -> overrun: the slot is released, and the session might continue to run
 //
-// The method "rest" releases the slot of a runner's task, because RunTurn has returned by then. The
-// method "quiet" releases the slot of a starter's task. The method "overrun" releases the slot in
-// both cases.
+// The method "rest" releases the slot of a runner's task after RunTurn has returned. The method
+// "quiet" releases the slot of a starter's task. The method "overrun" releases the slot in both
+// cases.
 type stopping struct {
 	ended    bool
 	stopEnd  int64 // stopping deadline, at which the slot is released; 0 if none was set; for a live attempt, see afterHalt
@@ -278,14 +278,14 @@ func (st *state) stop(a *attempt, now int64) {
 	if a.cl.starter && len(a.sight.msgs) > 0 {
 		past := a.sight.last(st.seed)
 		a.t.sess.past = &past
-		if a.turnStart > 0 { // the usage of earlier turns has been noted
+		if a.turnStart > 0 { // between turns, the usage of the last turn has already been noted
 			st.noteUsage(a)
 		}
 	}
 	if a.cl.starter && (a.turnStart > 0 && !a.inCall || a.recovering && a.turn > 0) {
 		a.loose = true
 	}
-	a.recovering = a.recovering && a.cl.runner // for a starter, polls show whether its session is running
+	a.recovering = a.recovering && a.cl.runner // a starter needs no restore call, because polls show whether its session is running
 	a.turnStart = 0
 	runs := a.inCall || a.loose || a.recovering
 	if runs || a.aborts > 0 { // the slot is released even if an Abort call never returns

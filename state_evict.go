@@ -203,7 +203,8 @@ func (st *state) expire(t *task) { st.drop(t, true) }
 func (st *state) drop(t *task, tomb bool) {
 	st.emit(EventExpired, t)
 	st.logTask(logExpired, t)
-	// If the record was loaded again, its run is gone, but it is still unknown what its session did.
+	// If the task was restored from a tombstone or the store, t.run is nil, but the session might
+	// still be marked as stuck.
 	stuck := t.run != nil || t.sess != nil && t.sess.stuck
 	if a := t.run; a != nil { // the attempt could not be stopped; its session is no longer polled
 		st.unquiet--

@@ -308,13 +308,13 @@ func (st *state) fallBack(a *attempt, now int64) {
 	if a.aborts > 0 {
 		return
 	}
-	if !st.mayFallBack(a, r.kind, r.step) { // for example, because the next model was refused in the meantime
+	if !st.mayFallBack(a, r.kind, r.step) { // for example, because the next model was refused while the attempt waited
 		st.staysOnModel(a, now)
 		return
 	}
 	from, to, renews := t.kind.key.model, st.nextModel(t), a.needsNewSession(r.step)
 	why := reasonFellBack(from, to, r)
-	if r.fell != "" { // no turn of the model was refused
+	if r.fell != "" { // the attempt itself fell back and has not begun a turn with its model
 		why = reasonFellBack(from, to, &refused{})
 	}
 	if a.cl.starter && len(a.sight.msgs) > 0 && !renews {

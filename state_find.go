@@ -136,7 +136,7 @@ type session struct {
 	own     *node         // node of the tasks that the session delegated; nil if there are none
 	cursor  Cursor        // position up to which the messages were read
 	past    *pastMessages // last messages of earlier turns; nil for a runner's session
-	pastUse *pastUsage    // usage of these messages; nil if no budget is set
+	pastUse *pastUsage    // usage of the messages in the field "past"; nil if no budget is set
 	aborted int64         // when the last Abort call returned
 }
 

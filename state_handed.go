@@ -14,8 +14,8 @@ import (
 //	                                                -> acknowledged: the store records it as settled
 //
 // The end of a task can be read after its notice has been sent for the first time. If the notice
-// arrives, the end counts as acknowledged. Until then, the store also keeps the notice, so that the
-// next manager reports the end with the same notice instead of a new one.
+// arrives, the end counts as acknowledged. Until the notice arrives, the store also keeps it, so
+// that the next manager reports the end with the same notice instead of a new one.
 //
 // If the record of a task expires from memory, all ends of its attempts count as acknowledged.
 
@@ -285,7 +285,7 @@ func (st *state) takeOut(n *node, asks bool, now int64) *envelope {
 }
 
 // tookOut hands out a notice that takeOut returned and that is now durable. It returns false if all
-// results that the notice reports were read in the meantime.
+// results that the notice reports have been read.
 func (st *state) tookOut(n *node, env *envelope, out *handing, now int64) bool {
 	n.forgetTaken(env)
 	if env.empty() {
@@ -315,7 +315,7 @@ func (st *state) tookOut(n *node, env *envelope, out *handing, now int64) bool {
 func (st *state) takeBack(n *node, env *envelope, now int64) {
 	n.forgetTaken(env)
 	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool {
-		again := d.t.no == d.no && d.t.notice == NoticeGivenUp // delivery of the notice about this end was abandoned before, but it can still be taken later
+		again := d.t.no == d.no && d.t.notice == NoticeGivenUp // delivery of the notice about this end was abandoned before, but the notice can still be taken
 		if again && !d.t.is(flagForgotten) {
 			d.t.setReclaimable(true)
 		}
@@ -326,7 +326,7 @@ func (st *state) takeBack(n *node, env *envelope, now int64) {
 		env.asks = nil
 	}
 	switch {
-	case env.empty(): // all results were read in the meantime
+	case env.empty(): // all results that the notice reports have been read
 	case st.pushedOften(env):
 		n.held.left = append([]*envelope{env}, n.held.left...)
 	case n.env == nil && env.tries > 0:
@@ -459,7 +459,7 @@ func (n *node) nextAgain() *envelope {
 	for n.held != nil && len(n.held.again) > 0 {
 		env := n.held.again[0]
 		n.held.again = n.held.again[1:]
-		if !env.empty() { // otherwise, all results that the notice reports were read in the meantime
+		if !env.empty() { // an empty notice is skipped, because all results that it reports have been read
 			return env
 		}
 	}

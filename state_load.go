@@ -176,7 +176,7 @@ func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	t.run = a
 	if r.ToolCalls > 0 {
 		s := a.seen()
-		s.prog.toolCalls, s.counted.calls, s.base.calls = r.ToolCalls, r.ToolCalls, r.ToolCalls // budgets have already counted them
+		s.prog.toolCalls, s.counted.calls, s.base.calls = r.ToolCalls, r.ToolCalls, r.ToolCalls // budgets have already counted the tool calls of earlier turns
 	}
 	mark := st.storing.task(t)
 	mark.instance, mark.turnStart, mark.before, mark.overrun = r.Instance, st.at(r.TurnStart), r.Before, r.Overrun

@@ -370,7 +370,7 @@ func (t *task) endMail() {
 	begun := a != nil && (a.inCall || a.stage == stageNone || a.recovering || a.loose)
 	for _, l := range b.letters {
 		switch {
-		case l.lost: // the client might still accept it, but no turn will receive it
+		case l.lost: // the client might still accept the letter, but no turn will receive it
 			l.now, l.lost = false, false
 			b.set(l, MessageUnconsumed)
 		case l.state != MessageAccepted:
@@ -402,7 +402,7 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 	if b == nil {
 		return request
 	}
-	if b.current != nil { // the next attempt answers the letter, and the other texts stay
+	if b.current != nil { // the interrupted turn was answering a letter, so the text of the turns before it is kept
 		next.text, next.output = a.text, a.output
 	}
 	for _, l := range b.letters {
@@ -413,7 +413,7 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 		b.joined = answers{}
 		if l.state == MessageInTurn && l.text != "" {
 			request = joined(request, l.text)
-			l.turn, l.now = 1, false // it is part of the prompt, so it is not sent again
+			l.turn, l.now = 1, false // the letter is part of the prompt, so it is not sent again
 		}
 	}
 	return request

@@ -137,7 +137,7 @@ func (st *state) eventLook(a *attempt) {
 func (st *state) report(a *attempt, r Report, now int64) {
 	s := a.seen()
 	p := &s.prog
-	s.knownTo = a.activity // the calls before the last report are known
+	s.knownTo = a.activity // each call is reported immediately, so all calls up to the last report are known
 	if o := a.cl.out; o != nil && o.trying == a {
 		st.reached(a.cl, now)
 	}

@@ -170,7 +170,7 @@ func (st *state) leaveOutage(a *attempt, now int64) {
 	st.stopsTrying(a, now)
 }
 
-// If a was trying to start, stopsTrying lets another attempt try.
+// If the attempt was trying to start, stopsTrying lets another attempt try.
 func (st *state) stopsTrying(a *attempt, now int64) {
 	if o := a.cl.out; o != nil && o.trying == a {
 		o.trying = nil

@@ -31,7 +31,7 @@ type outbox struct {
 	closed      []member // attempts of closed batches that have not been reported yet
 	omitted     int      // number of members left out because there were too many
 	asks        []*asked // questions that are still to be reported to the session, oldest first
-	asksFrom    int64    // when the first of them was asked; 0 if there are none
+	asksFrom    int64    // when the first question in asks was asked; 0 if asks is empty
 	reclaimable int      // number of tasks whose notices could not be delivered but can still be taken
 }
 

@@ -137,7 +137,7 @@ func (st *state) nextNotice(a *attempt, now int64) bool {
 		return false
 	}
 	env := st.pack(n, now)
-	if env == nil { // the notices were taken in the meantime
+	if env == nil { // the notices have been taken
 		return false
 	}
 	a.notice, n.env, env.flying = env, env, true
@@ -266,15 +266,16 @@ func (st *state) lineUp(a *attempt) {
 }
 
 // parkRank returns the place of a parked attempt in its pool's line. Parked attempts wait at the
-// head, in the order their work was first queued (see [state.firstQueued]), because these times are
-// lower than every ticket. The same applies after a fallback, in the pool of the other model. An
-// attempt whose turns are refused again and again waits at the end instead, so that the turns of
-// other attempts are also tried.
+// head, in the order in which their work was first queued (see [state.firstQueued]). They come
+// before the other attempts at the head, because their tickets are made from queue times and are
+// lower than every ticket from slots.Ticket. The same applies after a fallback, in the pool of the
+// other model. An attempt whose turns are refused again and again waits at the end instead, so that
+// the turns of other attempts are also tried.
 func (st *state) parkRank(a *attempt) (head bool, ticket uint64) {
 	if a.refused.turns >= headTurns {
 		return false, st.slots.Ticket()
 	}
-	const epoch = slots.FirstTicket / 2 // the slots might have been created after the tasks, if these are from an earlier process
+	const epoch = slots.FirstTicket / 2 // keeps the result positive for tasks of an earlier process, which were queued before the slots were created
 	return true, uint64(min(max(epoch+st.firstQueued(a.t)+st.slotsFrom, 1), slots.FirstTicket-1))
 }
 

@@ -164,8 +164,8 @@ func (st *state) lookSoon(a *attempt) {
 	st.rare().after.looks = append(st.rare().after.looks, l)
 }
 
-// wasLooked is called when a poll of the session has ended. If another poll was requested in the
-// meantime, it starts immediately.
+// wasLooked is called when a poll of the session has ended. If another poll was requested during
+// this poll, it starts immediately.
 func (st *state) wasLooked(a *attempt) {
 	a.sight.looking = false
 	if a.sight.again {
@@ -278,7 +278,7 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	case v.needTodos && o.answered && !o.poll && !s.looking:
 		st.lookSoon(a) // an event does not show the todos, so poll the session
 	default:
-		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // otherwise, a poll that an event requested stays due
+		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // a later poll that an event requested stays due
 			s.lookAt = v.lookAt
 		}
 		st.setDeadline(a, now)

@@ -47,8 +47,8 @@ type refused struct {
 	limit      int64   // when the attempt ends if it is still waiting; 0 if there is no limit
 	fallAt     int64   // when the attempt continues with another model; 0 if it does not; see state_fallback.go
 	falls      bool    // the attempt continues with another model as soon as no Abort call is in flight
-	ends       Cause   // cause with which the attempt ends if no other model is left by then; CauseNone if it keeps waiting
-	endsWhy    string  // reason for that end
+	ends       Cause   // cause with which the attempt ends if it must fall back but no other model is left; CauseNone if it then keeps waiting
+	endsWhy    string  // reason for the end with the cause in the field "ends"
 	fell       string  // for people, why the attempt has a different model than its predecessor; empty once it has begun a turn
 }
 
@@ -60,7 +60,7 @@ const (
 	stepContinue                   // the session continues
 	stepRepeat                     // the session gets the same prompt again
 	stepNewSession                 // a new session gets the same prompt
-	stepNotice                     // the session gets the message or the notices that are waiting for it by then
+	stepNotice                     // the session gets the message or the notices that are waiting when its next turn begins
 	nextSteps
 )
 
@@ -404,13 +404,13 @@ func (st *state) startsLater(a *attempt, from int64) {
 func (st *state) parkLimit(a *attempt, now int64) {
 	r := a.refused
 	switch c := st.coolDown(a.t); {
-	case c.Refusals == 0 || c.Proved: // the attempt waits for a slot, as others do
+	case c.Refusals == 0 || c.Proved: // the provider accepts requests again, so the attempt waits only for a slot
 		r.limit = now + parkMost
 	case c.Since+parkMost > now:
 		r.limit = c.Since + parkMost
 	case c.Reset > now && r.retryAt == 0 && c.Reset-now <= int64(st.limit(limitMaxPark)):
 		r.limit = c.Reset + parkMost
-	case r.tries < parkTries && r.since+int64(st.limit(limitMaxPark)) > now: // the turns of others were tried more often
+	case r.tries < parkTries && r.since+int64(st.limit(limitMaxPark)) > now: // the pool's slots went to other attempts, so this attempt was tried only a few times
 		r.limit = min(now+parkMost, r.since+int64(st.limit(limitMaxPark)))
 	default:
 		r.ends, r.endsWhy = CauseRateLimited, reasonWaited(r, st.wall(r.retryAt))

@@ -2,9 +2,9 @@ package bgagent
 
 import "slices"
 
-// The code in this file reports questions to the sessions that may answer them. A question is reported
-// only if models have the tool to answer it and are allowed to answer this question. The host
-// learns of every question from an event.
+// The code in this file reports questions to the sessions that may answer them. A question is
+// reported only if models have the tool to answer it and are allowed to answer this question. The
+// host gets an event for every question.
 //
 //	opened -> owed: in the outbox of the parent -> packed into an envelope -> told
 //	                                                                       -> handed out -> acknowledged: told

@@ -21,7 +21,7 @@ type recovery struct {
 	due   bool    // the tasks have been loaded but not continued yet
 	tasks []*task // live tasks and ended tasks that are being stopped, in the order they were queued
 	seen  time.Time
-	clock time.Time // the time in the field seen, on the clock of the records
+	clock time.Time // the time in the field "seen", on the clock of the records
 	clean bool      // the earlier manager was suspended
 
 	crashed time.Time // when the last crash before the earlier manager happened; zero if there was none
@@ -136,7 +136,7 @@ func (st *state) endAll(list []*task, why string, now int64) {
 		st.storing.task(t).instance = ""
 		st.changed(t)
 	}
-	for _, t := range slices.Backward(list) { // tasks before their parents, so that all get the same reason
+	for _, t := range slices.Backward(list) { // end tasks before their parents, because the end of a parent would end its tasks with another reason
 		if a := t.run; a != nil {
 			a.recovering, a.stage = false, stageNone
 		}
@@ -213,7 +213,7 @@ func (st *state) stopAgain(a *attempt, clean bool, now int64) {
 		mark.restarts++
 		st.changed(a.t)
 		st.storing.urgent, a.countedIn = true, st.storing.open
-		if mark.restarts > maxRestarts+1 { // one more, because an attempt that ends at maxRestarts is also stopped with such a call
+		if mark.restarts > maxRestarts+1 { // one more than for a live attempt, because an attempt that ends at maxRestarts is also stopped with such a call
 			a.stage = stageNone
 			st.overrun(a, now)
 			return
@@ -371,7 +371,7 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 		a.turnStart = st.turnOfBefore(a, now)
 		a.seen().begin(a.promptID, now)
 		a.sight.foreign, a.sight.knownTo = true, longAgo
-		a.sight.counted, mark.counted = a.sight.counted.plus(mark.counted), spent{} // the whole turn is read again
+		a.sight.counted, mark.counted = a.sight.counted.plus(mark.counted), spent{} // the whole turn is read again, and its usage up to mark.counted must not count twice
 		for _, id := range r.old {
 			a.sight.isOld(id)
 		}
@@ -402,8 +402,8 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 
 // turnOfBefore returns the time from which the time to live of a starter's turn counts. If the turn
 // began so long ago that its time to live is over, the result is a later time. This gives the
-// manager enough time to read the session, because the turn might have ended in the meantime. The
-// time during which the turn waited for an answer does not count.
+// manager enough time to read the session, because the turn might have ended before its time to
+// live was over. The time during which the turn waited for an answer does not count.
 func (st *state) turnOfBefore(a *attempt, now int64) int64 {
 	began := st.storing.task(a.t).turnStart
 	if began == 0 {

@@ -17,7 +17,7 @@ type retrying struct {
 	since   int64     // time of the first report
 	told    int64     // time of the last report
 	at      int64     // time of the next request; 0 if it is unknown
-	when    time.Time // the same time on the wall clock, as the client reported it
+	when    time.Time // the time in the field "at" on the wall clock, as the client reported it
 	err     ProviderError
 	haltEnd int64 // when the turn must have stopped; 0 if it is not being stopped
 }
@@ -61,7 +61,7 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 func (st *state) haltAt(a *attempt) (at int64) {
 	x := a.sight.retry
 	step, goes := stepOf(x.err.Next)
-	if x.haltEnd > 0 || !goes { // the turn is being stopped, or it could not continue later, so its program keeps trying
+	if x.haltEnd > 0 || !goes { // the turn is being stopped, or is not stopped because it could not continue later
 		return 0
 	}
 	switch {

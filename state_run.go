@@ -280,7 +280,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		st.rest(a, now)
 		return
 	}
-	gaveSlot := a.awaitsAnswer() // if it gave its slot back, the turn has begun, and the call cannot be repeated
+	gaveSlot := a.awaitsAnswer() // if the attempt gave its slot back, its turn has begun, and the call cannot be repeated
 	st.asksNoMore(a, now)
 	if !gaveSlot && st.unreached(a, stagePrompt, f, now) {
 		return

@@ -232,7 +232,7 @@ func (st *state) ringQueued(t *task, now int64) {
 }
 
 // The method "granted" is called when a task has got a slot: the task starts, or its next turn
-// begins. If the task has released the slot in the meantime, nothing happens.
+// begins. If the task no longer holds the slot, nothing happens.
 func (st *state) granted(t *task, now int64) {
 	if t.is(flagSlot) || !st.slots.Holds(&t.wait) || st.suspend != notSuspended || !st.mayStart(t) {
 		return
@@ -454,7 +454,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 			Queued: st.wall(t.queued), Started: st.wall(f.started), Ended: st.wall(f.ended), Notice: t.notice,
 		})
 		if len(x.past) > pastAttempts {
-			st.ackAttempt(t, int32(x.past[0].Number), now) // the record no longer describes this attempt
+			st.ackAttempt(t, int32(x.past[0].Number), now) // the record will no longer contain the oldest attempt
 			x.past = slices.Clone(x.past[1:])
 		}
 		st.notePast(t)

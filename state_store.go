@@ -34,14 +34,14 @@ type storing struct {
 	last    []*mark          // marks of expired tasks, until the last records of these tasks are durable
 	dead    []string         // keys of records to delete
 	fetches int              // number of running reads of the store that can load an ended task into memory
-	deleted []string         // ids of the tasks that were deleted on request during these reads
+	deleted []string         // ids of the tasks that were deleted on request during such reads
 
 	events  []heldEvent          // events that are held back until a change is durable, in order
 	waiters map[uint64][]*waiter // callers and workers that wait for a commit, by the number of the batch that they need
 
 	refused   []*mark // marks whose records the store refuses
-	retryAt   int64   // when the first of these records is tried again
-	lastTries int     // number of these records that are tried once more before the store is closed
+	retryAt   int64   // when the first refused record is tried again
+	lastTries int     // number of refused records that are tried once more before the store is closed
 	retrying  *mark   // mark whose record the current batch tries again
 
 	crashed time.Time // when an earlier process last crashed; zero if none did, or if a suspension followed
@@ -282,14 +282,14 @@ func (st *state) nextBatch(wall time.Time, now int64) *StoreBatch {
 			return b
 		}
 		st.beatLater()
-		for _, m := range dirty { // the changes that callers wait for are already durable
+		for _, m := range dirty { // no record differs from its last version, so the changes that callers wait for are already durable
 			m.must = min(m.must, s.committed)
 		}
 		st.lowerEvents(s.committed)
 		st.wakeStoring(anyBatch)
 		st.committedTo(s.committed, now)
 	}
-	if b := st.retryRefused(now); b != nil { // nothing urgent waits, so no change counts as part of this batch
+	if b := st.retryRefused(now); b != nil { // nothing urgent waits, so the batch contains only a record that was refused before
 		return b
 	}
 	s.writing = false

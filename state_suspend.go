@@ -19,7 +19,7 @@ const (
 	frozen                  // the state no longer changes, except that usage is counted
 )
 
-// beginSuspend makes sure that no attempt, turn or notice begins afterwards. Tasks that wait for a
+// beginSuspend makes sure that no further attempt, turn or notice begins. Tasks that wait for a
 // slot leave their lines, because other managers might share the ConcurrencyManager.
 func (st *state) beginSuspend() {
 	st.closing, st.suspend = true, suspended
@@ -41,14 +41,14 @@ func (st *state) ownTurns() (n int) {
 		return 0
 	}
 	for _, t := range st.tasks {
-		if a := t.run; a != nil && !a.overrun && (a.inCall || a.ended) && !(a.live() && a.awaitsAnswer()) { // an answer can take a day
+		if a := t.run; a != nil && !a.overrun && (a.inCall || a.ended) && !(a.live() && a.awaitsAnswer()) { // a turn that waits for an answer does not count, because the answer can take a day
 			n++
 		}
 	}
 	return n
 }
 
-// freeze makes sure that nothing changes afterwards. Therefore, the records of attempts that are
+// freeze makes sure that the state no longer changes. Therefore, the records of attempts that are
 // still running in this process keep describing running turns. freeze also wakes all waiters.
 func (st *state) freeze() {
 	st.suspend = frozen

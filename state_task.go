@@ -32,7 +32,7 @@ type task struct {
 
 	queued int64
 	no     int32 // number of the latest attempt; 0 if the launch was withdrawn
-	debt   int32 // index of the latest attempt's debt in up.owed; -1 if it is not there
+	debt   int32 // index of the latest attempt's debt in up.owed; -1 if up.owed does not contain the debt
 	status Status
 	cause  Cause
 	notice NoticeState

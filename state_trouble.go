@@ -38,7 +38,7 @@ func (s *storing) forget(w *waiter, batch uint64) {
 // number of waiters.
 func (st *state) wakeStoring(batch uint64) {
 	s := st.storing
-	for _, number := range slices.Sorted(maps.Keys(s.waiters)) { // the map has few keys
+	for _, number := range slices.Sorted(maps.Keys(s.waiters)) { // sorting takes little time, because the map has few keys
 		if number > batch {
 			break
 		}

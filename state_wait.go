@@ -142,7 +142,7 @@ func (st *state) wakeAll() {
 	for _, t := range st.tasks {
 		if b := t.questions(); b != nil {
 			for _, x := range b.list {
-				if x.w != nil { // even if the outcome waits for a slot, because the turn can no longer get a slot
+				if x.w != nil { // Ask returns even if the turn has no slot, because the turn can no longer get one
 					st.fx.after.wakes.add(x.w)
 				}
 			}

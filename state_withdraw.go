@@ -79,7 +79,7 @@ func (st *state) withdrawAttempt(t *task, now int64) {
 	if t.live() {
 		st.countLive(t, -1)
 		t.transition(Cancelled, CauseHost)
-	} else { // the attempt was cancelled in the meantime
+	} else { // the attempt was cancelled before it was withdrawn
 		st.ackTask(t, now)
 		st.settleTask(t, NoticeWaived, now)
 		t.stay()
@@ -160,7 +160,8 @@ func (st *state) beforeResume(t *task, revived Status) {
 	}
 }
 
-// unresume undoes a resume. The notices of earlier attempts might have been settled in the meantime.
+// unresume undoes a resume. The notices of earlier attempts might have been settled since the
+// resume.
 func (st *state) unresume(t *task, u *unresumed, now int64) {
 	up := st.node(u.up)
 	if old := t.up; old != up {

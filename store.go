@@ -40,14 +40,14 @@ type Store interface {
 	Open(ctx context.Context, owner StoreOwner) (StoreContents, error)
 
 	// Write writes the batch. If the error matches [ErrUncertain], the store may or may not contain
-	// the batch. From then on, every Write fails until the store has been closed and opened again, or
-	// reopened; see [StoreReopener]. The result of Open then shows whether the store contains the
-	// batch. After any other error, the store contains no part of the batch, now or later, and the
-	// next Write can succeed. If no space is left, the error should match [syscall.ENOSPC]. If the
-	// store refuses a batch repeatedly for another reason, the manager writes the batch in parts,
-	// sets the refused record aside, and reports it. A [*StoreOwnedError] means that another
-	// manager has opened the store in the meantime. The manager then ends its tasks. The store must
-	// not use the batch or its slices after Write has returned.
+	// the batch. From then on, every Write fails until the store has been closed and opened again,
+	// or reopened; see [StoreReopener]. The result of Open then shows whether the store contains
+	// the batch. After any other error, the store contains no part of the batch, now or later, and
+	// the next Write can succeed. If no space is left, the error should match [syscall.ENOSPC]. If
+	// the store refuses a batch repeatedly for another reason, the manager writes the batch in
+	// parts, sets the refused record aside, and reports it. A [*StoreOwnedError] means that another
+	// manager has opened the store. The manager then ends its tasks. The store must not use the
+	// batch or its slices after Write has returned.
 	Write(ctx context.Context, b *StoreBatch) error
 
 	// Text returns the text with the given name that belongs to the record with the given key. If
@@ -67,13 +67,13 @@ type Store interface {
 
 // StoreReopener is implemented by a [Store] that can be reopened without releasing it. For other
 // stores, the manager calls Close and Open after an uncertain Write, and another manager can open
-// the store in between.
+// the store between these two calls.
 type StoreReopener interface {
 	// Reopen closes the store and opens it again for the same owner. No other manager can open the
-	// store in between. The manager calls Reopen after a Write has returned an error that matches
-	// [ErrUncertain]. If Reopen fails, the store still belongs to its owner, and Reopen can be
-	// called again. Close then releases the store. If another manager has nevertheless opened the
-	// store, the error is a [*StoreOwnedError].
+	// store during the call. The manager calls Reopen after a Write has returned an error that
+	// matches [ErrUncertain]. If Reopen fails, the store still belongs to its owner, and Reopen can
+	// be called again. Close then releases the store. If another manager has nevertheless opened
+	// the store, the error is a [*StoreOwnedError].
 	Reopen(ctx context.Context) (StoreContents, error)
 }
 

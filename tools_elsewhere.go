@@ -7,18 +7,19 @@ import (
 	"time"
 )
 
-// Elsewhere gives the tools the tasks that a caller has in other processes. If [ToolOptions] have an
-// Elsewhere, background_output, background_cancel and the answers of background_message also work for
-// these tasks. Other calls about such a task are refused, and the answer names its process.
+// Elsewhere gives the tools the tasks that a caller has in other processes. If
+// [ToolOptions].Elsewhere is set, background_output, background_cancel and the answers of
+// background_message also work for these tasks. Other calls about such a task are refused, and the
+// answer names its process.
 //
 // The methods act on behalf of the caller. A task that does not descend from the caller's session,
 // and a session whose identity is not certain in the other process, must get the same error as an id
 // that does not exist, which matches [ErrUnknownTask]. The methods must be safe for concurrent use.
 type Elsewhere interface {
-	// Tasks returns the caller's tasks in the other processes: all that have not ended, and for each
-	// process up to the given number of those that have ended, the latest ones. Prompts and results
-	// can be missing. If a process cannot be asked, Tasks returns the others' tasks and an error that
-	// names the process, within a few seconds.
+	// Tasks returns the caller's tasks in the other processes: all that have not ended, and for
+	// each process up to the given number of those that have ended, the latest ones. Prompts and
+	// results can be missing. If a process cannot be asked, Tasks returns within a few seconds,
+	// with the tasks of the other processes and an error that names the process.
 	Tasks(ctx context.Context, by Caller, ended int) ([]TaskElsewhere, error)
 	// Read returns a task with its prompt and result. If the task has not ended, Read can wait for its
 	// end for up to the given time.
@@ -33,10 +34,10 @@ type Elsewhere interface {
 // TaskElsewhere is a task of another process.
 type TaskElsewhere struct {
 	Task    Task
-	Process string // name of the process that has the task
+	Process string // name of the process to which the task belongs
 
-	// Stored says why the task is in the state that was stored last, for example "is not running". It is
-	// empty if the process has answered.
+	// Stored is empty if the process has answered. Otherwise, Task shows the state that was stored
+	// last, and Stored says why the process has not answered, for example "is not running".
 	Stored string
 }
 
@@ -46,8 +47,9 @@ const (
 	elsewherePace = 250 * time.Millisecond // minimum time between two calls of Elsewhere.Read during a wait
 )
 
-// asksElsewhere reports whether the manager's error allows that another process has the task. The error
-// for a task of another caller allows it too, so that the time of an answer does not tell the two apart.
+// asksElsewhere reports whether the other processes must be asked about the task, because of the
+// manager's error. They are also asked about a task of another caller. Otherwise, the time that the
+// answer takes would show whether the id exists.
 func (c *call) asksElsewhere(err error) bool {
 	return c.elsewhere != nil && !c.asked && (errors.Is(err, ErrUnknownTask) || errors.Is(err, ErrNotDescendant))
 }
@@ -252,7 +254,7 @@ func (c *call) cancelAllElsewhere() (tasks []Task, notes []string) {
 	if err != nil {
 		notes = append(notes, noteMissingElsewhere(err))
 	}
-	slices.SortStableFunc(all, func(a, b TaskElsewhere) int { return a.Task.Depth - b.Task.Depth }) // the first cancellation of a tree ends all its tasks
+	slices.SortStableFunc(all, func(a, b TaskElsewhere) int { return a.Task.Depth - b.Task.Depth }) // cancel parents first, because cancelling a task also cancels the tasks below it
 	for _, x := range all {
 		if x.Task.Status.Terminal() {
 			continue

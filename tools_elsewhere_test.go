@@ -11,12 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// otherProcess is another process, named m2, with tasks of the session "root". It is used in a bubble.
+// otherProcess is another process, named m2, with tasks of the session "root". It must be used in a
+// synctest bubble.
 type otherProcess struct {
-	bgagent.Elsewhere // panics
+	bgagent.Elsewhere // nil, so the methods that are not defined below panic
 	tasks             []bgagent.TaskElsewhere
-	err               error         // of Tasks
-	reads             int           // calls of Read
+	err               error         // error from Tasks
+	reads             int           // number of calls to Read
 	endsAt            time.Time     // when the first task ends; zero means never
 	answered          string        // the option that answered the question
 	quick             time.Duration // if it is not zero, Read waits no longer than this
@@ -150,7 +151,7 @@ func TestACallWaitsForATaskOfAnotherProcess(t *testing.T) {
 		require.Contains(t, r.Text, "It did not end in the 12s that this call waited.")
 		require.Equal(t, 12*time.Second, time.Since(began))
 
-		o.reads, o.quick = 0, time.Millisecond // it has no room for waits
+		o.reads, o.quick = 0, time.Millisecond // the other process does not wait for the end of the task
 		_, err = tools.BackgroundOutput(t.Context(), m, root, bgagent.BackgroundOutputArgs{TaskID: liveThere, Block: true, Timeout: milliseconds(10_000)})
 		require.NoError(t, err)
 		require.Less(t, o.reads, 50, "it is not asked all the time")
@@ -191,7 +192,7 @@ func TestTheListContainsTheTasksOfOtherProcesses(t *testing.T) {
 			require.False(t, r.IsError, r.Text)
 			return r
 		}
-		o.tasks = append(o.tasks, bgagent.TaskElsewhere{Task: get(t, m, local.ID), Process: "m3"}) // it is also here
+		o.tasks = append(o.tasks, bgagent.TaskElsewhere{Task: get(t, m, local.ID), Process: "m3"}) // the task also exists in this process
 		r := list(bgagent.BackgroundOutputArgs{})
 		require.Len(t, r.Tasks, 3)
 		require.Equal(t, liveThere, r.Tasks[0].ID, "live ones come first")

@@ -83,8 +83,8 @@ func TestAModelCannotGiveAPermissionWithATool(t *testing.T) {
 	})
 }
 
-// A blocking read returns when a task asks a question. A caller without the tool cannot do anything
-// about the question, so its next read waits.
+// A blocking read returns when a task asks a question. A caller without the tool background_message
+// cannot do anything about the question, so its next read waits.
 func TestABlockingReadReturnsOnceForAQuestionThatItsCallerCannotAnswer(t *testing.T) {
 	askingOnBoth(t, asking(which), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
 		task := launch(t, m, "release")
@@ -104,7 +104,8 @@ func TestABlockingReadReturnsOnceForAQuestionThatItsCallerCannotAnswer(t *testin
 	})
 }
 
-// A model with the tool is not allowed to answer these questions. Therefore, its next read waits.
+// A model with the tool background_message is not allowed to answer these questions. Therefore, its
+// next read waits.
 func TestABlockingReadReturnsOnceForAQuestionThatOnlyTheHostMayAnswer(t *testing.T) {
 	long := which
 	long.Subject = strings.Repeat("x", 2<<10+1)

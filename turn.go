@@ -20,7 +20,7 @@ type sight struct {
 	open     map[string]*toolCall  // tool calls in flight, keyed by the agent's ids
 	prog     progress              // progress in all turns
 	counted  spent                 // part of prog that was counted towards budgets; see state_budget.go
-	base     spent                 // the same at the beginning of the turn
+	base     spent                 // value of the field "counted" at the beginning of the turn
 	flying   int                   // number of tool calls in flight
 	thought  string                // reasoning of the last turn that had any
 	thinks   strings.Builder       // pieces of a runner's reasoning
@@ -38,7 +38,7 @@ type sight struct {
 	again    bool         // another poll was requested during the current one
 	answered int64        // when the client last reported the status
 	lost     bool         // a status query after the time in the field answered did not return the status
-	lostWhy  string       // error of that query
+	lostWhy  string       // error of the status query that set the field "lost"
 	polled   int64        // when a poll was last judged
 	said     SessionState // status in the event that requested the next poll
 	needRead bool         // events were lost since the last read
@@ -83,7 +83,7 @@ type turn struct {
 	err      string
 	provider *ProviderError // set if the agent's newest message says that the provider refused a request
 	text     string         // text of the newest message that has any
-	textAt   int            // index of that message
+	textAt   int            // index of the message that contains the text in the field "text"
 	newest   int            // index of the agent's newest message
 	from     int            // index of the last prompt; earlier messages do not answer it
 	finger   uint64         // fingerprint of all messages; changes whenever a message changes

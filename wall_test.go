@@ -251,7 +251,7 @@ func (noImports) Import(path string) (*types.Package, error) { return nil, error
 func TestOnlyATransitionWritesAStatus(t *testing.T) {
 	fset, found := sources(t)
 	var files []*ast.File
-	for _, name := range slices.Sorted(maps.Keys(found)) { // without imports, the types depend on the order
+	for _, name := range slices.Sorted(maps.Keys(found)) { // because imports are not resolved, the types depend on the order of the files
 		files = append(files, found[name])
 	}
 	require.Empty(t, statusWrites(fset, files), "call transition: it checks that the change is legal")
