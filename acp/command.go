@@ -59,7 +59,7 @@ func commandsIn(input any) (list []shellCommand, readable bool) {
 }
 
 // commandsOf returns the commands in the field v. The field is a string, a list of words, or a list
-// of strings and lists of words. args contains further words of the command.
+// of strings and lists of words. The argument "args" contains further words of the command.
 func commandsOf(v, args any) (list []shellCommand, ok bool) {
 	more, _ := words(args)
 	switch v := v.(type) {

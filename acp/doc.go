@@ -107,7 +107,7 @@
 //     question. For a tool that reads, edits or runs commands, rules are matched against the input,
 //     and never against the title, which is meant for people.
 //   - If the agent does not name the files of a call, a rule that allows some files has no effect,
-//     and a rule that forbids some files turns an earlier permission into a question to
+//     and a rule that forbids some files turns a permission from an earlier rule into a question to
 //     Config.Permit. Paths are compared with their links resolved, even in rules.
 //   - The command can be a string or a list of words, in any of the usual fields. If a shell gets a
 //     script as an argument, the script is treated as the command. If no command can be read, a rule

@@ -105,7 +105,7 @@ func TestASessionOfAKilledHostIsRestored(t *testing.T) {
 					if m.lost && a.name == opencode.name { // opencode's database contains all sessions, so one cannot be lost alone
 						continue
 					}
-					if m.cut && a.name != codex.name { // the other agents replay what their models get
+					if m.cut && a.name != codex.name { // the other agents store one item for both the replay and the model, so no cut can separate them
 						continue
 					}
 					if !at && !*slow {

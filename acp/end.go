@@ -186,8 +186,8 @@ func (c *Client) failed(t *turn, why failing) error {
 		return fmt.Errorf("acp: the agent %s failed: %s", c.program(), why.quoted)
 	case why.cut:
 		// If its model's stream is cut off, gemini ends its turn normally and reports zero tokens. It
-		// also reports zero tokens after a complete answer if the provider did not report any.
-		// Therefore, the prompt must not be sent again.
+		// also reports zero tokens after a complete answer if the provider did not report any. The answer
+		// might therefore be complete, so the prompt must not be sent again.
 		const text = "the answer was cut off"
 		c.mu.Lock()
 		t.s.system = "" // gemini might have dropped the prompt

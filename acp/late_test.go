@@ -62,7 +62,7 @@ func TestAStoppedTurnDoesNotWaitForLatePieces(t *testing.T) {
 		id := create(t, c)
 		began := time.Now()
 		l := run(t, c, id, bgagent.Prompt{Text: "say done\nnap 1s"})
-		time.Sleep(time.Second + 100*time.Millisecond) // the prompt is answered by now
+		time.Sleep(time.Second + 100*time.Millisecond) // the agent has answered the prompt, and the client waits for late pieces
 		require.NoError(t, c.Abort(t.Context(), id))
 		require.Equal(t, bgagent.StopAborted, l.wait().Stop)
 		require.Equal(t, 1100*time.Millisecond, time.Since(began))

@@ -197,12 +197,12 @@ func TestAnAgentThatDoesNotReadItsInputHangsNothing(t *testing.T) {
 	cfg.CancelGrace = 200 * time.Millisecond
 	c := open(t, cfg)
 	first, second := create(t, c), create(t, c)
-	c.cfg.StartTimeout = 500 * time.Millisecond // the agent has started by now
+	c.cfg.StartTimeout = 500 * time.Millisecond // the agent is running, so from now on the limit is only for requests
 	plugged := run(t, c, first, bgagent.Prompt{Text: "plug\nwait"})
 	<-plugged.said
 	large := run(t, c, second, bgagent.Prompt{Text: strings.Repeat("say much\n", 1<<17)})
 	var err error
-	for range 3 { // the agent might still finish a read that it has begun
+	for range 3 { // the agent might still finish a read that it has begun, and answer the request in it
 		if _, err = c.CreateSession(t.Context(), bgagent.SessionSpec{}); err != nil {
 			break
 		}
@@ -212,7 +212,7 @@ func TestAnAgentThatDoesNotReadItsInputHangsNothing(t *testing.T) {
 	plugged.cancel()
 	require.Equal(t, bgagent.StopAborted, large.wait().Stop)
 	require.Equal(t, bgagent.StopAborted, plugged.wait().Stop)
-	c.cfg.StartTimeout = time.Minute // another agent process starts now
+	c.cfg.StartTimeout = time.Minute // the next request starts another agent process
 	require.Equal(t, "hello", prompt(t, c, create(t, c), "say hello").Text)
 }
 

@@ -112,8 +112,8 @@ func (c *Client) endLeft(ctx context.Context, in bgagent.SessionRestore) error {
 }
 
 // adopt returns the session for RestoreSession. If the client does not know the session, or if a
-// manager of another process has used the session in the meantime, the method "adopt" creates it from
-// the saved state.
+// manager of another process has used the session since this client last used it, the method "adopt"
+// creates it from the saved state.
 func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 	m, err := recall(in.Saved)
 	if err != nil {
@@ -144,7 +144,7 @@ func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 			s.made = time.Now()
 		}
 		if old != nil {
-			s.proc, s.lost = old.proc, old.lost // the process must close the session before another one loads it
+			s.proc, s.lost = old.proc, old.lost // the old process must close the session before another process loads it
 		}
 		c.sessions[s.id] = s
 	}

@@ -13,8 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, a process takes over a task again that another process has continued in the meantime.
-// Its agent process still has the session open.
+// In this test, the client c runs a task, a client of another process continues the task, and then c
+// takes over the task again. The agent process of c still has the session open, without the turn of
+// the other client.
 func TestAClientLearnsWhatAnotherProcessDidInItsSession(t *testing.T) {
 	one, two, three, four := uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString()
 	store := tempdir.New(t)
@@ -34,7 +35,7 @@ func TestAClientLearnsWhatAnotherProcessDidInItsSession(t *testing.T) {
 		return states[len(states)-1].Saved
 	}
 	in.Saved = turn(c, "p1", "say one", one)
-	in.Instance, in.Spec.Instance = uuid.NewString(), two // the other process does not find the agent process
+	in.Instance, in.Spec.Instance = uuid.NewString(), two // with an unknown instance, the other client does not terminate the agent process of c
 	states(t, other, in, bgagent.PromptAnswered)
 	in.Saved = turn(other, "p2", "say two", two)
 	in.Instance, in.Spec.Instance = two, three

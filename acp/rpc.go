@@ -261,7 +261,8 @@ func (c *conn) take(m received) {
 		c.mu.Lock()
 		id, ok := m.request()
 		if !ok && string(m.ID) == "null" && present(m.Error) && len(c.pending) == 1 {
-			// The agent could not read the request, so it does not know its id.
+			// The agent could not read the request, so the answer lacks the request's id. Only one request
+			// is waiting, so the answer is for this request.
 			for only := range c.pending {
 				id = only
 			}

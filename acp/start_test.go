@@ -24,7 +24,7 @@ func startError(t *testing.T, cfg Config) string {
 	defer cancel()
 	_, err := c.CreateSession(ctx, bgagent.SessionSpec{})
 	require.Error(t, err)
-	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // otherwise the process waits for a login
+	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // otherwise, the process keeps running and waits for a login
 		require.Zero(t, c.processes(), "a failed start has left a process")
 	}
 	return err.Error()
@@ -69,7 +69,7 @@ func TestTheWaitForASessionIsBounded(t *testing.T) {
 	c := open(t, program(t, "nosession"))
 	_, err := c.ready(t.Context(), "")
 	require.NoError(t, err)
-	c.cfg.StartTimeout = 100 * time.Millisecond // the agent has started by now
+	c.cfg.StartTimeout = 100 * time.Millisecond // the agent is running, so from now on the limit is only for requests
 	_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{})
 	require.ErrorContains(t, err, "no answer to the request to create a session")
 	require.ErrorContains(t, err, "Config.StartTimeout is 100ms")

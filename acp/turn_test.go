@@ -183,7 +183,8 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 		defer cancel()
 		require.ErrorIs(t, c.Abort(ctx, stuck), context.DeadlineExceeded)
 
-		// New turns run in another process. The other turn continues in the old process.
+		// New turns run in another process. The turn of the session "healthy" continues in the old
+		// process.
 		other := create(t, c)
 		require.Equal(t, "hello", prompt(t, c, other, "say hello").Text)
 		require.Equal(t, 2, c.processes())

@@ -160,8 +160,8 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 // apply applies an update for the current turn. It returns the progress to report. If left is true,
 // part of the update could not be read.
 //
-// A cost is reported only if the agent continues afterwards. Otherwise, it is reported with the end
-// of the turn.
+// A cost is reported during the turn only after the agent has continued. The cost of the agent's
+// last step is reported with the end of the turn.
 func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	reports := s.progress(t, u, left)
 	acts := u.AgentMessageChunk != nil || u.AgentThoughtChunk != nil || u.ToolCall != nil || u.ToolCallUpdate != nil

@@ -100,7 +100,7 @@ func (i codexItem) tell(done bool, o *Output) {
 				list[n].State = bgagent.TodoCompleted
 			}
 		}
-		if o.Todos(list); !done { // codex completes the list itself, at the end of the turn
+		if o.Todos(list); !done { // at the end of the turn, codex completes the list itself, which is not an action of the agent
 			o.acts()
 		}
 	case "error", "": // often only a warning; an error that ends the turn also has a separate line

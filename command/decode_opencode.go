@@ -74,7 +74,7 @@ func decodeOpencode() Decoder {
 				o.GoesOn() // the step that wrote the summary ended like the last step of a turn
 				o.Compaction()
 				if compacted && messages <= 1 {
-					o.Compaction() // the summary was reported as text, which ended the sequence of compactions
+					o.Compaction() // a second time, because the text of the summary has reset the manager's count of compactions in a row
 				}
 				messages, compacted = 0, true
 				break

@@ -295,7 +295,7 @@ func TestClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
 	require.Equal(t, bgagent.Completed, got.Status, got.Reason)
 	require.Equal(t, "nothing", got.Result)
 
-	// If it does not continue, its input ends a while later.
+	// If the program does not continue after its background work, its input ends a while later.
 	s = askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.Grace = time.Second })
 	s.c.afterBackground = 0
 	got = s.ended(s.launch(1, append(first, over, "rest")...))

@@ -61,8 +61,8 @@
 // claude with a result, opencode with a step that finished for a reason other than tool calls, and
 // a plain-text program with exit code 0. If a program exits without such a report, the turn has
 // failed. The turn is reported as interrupted if a signal terminated the program, or if the exit
-// code is 0. The reason for the second case is that gemini exits with 0 when a signal terminates
-// it.
+// code is 0. The exit code 0 does not prove that the turn was complete, because gemini exits with 0
+// when a signal terminates it.
 //
 // If a program reports the end of the turn but does not exit within [Config].Grace, it is stopped.
 // The reported end remains valid unless the program has continued the turn in the meantime. Text

@@ -23,7 +23,8 @@ func savedBy(t *testing.T, c *Client, session string, p bgagent.Prompt) (data []
 	return data
 }
 
-// In this test, a process takes over a task again that another process has continued in the meantime.
+// In this test, the client c runs a task, a client of another process continues the task, and then c
+// takes over the task again.
 func TestAClientLearnsWhatAnotherProcessDidInItsSession(t *testing.T) {
 	t.Parallel()
 	one, two, three, four := rand.Text(), rand.Text(), rand.Text(), rand.Text()

@@ -154,7 +154,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	}
 	s.wroteLocked(said.text != "", len(said.tools) > 0)
 	// The answer is saved because the host might be killed before the manager stores the end of the
-	// turn. After a panic, end is zero.
+	// turn. After a panic, the argument "end" is zero, so no answer is saved.
 	s.now.Answer, s.now.Used = "", bgagent.Usage{}
 	s.now.Ended = err == nil && (end.Stop == bgagent.StopEndOfTurn || end.Stop == bgagent.StopUntold && end.Text != "")
 	if s.now.Ended {
@@ -210,8 +210,8 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 }
 
 // await waits until the program has exited. It stops the program if the turn must stop, if the program does
-// not exit after it reports the end of the turn, or if the program prints nothing. In the second case, the
-// reported end remains valid. If await stopped the program because it printed nothing, silent is true.
+// not exit after it reports the end of the turn, or if the program prints nothing. An end that the program
+// has reported remains valid. If await stopped the program because it printed nothing, silent is true.
 func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	defer t.linger.Stop()
 	silence := time.NewTimer(t.client.cfg.Silence)

@@ -30,7 +30,7 @@ func TestAnOverdueStopIsShownToEveryPageUntilItIsOver(t *testing.T) {
 		pass(time.Second)
 		_, _ = m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{}) // the error says that the session did not stop
 		pass(time.Hour)
-		late := watch(t, h, 0) // has not seen the event
+		late := watch(t, h, 0) // opened after the event about the session
 		pass(time.Second)
 		for _, v := range []*viewer{early, late} {
 			require.Equal(t, "cancelled", v.status(id))

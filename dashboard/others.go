@@ -91,7 +91,7 @@ func (f *feed) takeOthers(s *feedState, all []Process, err error) {
 	defer f.mu.Unlock()
 	told := map[string]bool{}
 	for _, r := range rows {
-		if !told[r.ID] && !s.isOwn(r.ID) { // otherwise, the manager has the task, or it is in the list twice
+		if !told[r.ID] && !s.isOwn(r.ID) { // otherwise, the manager has the task, or the list contains the task twice
 			told[r.ID] = true
 			s.put(r)
 		}
@@ -103,7 +103,7 @@ func (f *feed) takeOthers(s *feedState, all []Process, err error) {
 		}
 		r, known := c.row, false
 		if r.Problem, known = problems[c.Process]; known && r.Problem != "" {
-			s.put(r) // its process does not report whether it still has the task
+			s.put(r) // unknown whether the process still has the task
 		} else {
 			s.drop(id)
 		}

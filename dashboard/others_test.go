@@ -105,7 +105,7 @@ func TestThePageShowsTheTasksOfOtherProcesses(t *testing.T) {
 		pass(time.Minute)
 		require.Equal(t, batches, v.batches, "nothing is sent when nothing happens")
 
-		o.set(func() { // one process dies, and its tasks are read from the servers; the other one is frozen
+		o.set(func() { // m2 dies, and its tasks are read from the servers; the other process is frozen
 			o.all = []dashboard.Process{{Name: "m2", Problem: "not running", Tasks: []bgagent.Task{far("bg_far2")}}, {Name: hostile, Problem: "does not answer"}}
 		})
 		pass(3 * time.Second)
@@ -116,7 +116,7 @@ func TestThePageShowsTheTasksOfOtherProcesses(t *testing.T) {
 		pass(3 * time.Second)
 		require.Equal(t, "no servers", v.text("bg_far2", "problem"))
 		require.Equal(t, "no servers", v.text("bg_far3", "problem"))
-		o.set(func() { // the first one is back, and has one more task; the other one has lost its task
+		o.set(func() { // m2 is back, and has one more task; the other process has lost its task
 			o.err = nil
 			o.all = []dashboard.Process{{Name: "m2", Tasks: []bgagent.Task{far("bg_far2"), far("bg_far4")}}, {Name: hostile}}
 		})

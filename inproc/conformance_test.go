@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// journal stands in for a file where a host records its agent's turns. The journal outlives the
+// journal simulates a file in which a host records its agent's turns. The journal outlives the
 // process.
 type journal struct {
 	mu      sync.Mutex

@@ -29,7 +29,7 @@
 // A client that repeats a delegation gets the same task if both calls have the same tool use id in
 // _meta. Claude Code sends the id under the key "claudecode/toolUseId". This works for a background
 // delegation while its task is live, and for a foreground delegation until its completion has been
-// reported. Afterwards, a call with the same id creates a new task.
+// reported. Any later call with the same id creates a new task.
 //
 // Tasks are also resources, bgagent://task/ID, in JSON. Clients that subscribe to a
 // task's resource are notified when the task changes. Reading a resource does not settle

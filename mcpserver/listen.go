@@ -184,7 +184,7 @@ func (l *listens) change(ctx context.Context, listen *listen, address, handle st
 	}
 	state, err := l.sc.getTask(ctx, handle)
 	if err != nil {
-		return nil // the task has been evicted in the meantime
+		return nil // the task was evicted after the change
 	}
 	switch {
 	case state.Status != "working":

@@ -129,8 +129,8 @@ func (q *outbox[T]) close() {
 	}
 }
 
-// newMessages returns the send queue of a connection. end closes the connection. It is called
-// when a write takes too long, and makes the write return.
+// newMessages returns the send queue of a connection. The function "end" closes the connection. It
+// is called when a write takes too long, and makes the write return.
 func newMessages(write func(context.Context, jsonrpc.Message) error, end func()) *outbox[jsonrpc.Message] {
 	return newOutbox(func(m jsonrpc.Message) error {
 		late := time.AfterFunc(writeTimeout, end)

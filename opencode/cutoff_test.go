@@ -15,7 +15,7 @@ import (
 )
 
 // cutOff returns a client of the rig's server. The server dies while the client sends its first prompt, and runs again
-// after a while. If stored is true, the server has stored the prompt before.
+// after a while. If stored is true, the server stores the prompt before it dies.
 func (r *rig) cutOff(stored bool, away time.Duration) *opencode.Client {
 	var died atomic.Bool
 	return newClient(r.t, opencode.Config{HTTPClient: &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {

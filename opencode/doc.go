@@ -27,10 +27,10 @@
 // Config.Permission answers the permission questions of the client's sessions and of their
 // descendants. With bgagent.Config.Ask, the task asks the permission questions that
 // Config.Permission leaves undecided, and the questions to the user that have options. All other
-// questions to the user are declined. Before it sends the next prompt, the client waits until the
-// server has answered an abort. Late events from the aborted turn do not end the next turn.
-// [Client.Delete] aborts the turns in a session and its descendants before it deletes these
-// sessions.
+// questions to the user are declined. If a session was aborted, the client waits until the server
+// has answered the abort before it sends the next prompt. Late events from the aborted turn do not
+// end the next turn. [Client.Delete] aborts the turns in a session and its descendants before it
+// deletes these sessions.
 //
 // A message for a running task joins its turn; see [Client.Steer].
 //

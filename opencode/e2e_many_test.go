@@ -54,8 +54,8 @@ func TestFiftyTasksOnOneServerKeepToALimitOfTen(t *testing.T) {
 	}
 }
 
-// The server is killed in the middle of a turn and restarted. Afterwards, the session is idle
-// and its last message is incomplete. The task ends as interrupted and can be resumed.
+// The server is killed in the middle of a turn and restarted. After the restart, the session is
+// idle and its last message is incomplete. The task ends as interrupted and can be resumed.
 func TestAServerThatIsKilledInMidTurnInterruptsItsTasks(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{})

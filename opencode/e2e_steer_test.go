@@ -83,7 +83,7 @@ func TestAMessageJoinsATurnOfTheRealServer(t *testing.T) {
 }
 
 // A command runs for longer than Steer is allowed to take. The model then gets the message late, or
-// never if the turn is cancelled in the meantime.
+// never if the turn is cancelled first.
 func TestAMessageIsUncertainUntilTheRealServerReadsIt(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := w.ServeOpencode(t)

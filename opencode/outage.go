@@ -56,8 +56,9 @@ func isCutOff(err error) bool {
 
 // resolve finds out what became of a prompt whose connection dropped. If the session has the message, the turn counts
 // as started. If the session is idle and two reads in a row do not find the message, the prompt is sent again as the
-// same message, so the session cannot contain it twice. Two reads are necessary, because a server that is still running
-// stores the message only after its answer. If the server does not return in time, the result is the first error.
+// same message, so the session cannot contain it twice. Two reads are necessary, because a server that is
+// still running answers the request before it stores the message. If the server does not return in time, the
+// result is the first error.
 func (c *Client) resolve(ctx context.Context, id, message string, p bgagent.Prompt, in wirePrompt, first error) error {
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()

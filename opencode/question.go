@@ -231,7 +231,7 @@ func (c *Client) bury(a *ask) {
 // The method "dies" is called when a question is over. c.mu must be held.
 func (c *Client) dies(id string) {
 	if len(id) > maxAskID {
-		return // such a question is rejected again
+		return // an id of any length would take memory; if the server lists the question again, it is rejected again
 	}
 	if len(c.dead) >= maxDead {
 		clear(c.dead)

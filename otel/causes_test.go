@@ -18,7 +18,7 @@ var asked = map[bgagent.Cause]bool{
 	bgagent.CauseParentEnded:    true,
 	bgagent.CauseSessionDeleted: true,
 	bgagent.CauseClosed:         true,
-	bgagent.CauseSuperseded:     true, // nobody requested it, but the task continues
+	bgagent.CauseSuperseded:     true, // nobody requested this end, but the task continues
 }
 
 func TestEveryPhaseHasAStage(t *testing.T) {

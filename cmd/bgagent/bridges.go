@@ -112,8 +112,8 @@ func (o *openScopes) leave(scope string) {
 	o.forget(scope)
 }
 
-// owed reports whether something waits for the next bridge with the scope. No bridge may have the scope when
-// owed is called.
+// owed reports whether something waits for the next bridge with the scope. It may be called only while no
+// bridge has the scope.
 func (o *openScopes) owed(scope string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -121,7 +121,8 @@ func (o *openScopes) owed(scope string) bool {
 	return o.guarded[scope]
 }
 
-// forget forgets the protocol server of a scope that no bridge has, unless it is still needed. o.mu must be held.
+// forget forgets the protocol server of a scope that no bridge has, unless the server is still needed. o.mu
+// must be held.
 func (o *openScopes) forget(scope string) {
 	if o.server.Forget(scope) {
 		delete(o.guarded, scope)
@@ -168,7 +169,8 @@ func (s *serving) prepareLaunch(ctx context.Context, by bgagent.Caller, in bgage
 }
 
 // checkResumes returns a middleware that refuses to resume a task of a bridge if the project's file
-// does not allow it, or if the turn of the bridge has ended. PrepareLaunch is not called for a resume.
+// does not allow it, or if the turn of the bridge has ended. The middleware is needed because the
+// manager does not call PrepareLaunch for a resume.
 func (s *serving) checkResumes(scope string) mcp.Middleware {
 	return func(next mcp.MethodHandler) mcp.MethodHandler {
 		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
@@ -192,7 +194,7 @@ func (s *serving) resumes(ctx context.Context, scope string, arguments json.RawM
 		return ""
 	}
 	for _, ref := range []string{args.TaskID, args.SessionID} {
-		// The tool also ignores these characters around an id.
+		// The tool delegate_task ignores these characters around an id.
 		ref = strings.TrimFunc(ref, func(r rune) bool {
 			return unicode.IsSpace(r) || unicode.Is(unicode.C, r) || strings.ContainsRune("`\"'<>", r)
 		})

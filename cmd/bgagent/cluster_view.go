@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// This file contains what the commands in a terminal need for the tasks of a cluster. They ask a
-// "bgagent serve" on this machine, which asks the others.
+// This file lets the commands in a terminal find the tasks of a cluster. They ask a "bgagent serve"
+// on this machine, which asks the other processes of the cluster.
 
 // String names the command that keeps the tasks.
 func (v *view) String() string {
@@ -31,8 +31,9 @@ func (v *view) instead() string {
 	return ", taken over by " + cleantext.Line(v.takenBy)
 }
 
-// clusterViews returns a view for each process of the cluster. The argument "s" is the folder of one
-// of them on this machine. If that process is not running, there are no views.
+// clusterViews returns a view for each process of the cluster. The argument "s" is the folder of a
+// process of the cluster that runs on this machine. If that process is not running, there are no
+// views.
 func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, error) {
 	server, err := control.DialAny(s.Dir)
 	var all []control.ClusterProcess

@@ -168,7 +168,7 @@ func TestARunningServeDeletesEndedTasks(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(filepath.Dir(p.control()), "logs", ids[0]))
 	require.DirExists(t, filepath.Join(filepath.Dir(p.control()), "logs", ids[1]))
 
-	for range 2 { // the second call shows that the answer to the first, which also reported the third task, has arrived
+	for range 2 { // the answer to the first call also reports the third task; the second call acknowledges that answer
 		callTool(t, cs, "background_output", map[string]any{"task_id": ids[1]})
 	}
 	require.Eventually(t, func() bool { return strings.HasPrefix(p.does("prune"), "2 tasks have ended") }, 2*time.Minute, 10*time.Millisecond)

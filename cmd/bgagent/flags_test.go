@@ -47,7 +47,8 @@ func (p *place) asked() string {
 
 func TestFailFastStopsTheRestAfterOneBadEnd(t *testing.T) {
 	// The third task gets the slot as soon as the second ends, so its agent might already be
-	// running when the run is stopped. It hangs, so that the fourth task never gets a slot.
+	// running when the run is stopped. The third agent hangs, so that the fourth task never gets a
+	// slot.
 	p := withPicky(t, "one", "fail", "hang", "four")
 	got := p.run("run", "tasks.jsonc", "-o", "out", "--fail-fast")
 	require.Equal(t, 1, got.code, got.stderr)

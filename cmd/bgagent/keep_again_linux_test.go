@@ -187,7 +187,7 @@ func TestACopyIsUsedIfItIsAcceptedAndNoneOfItsTasksIsContinued(t *testing.T) {
 	require.Equal(t, map[string][]string{"1": {""}, "2": {""}, "3": {""}}, p.askedOf())
 	require.Contains(t, callTool(t, dialServe(t, url), "background_output", nil), ids[4])
 	kill(t, cmd)
-	_, _ = startServe(t, p) // from now on, the store is treated as the original
+	_, _ = startServe(t, p) // the command that accepted the copy has made it the original
 }
 
 func TestPruneLeavesWhatTheNextProcessNeeds(t *testing.T) {
@@ -210,7 +210,7 @@ func TestPruneLeavesWhatTheNextProcessNeeds(t *testing.T) {
 	url, cmd = startServe(t, p)
 	cs := dialServe(t, url)
 	require.Contains(t, callTool(t, cs, "background_output", nil), ids[1])
-	callTool(t, cs, "background_output", nil) // the second call shows that the answer to the first has arrived
+	callTool(t, cs, "background_output", nil) // the second call acknowledges the answer to the first
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	_ = cmd.Wait()
 	require.Equal(t, "deleted 1 tasks\n", p.run("prune", "--yes").out)

@@ -318,7 +318,7 @@ func TestAKilledMCPContinuesNothingAndItsSuccessorSaysWhatEnded(t *testing.T) {
 	p := withMindful(t)
 	cs, cmd := mcpOf(t, p)
 	ids := launchNumbers(t, cs, 5)
-	p.write("go-1", "") // not earlier, because the answer to a launch would report the end of the task
+	p.write("go-1", "") // if task 1 ended before the last launch, the answer to that launch would report its end
 	p.awaitSaved(2, 3, 4)
 	killMCP(t, cs, cmd)
 	p.write("go", "") // agent programs that are still running can exit now

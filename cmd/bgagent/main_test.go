@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // tests that run in parallel spend most of their time waiting
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // more than the number of processors, because tests that run in parallel spend most of their time waiting
 		_ = f.Value.Set("8")
 	}
 	code := m.Run()

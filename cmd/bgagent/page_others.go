@@ -13,8 +13,8 @@ import (
 // pageOthers gives the page of "bgagent serve" the tasks of the other processes of its cluster.
 type pageOthers struct{ cluster *bgnats.Cluster }
 
-// pageReadTime is how long the page waits for a task of another process. Until then, and if the process does
-// not answer, the page shows what the list of tasks contains.
+// pageReadTime is how long the page waits for a task of another process. While it waits, and if the process
+// does not answer, the page shows what the list of tasks contains.
 const pageReadTime = 4 * time.Second
 
 // Processes implements [dashboard.Others].

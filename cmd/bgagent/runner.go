@@ -123,7 +123,8 @@ func (r *runner) prepare(open func() (*results.Folder, error)) (err error) {
 	}
 	if r.folder, err = open(); err == nil && r.state != nil {
 		// The results folder identifies the store, so the manager with the store can be created only after
-		// the folder. The first manager only served to find errors in the configuration before that.
+		// the folder. The first manager only served to find errors in the configuration before the folder
+		// was created.
 		if err = r.manager.Close(r.stop.hard); err == nil {
 			r.manager, err = r.keptManager()
 		}

@@ -160,7 +160,7 @@ func (r *runner) settle(t bgagent.Task) {
 	if r.index.State == "" {
 		return
 	}
-	for range 2 { // the second call acknowledges the first
+	for range 2 { // the second call acknowledges the result of the first
 		_, _ = r.manager.Read(bgagent.Caller{Session: runScope}, t.ID)
 	}
 }

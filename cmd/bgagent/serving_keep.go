@@ -200,7 +200,8 @@ func hasLive(at statedir.Store) bool {
 }
 
 // interruptTime is the time limit for ending the tasks of an earlier process before mcp answers,
-// and for each store that is handled afterwards. Tasks that have not ended by then are cancelled.
+// and for ending the tasks in each of the project's other stores. Tasks that have not ended within
+// this time are cancelled.
 const interruptTime = 5 * time.Second
 
 // restore takes over the tasks of an earlier process. The command "serve" continues them, and the command

@@ -14,14 +14,14 @@ import (
 // cluster, and notices that its own tasks were taken over.
 
 // takeOver lets this process run the tasks of dead processes whose agents keep their sessions in the same
-// place. It must be called after the start of the own tasks.
+// place. It must be called after this process has started its own tasks.
 func (s *serving) takeOver() {
 	if s.cluster == nil || !s.set.Cluster.TakesOver() || s.crew.Home() == "" {
 		return
 	}
 	err := s.cluster.TakeOver(func(p bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {
 		cfg := s.config(store)
-		cfg.Instance = "" // this process can take over the same tasks again, and needs another id then
+		cfg.Instance = "" // this process can take over the same tasks several times, and needs a new id each time
 		m, err := s.crew.Manager(cfg)
 		if err != nil {
 			return nil, err
@@ -56,8 +56,8 @@ func (s *serving) checkStore() {
 	}
 }
 
-// untilLost closes the server if another process has taken over the tasks. The result returns the error
-// for this, or nil.
+// untilLost closes the server if another process has taken over the tasks. The returned function ends
+// the wait, and returns the error if the tasks were taken over.
 func (s *serving) untilLost(ctx context.Context, server *http.Server) func() error {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)

@@ -107,7 +107,8 @@ type bridgeConn interface {
 func (f viaFlags) pass(ctx context.Context, conn bridgeConn, in io.Reader, host io.Writer) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() {
-		// The server makes the scope available before it ends the connection.
+		// Wait a while until the server ends the connection, because it first makes the scope available
+		// to the next bridge.
 		_ = conn.SetReadDeadline(time.Now().Add(bridgeLeaveTime))
 		_ = conn.CloseWrite()
 	})()

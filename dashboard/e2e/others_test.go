@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// secondProcess is another process with a manager in this process.
+// secondProcess simulates another process. Its manager is in this process.
 type secondProcess struct {
 	m *bgagent.BackgroundManager
 

@@ -146,7 +146,7 @@ func freePorts(n int) (ports []int, err error) {
 // within is the time limit for waiting.
 const within = 5 * time.Minute
 
-// The method "until" waits until the condition holds. If a worker exits in the meantime, it returns an error.
+// The method "until" waits until f returns true. If a worker exits first, it returns an error.
 func (c *cluster) until(what string, f func() bool) error {
 	for over := time.Now().Add(within); !f(); time.Sleep(20 * time.Millisecond) {
 		for _, p := range c.workers {
@@ -212,7 +212,7 @@ func (c *cluster) killServer(ctx context.Context, say func(string, ...any), bodi
 		return err
 	}
 	leader := ""
-	for leader == "" { // an election can begin at any time
+	for leader == "" { // there is no leader during an election, which can begin at any time
 		s, err := c.js.Stream(ctx, "BGSLOTS_agents")
 		if err != nil {
 			return err

@@ -83,7 +83,7 @@ func judge(w io.Writer, log []line, records []record) error {
 				complain("the body of %s has never ended", title)
 			}
 			cut++
-			b.end = life.killed.UnixNano() // it ended a moment earlier
+			b.end = life.killed.UnixNano() // the body ended with its process, a moment before this time
 			all = append(all, b)
 		}
 	}

@@ -29,9 +29,10 @@ func (p *player) caller() bgagent.Caller {
 	return bgagent.Caller{Session: parent, ToolCallID: "call_" + strconv.Itoa(p.calls)}
 }
 
-// answered handles the answer from a tool. text is the answer for the model. n is a notice
-// that was delivered with the answer, or nil. NextNotice does not return that notice again. A
-// model would read an error and try again. Here, an error means a bug in this program.
+// answered handles the answer from a tool. The argument "text" is the answer for the model. The
+// argument "n" is a notice that was delivered with the answer, or nil; NextNotice does not return
+// that notice again. A model would read an error and try again. Here, an error means a bug in this
+// program.
 func (p *player) answered(text string, isError bool, n *bgagent.Notice, err error) error {
 	if err != nil {
 		return err

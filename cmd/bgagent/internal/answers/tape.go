@@ -48,7 +48,7 @@ func (t *tape) take(x bgagent.Report) {
 	case t.closed:
 	case x.Kind == bgagent.ReportTool:
 		if _, known := t.tools[x.Tool.ID]; known {
-			t.startLocked(t.size) // the report can belong to another call with the same id
+			t.startLocked(t.size) // the report may be about a new call with the same id, and a message can begin after a call
 			return
 		}
 		t.tools[strings.Clone(x.Tool.ID)] = struct{}{}

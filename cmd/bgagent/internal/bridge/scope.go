@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// scope is a bridge's scope.
+// scope holds what the server knows about one scope.
 type scope struct {
 	open     int       // number of open bridges; at most 1 unless the bridges are inside a turn
 	left     time.Time // time when the last bridge ended

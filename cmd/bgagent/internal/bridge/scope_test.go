@@ -82,7 +82,7 @@ func TestABridgeInATurnIsRefusedIfTheFileCannotBeRead(t *testing.T) {
 		x := withDeep(t, file)
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 		x.restart()
-		x.top(Narrow{}) // this bridge is accepted
+		x.top(Narrow{}) // a bridge outside of turns is still accepted
 		_, err := x.takeInTurn("alice", "/", Hello{Turn: "deep"})
 		require.ErrorContains(t, err, "the server cannot read the restrictions that bridges inside turns had set before it was started: ")
 		require.ErrorContains(t, err, "remove "+file+" and start the server again")

@@ -37,7 +37,7 @@ func Kill(most time.Duration) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		if quiet++; found {
-			quiet = 0 // the search can miss a process that starts while it runs
+			quiet = 0 // the search can miss a process that starts during the search
 		}
 		time.Sleep(pause)
 	}

@@ -77,7 +77,7 @@ func DialAny(dir string) (*Client, error) {
 	return c, err
 }
 
-// strangerError is the error of a connection to another program than the server.
+// strangerError is the error of a connection to a program other than the server.
 type strangerError struct{ error }
 
 // The function "nobody" reports whether the error of a connection means that the server is no

@@ -150,7 +150,7 @@ func handle[In, Out any](mux *http.ServeMux, name string, do func(context.Contex
 func isInput(err error) bool {
 	var input *bgagent.InputError
 	return errors.As(err, &input) || errors.Is(err, bgagent.ErrUnknownTask) || errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrNoQuestion) ||
-		errors.Is(err, bgnats.ErrProcessDead) // as if a serve on this machine were not running
+		errors.Is(err, bgnats.ErrProcessDead) // the commands exit with the same code as if no serve were running
 }
 
 func writeError(w http.ResponseWriter, code int, e *Error) { writeJSON(w, code, e) }

@@ -33,7 +33,7 @@ func TestLinesShowEachStateOnce(t *testing.T) {
 		var out bytes.Buffer
 		l, begin := NewLines(&out), time.Now()
 		waiting := row(1, bgagent.Pending, begin)
-		l.Show(waiting) // launched
+		l.Show(waiting) // prints the launch
 		waiting.Task.Queue = &bgagent.QueuePlace{Place: 2, Pool: bgagent.PoolStats{Name: "provider x", Limit: 3, InUse: 3}}
 		l.Show(waiting)
 		l.Show(waiting)

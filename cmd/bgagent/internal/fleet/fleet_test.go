@@ -124,7 +124,8 @@ func TestTheNameOfAClientDependsOnlyOnItsOwnSettings(t *testing.T) {
 	require.Equal(t, want, names(all...))
 }
 
-// A run launches its tasks one after the other, so all earlier tasks might have ended.
+// When a run launches a task, all tasks that it launched earlier might have ended. Their cost must
+// still count.
 func TestTheCostOfARunCountsAlsoWhileNothingIsLive(t *testing.T) {
 	paid := settings.Agent{Name: "paid", Kind: settings.Command, Preset: "generic", Format: "lines", Command: []string{"sh", "-c",
 		`cat >/dev/null; echo '{"type":"usage","input":100,"cost":0.6}'; echo '{"type":"end","text":"done"}'`}}

@@ -98,8 +98,8 @@ func public(env []string) (out []string) {
 	return out
 }
 
-// isElsewhere reports whether the home is the address of a server that is the same on all machines. Each
-// machine can understand a name without a dot differently.
+// isElsewhere reports whether the home is the address of a server that is the same on all machines. Two
+// machines can resolve a name without a dot to different addresses.
 func isElsewhere(home string) bool {
 	u, err := url.Parse(home)
 	if err != nil {

@@ -37,7 +37,7 @@ var (
 		"nothing that its decoder knows", "nothing that is understood",
 		"check that the program and its version match the agent's Program", `check "preset", "format" and the version of the program`,
 		"(budget.tree.cost) or LaunchInput.TreeBudget sets", `(budget.tree.cost) or the flag --max-cost of "run" sets`,
-		" or LaunchInput.TreeBudget sets", " sets", // users of a program have no such field
+		" or LaunchInput.TreeBudget sets", " sets", // users of the program have no access to this Go field
 		" or LaunchInput.Budget sets the limit, and the host can raise it with ResumeInput.Budget", " sets the limit",
 		"set opencode.Config.Password (and Username) to the server's OPENCODE_SERVER_PASSWORD (and OPENCODE_SERVER_USERNAME)",
 		`let "passwordEnv" name the environment variable that holds the server's OPENCODE_SERVER_PASSWORD (and "username" be its OPENCODE_SERVER_USERNAME)`,

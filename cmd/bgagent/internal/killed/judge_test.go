@@ -45,7 +45,7 @@ type evidence struct {
 	requests []request
 	kills    []time.Time
 	left     []string // processes that run after the end of the last process
-	unclear  bool     // whether the client may not know how far a turn got
+	unclear  bool     // whether the client might be unable to find out how far a turn got
 	intact   bool     // whether the turns continue while the process is dead
 }
 

@@ -20,8 +20,9 @@ type kind struct {
 	program string
 	server  bool // whether the tasks run on a server
 	with    bool // whether the server is killed with the process
-	// unclear reports whether the client may not know how far a turn got: codex may be killed before it
-	// has reported the id of its session, or before it has written anything to the session's file.
+	// unclear reports whether the client might be unable to find out how far a turn got: codex may be
+	// killed before it has reported the id of its session, or before it has written anything to the
+	// session's file.
 	unclear bool
 	agent   func(w *realagent.World, url string) settings.Agent
 	shell   func(command string) modelserver.Reply // makes the program run a command
@@ -90,7 +91,8 @@ func (k kind) reply(r modelserver.Request) modelserver.Reply {
 	case results >= mostSteps:
 		return modelserver.Say("the command does not run")
 	}
-	// Claude Code refuses a command that begins with sleep. The text does not occur in the command.
+	// Claude Code refuses a command that begins with sleep, so env begins it. The quotes in "is'
+	// 'done" keep the text that the model waits for out of the command itself.
 	rep := k.shell(fmt.Sprintf("echo begun; env sleep 0.%d; echo step %s is' 'done", rand.N(4), r.Key))
 	rep.Delay = delay
 	return rep

@@ -86,7 +86,7 @@ func (f *Folder) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
 	}
-	r, err := f.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0) // the file might have been replaced since then
+	r, err := f.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0) // a program might have replaced the file with a pipe after the check
 	if err != nil {
 		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
 	}

@@ -217,8 +217,8 @@ func checkDir(dir string) error {
 // isNew reports whether an entry is a run's file that Begin has not yet renamed.
 func isNew(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".new-") && e.Type().IsRegular() }
 
-// removeOld removes a file for which isNew is true, if the file is a day old. By then, the program
-// that created the file must have been killed before it could rename it.
+// removeOld removes a file for which isNew is true, if the file is a day old. A program that has
+// not renamed its file within a day was killed before it could do so.
 func removeOld(dir string, e fs.DirEntry) {
 	if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
 		_ = os.Remove(filepath.Join(dir, e.Name()))

@@ -66,7 +66,7 @@ func TestOnlyWhatADeadRunHasLeftIsEnded(t *testing.T) {
 	require.Len(t, left, 1)
 	require.Len(t, left[0].Processes, 1)
 	require.Equal(t, mine.Process.Pid, left[0].Processes[0].PID)
-	go func() { _ = mine.Wait() }() // without Wait, a zombie would remain; in a real case the parent is dead
+	go func() { _ = mine.Wait() }() // this process is the parent, so without Wait, a zombie would remain
 	ended, err := left[0].End(time.Second)
 	require.NoError(t, err)
 	require.Equal(t, left[0].Processes, ended)

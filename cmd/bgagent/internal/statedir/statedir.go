@@ -146,7 +146,7 @@ func sharedKey(cluster, process, host string) string {
 	return keyOf(cluster, "", host)
 }
 
-// ProcessName returns a name for the process that uses the store. It stays the same as long as the
+// ProcessName returns a name for the process that uses the store. It stays the same while the
 // machine's name, the configuration files and the state folder stay the same, and is different for
 // every other store. It contains only letters, digits and hyphens, and at most 30 of them.
 func (s Store) ProcessName() string {

@@ -127,8 +127,8 @@ func (f *Files) End(task string) {
 	}
 }
 
-// end writes the unfinished lines and unsent text of a log. Until then, the log stays in the map, so that
-// the method "sweep" does not remove its folder.
+// end writes the unfinished lines and unsent text of a log. It removes the log from the map only after
+// the write, so that the method "sweep" does not remove the log's folder too early.
 func (f *Files) end(task string, l *logFile) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

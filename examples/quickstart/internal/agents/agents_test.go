@@ -225,8 +225,8 @@ func TestAgentsReportWhatTheyDo(t *testing.T) {
 	}
 }
 
-// If an agent is cancelled during a tool call, the agent returns the context's error. This must
-// hold for each of its tool calls.
+// If an agent is cancelled during a tool call, the agent returns the context's error. This must be
+// true for each of its tool calls.
 func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	dir := modules.Unpack(t, "plain")
 	for name, a := range All() {
