@@ -233,7 +233,7 @@ func tiesTurnToCall(b *badStarter) {
 	b.start = func(ctx context.Context, id string, p bgagent.Prompt) error {
 		err := b.Starter.StartTurn(ctx, id, p)
 		context.AfterFunc(ctx, func() {
-			time.Sleep(1500 * time.Millisecond) // the end is noticed only in the next poll
+			time.Sleep(1500 * time.Millisecond) // so that the check does not find the turn ended when StartTurn returns, but only in a later poll
 			b.mu.Lock()
 			s := b.sessions[id]
 			same := s != nil && s.run != nil && s.run.Prompt.ID == p.ID
@@ -321,7 +321,7 @@ func neverEndsEvents(b *badStarter) {
 	}
 }
 
-func countsMessages(b *badRunner) { // the client's cursor does not reflect changes to messages
+func countsMessages(b *badRunner) {
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, "", 1000)
 		from, _ := strconv.Atoi(string(after))

@@ -273,7 +273,7 @@ func record(t *testing.T, ck *check, h *Harness) (failures []string) {
 		for _, f := range slices.Backward(r.cleanups) {
 			f()
 		}
-		time.Sleep(2 * time.Minute) // gives the adversary's goroutines virtual time to end
+		time.Sleep(2 * time.Minute) // virtual time in which the adversary's goroutines can end
 		failures = r.failures
 	})
 	return failures

@@ -123,7 +123,7 @@ func (c *checkContext) listen() *listening {
 		defer l.mu.Unlock()
 		l.err = err
 	}()
-	c.pause(10 * c.h.Poll) // the client might have to connect first
+	c.pause(10 * c.h.Poll) // gives the client time to connect
 	return l
 }
 
@@ -184,7 +184,7 @@ func checkEventsTellMessages(c *checkContext) {
 		return e.Kind == bgagent.HostStatus && e.Session == id && e.Status.State == bgagent.SessionIdle
 	}
 	if !l.saw(idle) {
-		return // checkEventAfterTurn reports the missing event
+		return // checkEventAfterTurn reports that the event is missing
 	}
 	up, told := l.toldBefore(id, idle)
 	if !up {

@@ -79,7 +79,7 @@ func checkRestartMissing(c *checkContext) {
 	d := c.begin(id, c.h.Say("blackberry"))
 	c.answered(d, "blackberry")
 	r := restoring(d)
-	r.Last = c.promptFor(c.h.Say("cranberry")) // the process died before this prompt was received
+	r.Last = c.promptFor(c.h.Say("cranberry")) // the process died after it stored this prompt and before it sent the prompt
 	if !c.restart(DeathWhole) {
 		return
 	}
@@ -206,7 +206,7 @@ func checkRestartResumed(c *checkContext) {
 		return
 	}
 	r := restoring(d)
-	r.Last = bgagent.Prompt{} // the earlier manager had already recorded the end of the turn
+	r.Last = bgagent.Prompt{} // an empty Last means that the manager has recorded the ends of all turns
 	a, able := c.restore(r)
 	if !able {
 		return
@@ -219,7 +219,7 @@ func checkRestartResumed(c *checkContext) {
 
 func checkRestartTwice(c *checkContext) {
 	cut := c.slow(c.create())
-	for range 2 { // the first of these processes dies before it sends a prompt
+	for range 2 { // two processes, one after the other; neither sends a prompt
 		if !c.restart(DeathWhole) {
 			return
 		}
@@ -268,7 +268,7 @@ func checkRestartNoRequest(c *checkContext) {
 }
 
 func checkRestartOtherInstances(c *checkContext) {
-	other := newCheckContext(c.TB, c.h, c.ck) // a manager whose process keeps running
+	other := newCheckContext(c.TB, c.h, c.ck) // stands for another manager, whose process keeps running
 	foreign := other.slow(other.create())
 	d := c.slow(c.create())
 	if !c.restart(DeathAlone, DeathWhole) {

@@ -67,7 +67,7 @@ func checkUnknownAgent(c *checkContext) {
 		id, err = c.sc.CreateSession(ctx, c.spec(agent))
 		return err
 	})
-	if err == nil { // the client can report the unknown agent at the first prompt instead
+	if err == nil { // CreateSession accepts the unknown agent, so the first prompt must be refused
 		p := c.promptFor(c.h.Say("apple"))
 		p.Agent = agent
 		err = c.call("the first turn", func(ctx context.Context) error {
@@ -213,7 +213,7 @@ func checkReporter(c *checkContext) {
 }
 
 func checkHandedOver(c *checkContext) {
-	d := c.slow(c.create()) // StartTurn has returned, and its context has ended
+	d := c.slow(c.create()) // when slow returns, StartTurn has returned and its context has ended
 	if d.ended(5 * c.h.Poll) {
 		c.failf("the turn ended as %v together with the context of StartTurn", d.outcome())
 	}

@@ -13,7 +13,7 @@ func (c *checkContext) steer(session, word string) error {
 	c.turns++
 	msg := bgagent.TurnMessage{ID: "bg_" + c.task + "." + word, Task: "bg_" + c.task, Attempt: 1, Turn: c.turns, Text: c.h.Say(word)}
 	return c.call("Steer", func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, c.h.Soon/2) // the manager sets a deadline, too
+		ctx, cancel := context.WithTimeout(ctx, c.h.Soon/2) // like the manager, which also sets a deadline
 		defer cancel()
 		return c.steerer.Steer(ctx, session, msg)
 	})
@@ -62,7 +62,7 @@ func checkMessageInTurn(c *checkContext) {
 		d.stop()
 		return
 	}
-	if d.ended(5 * c.h.Poll) { // the message might make the agent end its turn
+	if d.ended(5 * c.h.Poll) { // true if the message makes the agent end its turn
 		if o := d.outcome(); err != nil || o.failed() {
 			c.failf("the turn ended as %v after Steer returned %v; Steer should not stop the turn", o, err)
 		}

@@ -62,9 +62,9 @@ type Harness struct {
 	// must contain text, which is a single word of lower-case letters.
 	Say func(text string) string
 
-	// Slow returns a prompt that makes the agent work until its turn is aborted. The
-	// agent should first write some text, because only a message that is still
-	// unfinished can show whether Messages returns a message again after it has changed.
+	// Slow returns a prompt that makes the agent work until its turn is aborted. The agent should
+	// first write some text: the message is then unfinished until the abort, and the suite checks
+	// that Messages returns it again after it has changed.
 	Slow func() string
 
 	Fail   func() string // a prompt that makes the agent fail; optional
@@ -79,9 +79,9 @@ type Harness struct {
 	// step limit. Some runtimes report the truncation as a warning. Optional.
 	Cut func() string
 
-	// Late returns a prompt after which part of the answer arrives late: after the runtime has
-	// reported that the turn is over or that the agent is working in the background. It is for
-	// runtimes whose answers can arrive late. Optional.
+	// Late returns a prompt whose answer arrives in several parts. The last part arrives after the
+	// runtime has reported that the turn is over, or that the agent is working in the background.
+	// It is for runtimes whose answers can arrive late. Optional.
 	Late func(text string) string
 
 	// Ask returns a prompt that makes the agent ask exactly one question, as a
@@ -89,8 +89,8 @@ type Harness struct {
 	Ask func() string
 
 	// Nap returns a prompt that makes the agent work for about a second and then end its turn
-	// normally. If a message has joined the turn by then, the answer contains the word that the
-	// message asks for; the text of the message is the result of Say. It is for clients that
+	// normally. If a message joins the turn during this second, the answer contains the word that
+	// the message asks for; the text of the message is the result of Say. It is for clients that
 	// implement [bgagent.Steerer]. Optional.
 	Nap func() string
 
@@ -149,7 +149,7 @@ func Conformance(t *testing.T, h Harness) {
 			t.Helper()
 			if h.Virtual {
 				synctest.Test(t, func(t *testing.T) {
-					t.Cleanup(func() { time.Sleep(h.Soon) }) // gives the remaining goroutines virtual time to end
+					t.Cleanup(func() { time.Sleep(h.Soon) }) // virtual time in which the remaining goroutines can end
 					ck.hold(t, &h)
 				})
 			} else {

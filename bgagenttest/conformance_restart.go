@@ -71,9 +71,9 @@ type restored struct {
 // newInstance sets a new instance, as if another manager had been started.
 func (c *checkContext) newInstance() { c.instance = "conformance-" + strings.ToLower(rand.Text()) }
 
-// restart simulates the end of the client's process. It uses the first of the deaths that can
-// happen to the client. Afterwards, the check uses the client of the next process. If none of the
-// deaths can happen, the method "restart" returns false.
+// restart simulates the end of the client's process. It uses the first of the deaths that can happen
+// to the client. The check then uses the client of the next process. If none of the deaths can
+// happen, the method "restart" returns false.
 func (c *checkContext) restart(deaths ...Death) bool {
 	c.Helper()
 	var next bgagent.SessionClient

@@ -244,7 +244,8 @@ func (v *conversation) add(page bgagent.Page) {
 	v.next = page.Next
 }
 
-// readOn reads new and changed messages into v, in pages of at most the given size.
+// readOn reads new and changed messages into v. Each page contains at most the given number of
+// messages.
 func (c *checkContext) readOn(session string, v *conversation, most int) {
 	c.Helper()
 	for range manyPages {

@@ -33,8 +33,9 @@ func review(ctx context.Context, m *bgagent.BackgroundManager, files ...string) 
 	return found, err
 }
 
-// The test uses a fake client that runs a script and needs no model. The client makes one call fail
-// on purpose. Afterwards, it reports the turns that ran and the violations.
+// The test uses a fake client that runs a script and needs no model. One call of the client fails
+// on purpose. At the end, the test prints the maximum number of concurrent turns and the number of
+// violations.
 func Example() {
 	client := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
 		t.Call(bgagent.MessageTool{ID: "1", Name: "read", State: bgagent.ToolDone})

@@ -116,8 +116,8 @@ type session struct {
 
 	continued  map[string]string // maps the id of a prompt that continued a refused turn to the id of that turn's unanswered prompt
 	unanswered string            // text of a refused prompt that the session keeps
-	again      int               // revision at which the id of a prompt message was last changed; see Fake.Continues
-	againAt    int               // index of that message
+	again      int               // revision at which continuesLocked last gave a prompt message a new id
+	againAt    int               // index of this message in the field "messages"
 }
 
 // Runner is a fake [bgagent.TurnRunner]. RunTurn runs the script and returns when the script
@@ -461,7 +461,7 @@ func (f *Fake) Messages(ctx context.Context, id string, from bgagent.Cursor, mos
 		f.mu.Unlock()
 		return page, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
 	}
-	if s.again > since && s.revs[s.againAt] <= since && !lie { // the message is in its old place, so it does not move a cursor
+	if s.again > since && s.revs[s.againAt] <= since && !lie { // the message with the new id keeps its old place, so it is added to the page without moving the cursor
 		page.Messages = append(page.Messages, s.messages[s.againAt])
 		if most > 0 {
 			most++

@@ -22,9 +22,9 @@ type reply struct {
 }
 
 // Question asks a question and waits for the answer. With a runner, it calls
-// [bgagent.Reporter.Ask]. With a starter, it emits a HostQuestion event, and returns once
-// AnswerQuestion is called; in this case, q.ID must be set, and the starter needs Stream. If
-// the turn is stopped in the meantime, Question unwinds the script.
+// [bgagent.Reporter.Ask]. With a starter, it emits a HostQuestion event, and returns when
+// AnswerQuestion is called; in this case, q.ID must be set, and the starter needs Stream. If the
+// turn is stopped before the answer arrives, Question unwinds the script.
 func (t *Turn) Question(q bgagent.Question) (option string, err error) {
 	if t.runner {
 		option, err = t.reporter().Ask(t.ctx, q)

@@ -56,7 +56,7 @@ type Call struct {
 // HangForever take effect first, and then one of Panic, Goexit and Err. A fault that ends the
 // call replaces the call's effect or, with Late, follows it.
 type Fault struct {
-	Delay       time.Duration // the call first waits this long; if its context ends in the meantime, the call ends
+	Delay       time.Duration // the call first waits this long; if its context ends during the wait, the call ends
 	Hang        bool          // the call waits until its context ends, and returns the context's error
 	HangForever bool          // the call waits until Release is called, even if its context ends
 	Panic       any           // value with which the call panics

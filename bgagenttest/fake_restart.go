@@ -21,7 +21,7 @@ const (
 	FateLost                 // the turn is cut off, and the session loses the prompt
 	FateGone                 // the turn is cut off, and the session no longer exists
 	FateAnswered             // the turn ends normally; the answer is the text written so far, or "ok" if there is none
-	FateOrphan               // the turn continues until the script returns; until then, a runner's RestoreSession returns ErrBusy
+	FateOrphan               // the turn continues until the script returns; while it is running, a runner's RestoreSession returns ErrBusy
 	FateLeft                 // the turn continues until the script returns or RestoreSession ends the turn with FateCut
 )
 
@@ -31,7 +31,7 @@ var errDead = errors.New("bgagenttest: the process of this client has ended")
 // The new runner has the same sessions, messages, records and exported fields. [Fake.Fates] decides
 // what happens to each running turn.
 //
-// Afterwards, the manager's calls to the old runner have no effect. A call with a context waits
+// From then on, the manager's calls to the old runner have no effect. A call with a context waits
 // until the context ends or the fake is closed, and then returns an error. A test must also close
 // the old manager, so that the manager's goroutines end. NextProcess panics if it is called twice on
 // the same runner.
@@ -52,7 +52,7 @@ func (f *Fake) nextProcess() *Fake {
 	var runs []*Turn
 	for _, id := range slices.Sorted(maps.Keys(f.sessions)) {
 		if run := f.sessions[id].run; run != nil && (!run.alone || !run.runner) {
-			run.alone = true // decide might end the turn
+			run.alone = true // must be set before the call of decide, which can end the turn
 			runs = append(runs, run)
 		}
 	}
@@ -97,7 +97,7 @@ func (f *Fake) decide(t *Turn, fate Fate) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if t.s.run != t {
-		return // the script has returned
+		return // the turn ended before the process did
 	}
 	if fate == FateDefault && t.runner {
 		fate = FateCut
@@ -121,7 +121,7 @@ func (t *Turn) cutLocked(fate Fate) {
 			t.msg.Finished = true
 			f.putLocked(s, *t.msg)
 		}
-		if t.msg == nil || t.text == "" { // there is no text after the last tool call
+		if t.msg == nil || t.text == "" { // no text follows the last tool call
 			t.text = "ok"
 			t.msg = &bgagent.Message{ID: f.messageIDLocked(s), Role: bgagent.RoleAgent, Text: t.text, Finished: true}
 		}
@@ -157,7 +157,7 @@ func (t *Turn) cutLocked(fate Fate) {
 }
 
 // callerLeft is called when the context of RunTurn ends. It stops the runner's turn, unless the
-// process ended first and the turn continues alone.
+// process has ended and the turn continues without it.
 func (t *Turn) callerLeft() {
 	if t.stopped() {
 		t.cancel(context.Cause(t.caller))

@@ -40,7 +40,7 @@ func (f *Fake) join(id string, msg bgagent.TurnMessage) error {
 	t := s.run
 	s.joined = append(s.joined, msg.ID)
 	t.steered = append(t.steered, msg)
-	if t.msg != nil { // only the newest message of a session can change, so the message that is being written ends here
+	if t.msg != nil { // the joining message becomes the newest one, and older messages never change, so the message that is being written ends here
 		t.msg.Finished = true
 		f.putLocked(s, *t.msg)
 		t.msg = nil

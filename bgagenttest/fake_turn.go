@@ -10,11 +10,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Turn is one turn of a fake's session. The script plays the agent in the turn, and the
-// turn ends when the script returns. A method that ends the turn does not return: it unwinds
-// the script, so that the script's deferred functions run. A method that waits does the same
-// if the turn is stopped in the meantime. All methods must be called on the goroutine of the
-// script.
+// Turn is one turn of a fake's session. The script plays the agent in the turn, and the turn ends
+// when the script returns. A method that ends the turn does not return: it unwinds the script, so
+// that the script's deferred functions run. A method that waits also unwinds the script if the
+// turn is stopped during the wait. All methods must be called on the goroutine of the script.
 type Turn struct {
 	Prompt bgagent.Prompt // the prompt of the turn
 	N      int            // number of the turn in its session, from 1
@@ -200,7 +199,7 @@ func (t *Turn) Refuse(e bgagent.ProviderError) {
 }
 
 // Retrying simulates a program that automatically retries a refused request after d. If the turn
-// is stopped in the meantime, Retrying unwinds the script.
+// is stopped during this time, Retrying unwinds the script.
 func (t *Turn) Retrying(e bgagent.ProviderError, d time.Duration) {
 	at := time.Now().Add(d)
 	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: e.Error(), RetryAt: at, Provider: &e})

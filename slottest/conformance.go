@@ -68,7 +68,7 @@ type check struct {
 	run    func(c *context)
 }
 
-// two are limits of two slots for the model m.
+// The variable "two" limits the model "m" to two slots.
 var two = bgagent.Limits{Model: map[string]int{"m": 2}}
 
 var one = bgagent.Limits{Model: map[string]int{"m": 1}}
@@ -111,7 +111,7 @@ func (ck *check) hold(t TB, h Harness) {
 	}
 }
 
-// told returns a copy of each request.
+// told returns a copy of each request. The copies show how often the holder of each request was called.
 func (c *context) told() (all []request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -242,8 +242,8 @@ func (c *context) granted(all ...*request) {
 	}
 }
 
-// waiting waits until the figures of the last source show n waiters for the pool. After that, the
-// order of their arrival is fixed.
+// waiting waits until the figures of the last source show n waiters for the pool. A check calls it between
+// two calls of "ask", so that the second request certainly arrives after the first.
 func (c *context) waiting(pool string, n int) {
 	c.Helper()
 	c.pool(pool, fmt.Sprintf("%d requests wait for %q", n, pool), func(p bgagent.PoolStats) bool { return p.Waiting == n })
@@ -273,8 +273,8 @@ func (c *context) m(i int) bgagent.SlotRequest {
 	return bgagent.SlotRequest{Model: "m", Agent: "a", Queued: start.Add(time.Duration(i) * time.Second)}
 }
 
-// play lets tasks of all sources acquire and release slots of the model. It returns the largest number of
-// slots that were held at the same time.
+// play lets tasks of all sources acquire slots of the model "m" and release them. It returns the largest
+// number of slots that were held at the same time.
 func (c *context) play(tasks int) (most int) {
 	var all []*request
 	for i := range tasks {
@@ -485,7 +485,7 @@ func checkLost(c *context) {
 		c.failf("the slot was granted %v before the time at which its holder must have stopped", until.Sub(at))
 	}
 	repair()
-	first.claim.Release() // has no further effect
+	first.claim.Release() // releasing a lost slot must have no effect
 	third := c.ask(0, "third", c.m(2))
 	c.waiting("model m", 1)
 	second.claim.Release()

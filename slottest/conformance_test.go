@@ -34,10 +34,10 @@ type leased struct {
 	mu      sync.Mutex
 	held    []*leasedClaim
 	lateBy  time.Duration // delay before holders are notified
-	early   bool          // the slot is granted to others too early
+	early   bool          // a lost slot is granted to others before its holder must have stopped
 	always  bool          // MayBegin always returns true
 	silent  bool          // holders are not notified
-	forever bool          // the slot is never granted to others
+	forever bool          // a lost slot is never granted to others
 }
 
 const lease = 100 * time.Millisecond

@@ -106,7 +106,7 @@ func checkTexts(c *checkContext) {
 		b.Texts = append(b.Texts, bgagent.StoreText{Record: "task", Name: fmt.Sprint("text.", i), Text: text})
 	}
 	c.write(s, b)
-	for range 2 { // first in the process that wrote the texts, and then in another process
+	for range 2 { // first in the process that wrote the texts, then in the next process
 		for i, text := range texts {
 			c.text(s, "task", fmt.Sprint("text.", i), text)
 		}

@@ -130,7 +130,7 @@ func checkCloseBeside(c *checkContext) {
 		wg.Go(func() {
 			first, last := true, false
 			for !last {
-				last = closed.Load() // one more call follows after Close
+				last = closed.Load() // so that each goroutine makes one more call after Close
 				text, err := s.Text(c.Context(), "a", "prompt.1")
 				if first {
 					first = false
@@ -175,7 +175,7 @@ func checkOpenEnded(c *checkContext) {
 	c.due(contents)
 }
 
-// checkReopen applies only to a store that can be reopened.
+// checkReopen does nothing if the store is not a [bgagent.StoreReopener].
 func checkReopen(c *checkContext) {
 	script := NewScript(9, 6, start)
 	s, _ := c.open()

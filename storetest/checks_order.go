@@ -117,7 +117,7 @@ func checkDurable(c *checkContext) {
 	}
 }
 
-// checkAtomic lets the process die at every place in every batch.
+// checkAtomic lets the process die at every place (see Content.CrashAt) in every batch.
 func checkAtomic(c *checkContext) {
 	script := NewScript(5, 12, start)
 	for n := 1; n <= script.Len(); n++ {

@@ -53,13 +53,13 @@ type Content struct {
 	// are released as the operating system would release them.
 	Crash func(s bgagent.Store)
 
-	// CrashAt makes the process of s die during its next Write, at the given place. Places are
-	// counted from 0. The Write then returns an error, and Crash is called afterwards. If the Write
-	// has fewer places, it succeeds.
+	// CrashAt makes the process of s die during the next Write, at the given place. The store decides which
+	// places there are, for example before each statement of a transaction. Places are counted from 0. That
+	// Write then returns an error, and the check calls Crash. If the Write has fewer places, it succeeds.
 	CrashAt func(s bgagent.Store, place int)
 
 	// LoseAnswer makes the commit of the next Write of s fail with an error that matches
-	// [bgagent.ErrUncertain]. The store may or may not contain the batch afterwards.
+	// [bgagent.ErrUncertain]. The store may or may not contain the batch.
 	LoseAnswer func(s bgagent.Store)
 
 	// Damage corrupts a stored record, as a faulty disk does. DamageText corrupts a stored text.
@@ -137,8 +137,8 @@ func (c *checkContext) failf(format string, args ...any) {
 	c.Fatalf(format+"\n(why it matters: "+c.ck.why+")", args...)
 }
 
-// start is the approximate launch time of the tasks in the checks. It is one hour ago, so that no
-// store deletes the tasks because of their age.
+// start is the approximate launch time of the tasks in the checks. It is only one hour ago, so that no store
+// deletes the tasks because of their age.
 var start = time.Now().Add(-time.Hour).Round(0).UTC()
 
 // owner returns a new owner for the store.
@@ -155,7 +155,7 @@ func (c *checkContext) open() (bgagent.Store, bgagent.StoreContents) {
 	if err != nil {
 		c.failf("Open failed: %v", err)
 	}
-	c.Cleanup(func() { _ = s.Close() }) // the process may have died, or the store may already be closed
+	c.Cleanup(func() { _ = s.Close() }) // fails if the process has died or the store is already closed
 	return s, contents
 }
 

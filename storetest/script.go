@@ -31,8 +31,8 @@ type content struct {
 	texts   map[textKey]string
 }
 
-// NewScript makes a script of n batches. The same arguments produce the same script. The tasks are launched
-// at the given start time and shortly afterwards. The start must be recent if the store deletes old tasks.
+// NewScript makes a script of n batches. The same arguments produce the same script. The launch times of the
+// tasks begin at the given start time. The start must be recent if the store deletes old tasks.
 func NewScript(seed uint64, n int, start time.Time) *Script {
 	w := writer{
 		rnd: rand.New(rand.NewPCG(seed, 1)), now: start.Round(0).UTC(),
@@ -64,8 +64,8 @@ func (s *Script) Batch(n int) *bgagent.StoreBatch { return &s.batches[n-1] }
 
 // Check compares an open store with the script and returns an error that describes the first difference. The
 // argument "acked" is the number of the last batch that was acknowledged before the store's process was
-// interrupted. The argument "tried" is the number of the last batch that had been passed to Write by then:
-// acked or acked+1.
+// interrupted. The argument "tried" is the number of the last batch that was passed to Write before the
+// interruption: acked or acked+1.
 func (s *Script) Check(ctx context.Context, st bgagent.Store, c bgagent.StoreContents, acked, tried int) error {
 	if c.Batch < uint64(acked) {
 		return fmt.Errorf("batch %d was acknowledged, but the store has only %d", acked, c.Batch)
@@ -225,7 +225,7 @@ func (w *writer) step() {
 		r.Status, r.Ended, r.Data = bgagent.Completed, w.now, w.data(400)
 		size := 200
 		if w.rnd.IntN(4) == 0 {
-			size = 9000 // a text of this size needs separate pages
+			size = 9000 // SQLite stores a text of this size on several pages
 		}
 		w.text(r.Key, "result.1", size)
 	case r.Due:

@@ -124,8 +124,8 @@ func Line(s string) string {
 // exhausted is Google's name for the status 429, in lower case.
 const exhausted = "resource_exhausted"
 
-// soon reports whether a quota is one of Google's limits per minute. Google uses the same message
-// for them as for its limits per day.
+// soon reports whether a quota is one of Google's limits per minute. Google uses the same status and message
+// for its limits per day, so only the id or the name of the quota distinguishes them.
 func (x *shown) soon() bool {
 	google := (x.status == http.StatusTooManyRequests || x.status == 0) && slices.ContainsFunc(x.names, func(n string) bool { return strings.EqualFold(n, exhausted) })
 	daily := x.limits("PerDay") || strings.Contains(x.said, "daily quota")
@@ -279,8 +279,8 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 	return 0
 }
 
-// loose returns the lowest kind among the loose names, because more general names have higher kinds. If there
-// are no loose names, the result is 0.
+// loose returns the kind of the most specific loose name, which is the lowest kind among them. If there are
+// no loose names, the result is 0.
 func loose(names []string) (kind bgagent.ProviderErrorKind) {
 	for _, name := range names {
 		if k := looseNames[strings.ToLower(name)]; k != 0 && (kind == 0 || k < kind) {

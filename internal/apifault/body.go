@@ -205,7 +205,7 @@ func (e *apiError) reset(at time.Time) time.Time {
 func retryAfter(headers map[string]string, at time.Time) time.Time {
 	get := func(name string) string {
 		value := headers[name]
-		for _, n := range slices.Sorted(maps.Keys(headers)) { // two spellings of a name can have different values
+		for _, n := range slices.Sorted(maps.Keys(headers)) { // sorted, because two spellings of a name can have different values, and the order of a map is random
 			if value == "" && strings.EqualFold(n, name) {
 				value = headers[n]
 			}

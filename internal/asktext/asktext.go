@@ -26,7 +26,7 @@ func Reason(err error) string {
 		return "the question is not valid: " + bad.Error()
 	}
 	if under := errors.Unwrap(err); under != nil {
-		err = under // without the package name
+		err = under // removes the prefix with the name of the package
 	}
 	return err.Error()
 }

@@ -39,7 +39,7 @@ func ResultValue(v any, more ...string) bgagent.Digest {
 
 func decode(raw []byte) (v any) {
 	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber() // large numbers must not become equal
+	d.UseNumber() // as floats, different large numbers could become equal
 	if d.Decode(&v) != nil {
 		return nil
 	}

@@ -201,8 +201,9 @@ func isWord(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || c >= '0' && c <= '9'
 }
 
-// appendWord appends a word that is outside of strings, or null if JSON has no such word.
-// After a digit or a sign, the word is part of a number, such as 1e5 or -Infinity.
+// appendWord appends a word that is outside of strings. True and False become lower case. Any other word that
+// JSON does not have becomes null, together with a sign before it, as in -Infinity. A word after a digit is
+// part of a number, such as 1e5, and is not changed.
 func appendWord(out, word []byte) []byte {
 	n := len(out)
 	switch w := string(word); {

@@ -22,7 +22,7 @@ type Order struct {
 	Seed uint64
 	Last bool   // whether the process is not killed
 	Kind string `json:",omitempty"` // kind of the test
-	More []byte `json:",omitempty"` // what the kind needs
+	More []byte `json:",omitempty"` // data for this kind of test
 
 	Env []string `json:"-"` // nil means the environment of this process
 }

@@ -127,9 +127,9 @@ func (r *record) refusals() (refused []modelserver.Request) {
 	return refused
 }
 
-// begunTooEarly uses the model server's time stamps: a pool pauses from the moment when the manager learns
-// about a refusal until at least 5 s after the refusal. Requests of turns that had begun before, and retries
-// by programs, do not count as turns.
+// begunTooEarly finds turns that began during a cool-down, and cool-downs that ended less than 5 s after the
+// refusal. The time of the refusal is that of the model server. Requests of turns that had already begun,
+// and retries by programs, are not new turns, so they may be made during a cool-down.
 func (r *record) begunTooEarly() (faults []string) {
 	refused := r.refusals()
 	if len(refused) > 0 && len(r.cools) == 0 {
@@ -149,7 +149,7 @@ func (r *record) begunTooEarly() (faults []string) {
 			continue
 		}
 		n := slices.IndexFunc(known, func(q modelserver.Request) bool { return q.Ended.After(since) })
-		if n < 0 { // the manager was notified late of the last refusal
+		if n < 0 { // the refusal came before the previous cool-down ended, and the manager was notified after that end
 			n = len(known) - 1
 		}
 		if pause := c.until.Sub(known[n].Ended); pause < firstPause {

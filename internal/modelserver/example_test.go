@@ -34,7 +34,7 @@ func ExampleServer_WaitFor() {
 	release := make(chan struct{})
 	model := modelserver.New(func(r modelserver.Request) modelserver.Reply {
 		if r.Kind != modelserver.Main {
-			return r.Scripted() // a title or another side question
+			return r.Scripted() // answers a request for a title or another side question
 		}
 		select {
 		case <-release:

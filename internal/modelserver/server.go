@@ -122,8 +122,8 @@ var protocols = map[string]*protocol{
 }
 
 // connection counts connections in the wait group s.serving, because http.Server.Close does not wait for the
-// goroutines of connections. The wait group also counts the loop that accepts connections, so the count is
-// not 0 when a new connection is added.
+// goroutines of connections. The wait group also counts the loop that accepts connections. Therefore, its
+// count is never 0 when a connection is added, as sync.WaitGroup requires while Close is waiting.
 func (s *Server) connection(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:

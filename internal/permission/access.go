@@ -54,7 +54,7 @@ func wild(pattern, name string) bool {
 	if Wildcard(fold(pattern), fold(name)) {
 		return true
 	}
-	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // path.Match is needed for character classes
+	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // Wildcard does not support character classes
 	return ok && err == nil
 }
 
@@ -64,7 +64,7 @@ func Matches(pattern, text string) bool {
 	if pattern == "" || Wildcard(pattern, text) {
 		return true
 	}
-	ok, err := path.Match(pattern, text) // path.Match is needed for character classes
+	ok, err := path.Match(pattern, text) // Wildcard does not support character classes
 	return ok && err == nil
 }
 

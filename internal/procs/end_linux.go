@@ -79,7 +79,7 @@ func end(e ending) ([]Process, error) {
 		}
 		late := len(tried) > 0 && time.Now().After(deadline)
 		if done && clear || sig == syscall.SIGKILL && (late || stuck(left, tried)) {
-			left = e.left(&l, tried) // also reaps processes whose parents have ended in the meantime
+			left = e.left(&l, tried) // also reaps the signalled processes that this process has adopted
 			return e.split(tried, slices.DeleteFunc(left, gone))
 		}
 		if late {
@@ -99,7 +99,7 @@ func end(e ending) ([]Process, error) {
 			looking = e.again
 		}
 		if !fresh || sig != syscall.SIGKILL {
-			time.Sleep(pause) // no pause after a kill, because new processes may start faster than scans find them
+			time.Sleep(pause) // does not pause after a kill, because new processes may start faster than scans find them
 		}
 	}
 }
@@ -147,7 +147,7 @@ func (e ending) left(l *look, tried map[identity]attempt) (left []identity) {
 			case s.identity != before || how == readLeaving || how == readOver:
 				l.blind = true
 			case how == readInExec:
-				l.inExec = append(slices.Clip(l.inExec), s.start) // Clip makes append copy the slice, which other turns may share
+				l.inExec = append(slices.Clip(l.inExec), s.start) // Clip makes append copy the slice, because other turns may share it
 			}
 		}
 		if e.is(s) {

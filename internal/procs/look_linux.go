@@ -194,8 +194,8 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 //
 // The process can be a program that has just been started. Because visit checks for programs before the new
 // program is registered, visit does not recognize it. The program can then be registered and exit before
-// learn reads it. A program is the leader of its session. It must not be reaped here, because its exit state
-// would be lost.
+// learn reads it. A program is the leader of its session. Therefore, learn does not reap the leader of a
+// session: Program.reap must read the exit state of the program.
 func (l *look) learn(pid int, inode uint64, now time.Time) (m memory, keep bool) {
 	s, how := read(pid)
 	m = memory{inode: inode, until: now.Add(knownTime), seen: s}

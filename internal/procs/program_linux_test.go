@@ -211,7 +211,7 @@ func TestAProgramIsStoppedWhateverItDoes(t *testing.T) {
 				p.Stop(nil, grace)
 				require.NoError(t, p.Finish(grace))
 				require.Empty(t, ofTurn(p))
-				p.Stop(nil, grace) // another process may have got the program's PID
+				p.Stop(nil, grace) // must not signal another process that now has the program's PID
 			})
 		}
 	}

@@ -23,8 +23,8 @@ type stat struct {
 	// exec, and if this process is not permitted to read them.
 	envStart, envEnd uint64
 
-	// Address of the end of the program's code. The system sets it at the end of exec, after the
-	// addresses of the environment. Until then, it is 0.
+	// Address of the end of the program's code. The system sets it at the end of exec, after the addresses
+	// of the environment. Before that, it is 0.
 	endCode uint64
 }
 
@@ -124,7 +124,7 @@ func readEnviron(dir string, before stat) (env []byte, whole bool, err error) {
 	if uint64(len(env)) == before.envEnd-before.envStart {
 		return env, true, err
 	}
-	after, _ := statIn(dir)                         // the process may have executed another program in the meantime
+	after, _ := statIn(dir)                         // contains the new addresses if the process has executed another program
 	told := before.envEnd != 0 || after.envEnd != 0 // some systems, such as gVisor, do not report the addresses
 	return env, !told || uint64(len(env)) == after.envEnd-after.envStart, err
 }

@@ -39,7 +39,7 @@ func TestABatchIsGrantedAsIfAllHadWaited(t *testing.T) {
 		}
 		before, n := r.IntN(8), 1+r.IntN(12)
 		if caps.Fair {
-			before = 0 // SetRules resets the turns of the roots
+			before = 0 // the calls to SetRules below would reset the turns of roots that are already in line
 		}
 		for _, m := range []*Manager{batch, apart} {
 			m.Reach(FirstTicket + 1_000_000)

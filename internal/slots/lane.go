@@ -41,7 +41,7 @@ type rootLine struct {
 	list
 	lane  *lane
 	turn  *turn
-	place        // place of the first waiter; may be out of date if the root was served in the meantime
+	place        // place of the first waiter; out of date if the root has been served since the last call to refresh
 	at    int    // index in lane.lines
 	in    [2]int // indexes in turn.parts[i].lines
 }

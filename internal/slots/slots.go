@@ -43,12 +43,12 @@
 // O(log n) steps would contradict the conjecture on online matrix-vector multiplication.
 //
 // With Fair, a root that is served immediately gets a later place in all lanes of the pool. A lane at the
-// gate of its cap is updated when it reaches the front, in O(log n) for each of its roots that were served in
-// the meantime. Each grant makes at most k lines out of date, and each of them is updated at most once, so
-// grants cost O(k log n) on average. Here, k is the number of capped agents for which tasks of one root wait
-// in one pool. The number k does not grow with the number of pools or agents. Lanes at the gate of a pool
-// need no update, because they are sorted by root first and then by order. Again, no structure does much
-// better if k is large: "is there a pool where tasks of the agent are waiting and the root has not been
+// gate of its cap is updated when it reaches the front, in O(log n) for each of its roots that were served
+// since its last update. Each grant makes at most k lines out of date, and each of them is updated at most
+// once, so grants cost O(k log n) on average. Here, k is the number of capped agents for which tasks of one
+// root wait in one pool. The number k does not grow with the number of pools or agents. Lanes at the gate of
+// a pool need no update, because they are sorted by root first and then by order. Again, no structure does
+// much better if k is large: "is there a pool where tasks of the agent are waiting and the root has not been
 // served since a given time?" is another bit of a product of a matrix and a vector, and a grant answers it.
 //
 // A second heap sorts the lines of a pool by root and then by order. Its first line is the

@@ -30,7 +30,7 @@ func New(t testing.TB) string {
 	return dir
 }
 
-// Remove removes a folder and its contents. If another process creates files in the meantime, Remove tries
+// Remove removes a folder and its contents. If another process creates files during the removal, Remove tries
 // again for up to 30 s, and then returns the error of the last attempt.
 func Remove(dir string) error {
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {

@@ -26,22 +26,22 @@ type except = map[string]bgagent.ProviderErrorKind
 
 var rows = map[string]row{
 	"401": {kind: authentication},
-	// In the recordings of codex and opencode, the provider refuses the model. In the others, it
-	// refuses the key.
+	// In the recordings of codex and opencode, the provider refuses the model. In the recordings of the other
+	// programs, it refuses the key.
 	"403": {unknownModel, except{"claude": authentication, "gemini": authentication}},
 	"429": {kind: limited},
 	"500": {kind: broken},
 	"503": {kind: overloaded},
 	"529": {kind: overloaded},
 
-	"credit":  {quota, except{"gemini": limited}}, // Google uses the same names for limits per minute
+	"credit":  {quota, except{"gemini": limited}}, // Google reports it with the same names as a limit per minute
 	"cut":     {kind: broken},
 	"inerr":   {overloaded, except{"gemini": broken}}, // gemini shows only that the stream ended
 	"model":   {kind: unknownModel},
 	"toolong": {kind: tooLong},
 	// With an API key, Claude Code reports the limits of a plan as rate limits.
 	"usage":         {quota, except{"claude": limited}},
-	"unified":       {quota, except{"claude": limited, "gemini": limited}}, // for gemini, a limit per minute
+	"unified":       {quota, except{"claude": limited, "gemini": limited}}, // for gemini, the recording contains a limit per minute
 	"oauth-unified": {kind: quota},
 	"oauth-429":     {kind: limited},
 	"oauth-529":     {kind: overloaded},
