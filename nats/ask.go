@@ -23,8 +23,8 @@ import (
 // pieces.
 const headPiece = "Bgagent-Piece"
 
-// answerTime is how long a process waits for the answer of another process. workTime is how long the
-// other process may work on it; it is less, so that an error can still be sent.
+// answerTime is how long a process waits for the answer of another process. workTime is how long the other
+// process may work on the answer. It is shorter than answerTime, so that an error can still be sent.
 const (
 	answerTime = 30 * time.Second
 	workTime   = 25 * time.Second
@@ -166,7 +166,7 @@ func (w *wire) ask(ctx context.Context, owner, verb string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // an interrupted connection has no subscriptions
+	defer func() { _ = sub.Unsubscribe() }() // fails only if the connection was interrupted, which ends its subscriptions
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return err
 	}
@@ -204,7 +204,8 @@ func (w *wire) ask(ctx context.Context, owner, verb string, in, out any) error {
 	return err
 }
 
-// These are the questions.
+// These are the questions on behalf of the host. The file callers.go contains the questions on behalf of
+// callers.
 const (
 	askTasks  = "tasks"
 	askRead   = "read"
@@ -250,7 +251,7 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	}
 	ctx, cancel := context.WithTimeout(c.life, limitsTime)
 	defer cancel()
-	if err := c.Slots.replaceLimits(ctx); err != nil { // Join cannot store them, because another process might use the name
+	if err := c.Slots.replaceLimits(ctx); err != nil { // not in Join, because a process whose name is in use must not replace the limits
 		return fmt.Errorf("bgnats: serve: %w", err)
 	}
 	isOver := func() bool { return c.Store.owner() != token }
@@ -259,13 +260,13 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	if err != nil {
 		return fmt.Errorf("bgnats: serve: %w", err)
 	}
-	_ = c.nc.FlushTimeout(pingWithin) // the servers then know the subscriptions; otherwise, they learn them after a reconnect
+	_ = c.nc.FlushTimeout(pingWithin) // makes sure that the servers know the subscriptions; if it fails, the client subscribes again when it reconnects
 	return nil
 }
 
-// answerFor answers the questions of other processes about the tasks of a manager, which is the owner
-// of a store and has the given token. The function "isOver" reports whether the manager might have
-// left its store. It then no longer finds all tasks, so the other process must ask somebody else.
+// answerFor answers the questions of other processes about the tasks of a manager, which is the owner of a
+// store and has the given token. The function "isOver" reports whether the manager might no longer own its
+// store. In that case, it might not find all tasks, so the answer is [ErrNotServing].
 func (c *Cluster) answerFor(a callerAnswers, store names, token string, isOver func() bool) (subs []*nats.Subscription, err error) {
 	m := a.m
 	questions := map[string]func(context.Context, []byte) (any, error){
@@ -352,9 +353,9 @@ func question[In, Out any](do func(context.Context, In) (Out, error)) func(conte
 	}
 }
 
-// tasksOf returns those of the manager's tasks that the query selects: the live ones, and up to the given
-// number of ended ones, but at most maxEnded, without their texts. With an error, it returns the tasks that
-// are known without the store.
+// tasksOf returns the manager's tasks that the query selects, without their texts: all live tasks, and up
+// to the given number of ended tasks, but at most maxEnded. If the store cannot be read, it returns the
+// tasks in memory and an error.
 func tasksOf(ctx context.Context, m *bgagent.BackgroundManager, q bgagent.Query, ended int) (out tasksOutput, err error) {
 	ended = atMostEnded(ended)
 	q.Status = []bgagent.Status{bgagent.Pending, bgagent.Running}

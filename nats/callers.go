@@ -15,14 +15,14 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Callers gives callers of this process access to their tasks in the other processes of the cluster. A
-// caller is the root of its tasks. Another process accepts a caller as the one that it knows by the same
-// name only if both processes know a common secret. Therefore, a caller finds nothing that it could not also
-// find by calling the other process directly.
+// Callers gives callers of this process access to their tasks in the other processes of the cluster. A caller
+// is the root of its tasks. A process identifies a caller of another process with its own caller of the same
+// name only if both processes know a common secret of this caller. Therefore, a caller finds nothing that it
+// could not also find by calling the other process directly.
 //
 // The tasks of a process that is dead or does not answer are read from the servers, but only if the process
 // has confirmed the caller since it last opened its store. A process that has taken over these tasks serves
-// only callers that the process had confirmed to it. For any other task, the error matches
+// only callers that the dead process had confirmed to it. For any other task, the error matches
 // [bgagent.ErrUnknownTask].
 //
 // The methods are safe for concurrent use.
@@ -37,7 +37,7 @@ type Callers struct {
 
 // confirmation contains the callers that a process has confirmed since it opened its store.
 type confirmation struct {
-	run   string // meta.Run; the confirmation says nothing about another run
+	run   string // value of meta.Run; the confirmation is valid only for this run
 	names map[string]bool
 }
 
@@ -46,13 +46,13 @@ type CallerTask struct {
 	Task    bgagent.Task
 	Process Process
 
-	// Err is why the task is in the state that was stored last. It matches [ErrProcessDead],
-	// [ErrNotServing] or [ErrUnanswered]. It is nil if the process has answered.
+	// If the process has not answered, Task is in the state that was stored last, and Err is the reason. It
+	// matches [ErrProcessDead], [ErrNotServing] or [ErrUnanswered]. If the process has answered, Err is nil.
 	Err error
 }
 
 const (
-	// callerTime is how long a process has time to answer before its tasks are read from the servers.
+	// callerTime is the time that a process has to answer before its tasks are read from the servers.
 	callerTime = listTime
 	// maxCallerWait is the maximum time for which a process lets a request wait for the end of a task.
 	maxCallerWait = 10 * time.Second
@@ -62,8 +62,8 @@ const (
 	confirmEvery = 10 * time.Second
 )
 
-// These are the questions on behalf of callers. They are separate from those on behalf of the host: a
-// process that does not know them must not answer them with the rights of the host.
+// These are the questions on behalf of callers. Their names differ from those of the questions on behalf of
+// the host. Otherwise, a process of an earlier version would answer them with the rights of the host.
 const (
 	askCallers      = "callers"
 	askCallerTasks  = "caller-tasks"
@@ -151,14 +151,14 @@ func (a callerAnswers) task(in callerInput) (t bgagent.Task, err error) {
 		t, err = read(a.m, in.ID)
 	}
 	if err != nil || t.ID != in.ID || t.Root != in.Caller {
-		return bgagent.Task{}, unknownTask(in.ID) // the same error for all reasons
+		return bgagent.Task{}, unknownTask(in.ID) // the same error in all cases, so that a caller cannot detect that another caller's task exists
 	}
 	t.Metadata = nil
 	return t, nil
 }
 
-// await calls the method "task", but it waits for the end of the task for a limited time. If too many
-// questions wait, it does not wait.
+// await is like the method "task", but first waits for the end of the task for a limited time. If too many
+// questions are already waiting, it does not wait.
 func (a callerAnswers) await(ctx context.Context, in callerInput) (bgagent.Task, error) {
 	t, err := a.task(in)
 	if err != nil || in.Wait <= 0 || t.Status.Terminal() {
@@ -287,9 +287,9 @@ func (k *Callers) others(ctx context.Context) ([]*found, error) {
 	return slices.DeleteFunc(all, func(f *found) bool { return f.name == k.c.process }), err
 }
 
-// ask sends a question on behalf of a caller. An error that is an answer of the process matches the same
-// errors as in that process. If the process has not confirmed the caller, all other errors match
-// [bgagent.ErrUnknownTask].
+// ask sends a question on behalf of a caller. If the process answers with an error, the error matches the
+// same errors as in that process. If the process does not answer and has not confirmed the caller, the error
+// matches [bgagent.ErrUnknownTask].
 func (k *Callers) ask(ctx context.Context, f *found, verb string, in callerInput, out any) (answered bool, err error) {
 	in.Proofs = k.proofs[in.Caller]
 	err = f.ask(ctx, verb, in, out)
@@ -308,11 +308,10 @@ func (k *Callers) ask(ctx context.Context, f *found, verb string, in callerInput
 	return false, err
 }
 
-// Tasks returns the caller's tasks in the other processes, without prompts and results: all that have not
-// ended, and up to the given number of ended ones for each process, most recently launched first.
-// It returns at most 1000 ended ones for each process, and treats a negative number as 0. A process has
-// three seconds to answer before its tasks are read from the servers. The error says which tasks can be
-// missing.
+// Tasks returns the caller's tasks in the other processes, without prompts and results. It returns all tasks
+// that have not ended and, for each process, up to the given number of ended tasks, most recently launched
+// first. It treats a number greater than 1000 as 1000, and a negative number as 0. A process has three
+// seconds to answer before its tasks are read from the servers. The error says which tasks can be missing.
 func (k *Callers) Tasks(ctx context.Context, caller string, ended int) ([]CallerTask, error) {
 	if len(k.proofs[caller]) == 0 {
 		return nil, nil
@@ -342,7 +341,7 @@ func (k *Callers) tasks(ctx context.Context, f *found, caller string, ended int)
 	case errors.Is(why, bgagent.ErrUnknownTask):
 		return nil, nil
 	case answered:
-		err, why = why, nil // the tasks can come together with an error
+		err, why = why, nil // an answer can contain both tasks and an error
 	default:
 		got.Tasks, _, err = f.keptTasks(ctx, caller, ended)
 	}
@@ -393,8 +392,8 @@ func (k *Callers) Read(ctx context.Context, caller, id string, wait time.Duratio
 	return out, nil
 }
 
-// Cancel cancels a task of the caller, and returns a snapshot of the task from right before. If the
-// request can still take effect, the error matches [bgagent.ErrUncertain].
+// Cancel cancels a task of the caller, and returns a snapshot of the task, taken right before the
+// cancellation. If the request can still take effect, the error matches [bgagent.ErrUncertain].
 func (k *Callers) Cancel(ctx context.Context, caller, id string) (t bgagent.Task, err error) {
 	err = k.change(ctx, askCallerCancel, callerInput{Caller: caller, ID: id}, &t)
 	return t, err

@@ -55,7 +55,7 @@ func TestJoinDoesNotRepeatWhatCannotSucceed(t *testing.T) {
 	missing := bad + ".missing"
 	for _, o := range []ClusterOptions{{CAFile: missing}, {CredentialsFile: missing}, {CertFile: missing, KeyFile: missing}, {CAFile: bad}, {CredentialsFile: bad}} {
 		o.Process = "p"
-		_, err := Join(t.Context(), "nats://"+freePort(t), o) // would go on forever
+		_, err := Join(t.Context(), "nats://"+freePort(t), o) // Join must not try again, because the error is permanent
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), "no server can be reached")
 	}

@@ -49,7 +49,7 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 		return err
 	}
 	for i := range all {
-		all[i].header.Del(headExpected) // the messages might be written twice, so they cannot expect old ones
+		all[i].header.Del(headExpected) // the messages might be written twice, so the servers must not compare sequence numbers
 	}
 	text, err := encodeJournal(all)
 	if err != nil {
@@ -71,7 +71,7 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 				return err
 			}
 		}
-		return fmt.Errorf("a part of a large batch cannot be written: %v", err) // it is certain that the batch is not in the stream
+		return fmt.Errorf("a part of a large batch cannot be written: %v", err) // %v drops ErrUncertain: no message names the journal yet, so the stream certainly does not contain the batch
 	}
 	next := p.next
 	next.Journal = j

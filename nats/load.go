@@ -188,7 +188,7 @@ func (s *Store) records(ctx context.Context, all []*entry) (out []reading, err e
 		}
 		for i, e := range group {
 			m, is := found[subjects[i]]
-			if !is || m.seq != e.seq { // the server might lag behind
+			if !is || m.seq != e.seq { // the server that answered might lag behind the leader
 				if m, is, err = s.w.at(ctx, e.seq); err != nil {
 					return nil, err
 				}
@@ -230,7 +230,7 @@ func (w *wire) whole(ctx context.Context, base string, want part) (text string, 
 	}); found && err == nil || err != nil && !errors.Is(err, errDamaged) {
 		return text, found, err
 	}
-	return w.assemble(base, want, func(subjects []string) (map[string]message, error) { // the server might lag behind
+	return w.assemble(base, want, func(subjects []string) (map[string]message, error) { // asks the leader, because the server that answered might lag behind
 		all := map[string]message{}
 		for _, subject := range subjects {
 			m, is, err := w.last(ctx, subject)
@@ -245,7 +245,7 @@ func (w *wire) whole(ctx context.Context, base string, want part) (text string, 
 	})
 }
 
-// assemble joins the parts that get returns.
+// assemble joins the parts that the function "get" returns.
 func (w *wire) assemble(base string, want part, get func(subjects []string) (map[string]message, error)) (text string, found bool, err error) {
 	all, err := get([]string{base + "0"})
 	if err != nil || len(all) == 0 {

@@ -26,9 +26,9 @@ type meta struct {
 	DueSum  uint64             `json:"due_sum"` // sum of the header checksums of all due records
 	Swept   uint64             `json:"swept"`   // the texts of records that were deleted up to this sequence number no longer exist
 
-	// Home says where the sessions of the store's process live. It is empty if no other process may
-	// take over the store; see the file takeover.go. Adopter is the process that has taken over the
-	// store, while it has it, and Left says how such a process left the store. Patience is
+	// Home says where the sessions of the store's process live. It is empty if no other process may take over
+	// the store; see the file takeover.go. Adopter is the process that has taken over the store, while that
+	// process has the store. Left says how such a process left the store. Patience is
 	// ClusterOptions.TakeOverSuspended.
 	Home     string        `json:"home,omitempty"`
 	Patience time.Duration `json:"patience,omitempty"`
@@ -114,12 +114,12 @@ func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
 }
 
-// take makes the owner the store's owner. From then on, the owner answers requests. The function
-// "may" reports whether the store can be taken from its present owner, if there is one, and changes
-// the content as needed. If the result is false without an error, take asks again.
+// take makes the owner the store's owner. From then on, the owner answers requests. The function "may"
+// reports whether the store can be taken from its present owner, if there is one, and changes the content as
+// needed. If the result is false without an error, take calls the function again.
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(context.Context, *meta) (bool, error)) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
-	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // the asking manager repeats its request
+	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // if the answer is lost, the asking manager repeats its request
 	if err == nil {                                                                           // no process may see the token before the servers have registered the subscription
 		flushing, done := w.during(ctx)
 		err = w.nc.FlushWithContext(flushing)
@@ -180,7 +180,7 @@ func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) erro
 		case ctx.Err() != nil:
 			return fmt.Errorf("the store belongs to %s (process %d on %s), which does not answer; Open waits to find out whether it is dead: %w", m.Owner.Program, m.Owner.PID, m.Owner.Host, ctx.Err())
 		case w.nc.Status() != nats.CONNECTED:
-			began = time.Now() // the owner might have answered
+			began = time.Now() // without a connection, an answer of the owner could not arrive, so the time starts again
 		case errors.Is(err, nats.ErrNoResponders) && waited >= grace, waited >= max(silentAfter, grace):
 			return nil
 		}

@@ -19,8 +19,8 @@ type Process struct {
 	Owner bgagent.StoreOwner `json:"owner"` // the manager that has its tasks, or had them last
 	Lives bool               `json:"lives"`
 
-	// TakenBy is the process that has taken over its tasks, or "". Owner and Lives are then about
-	// that process. See [Cluster.TakeOver].
+	// TakenBy is the name of the process that has taken over the tasks of this process, or "". If it is set,
+	// Owner and Lives describe the process that it names. See [Cluster.TakeOver].
 	TakenBy string `json:"taken_by,omitempty"`
 }
 
@@ -101,8 +101,8 @@ func (c *Cluster) processes(ctx context.Context) ([]*found, error) {
 		return nil
 	})
 	all = slices.DeleteFunc(all, func(f *found) bool {
-		deleted := isCode(f.err, codeNoStream)            // after the streams were listed
-		return deleted || f.err == nil && f.meta.seq == 0 // its first manager has not opened the store yet
+		deleted := isCode(f.err, codeNoStream)            // the stream was deleted after the streams were listed
+		return deleted || f.err == nil && f.meta.seq == 0 // the stream exists, but its first manager has not opened the store yet
 	})
 	slices.SortFunc(all, func(a, b *found) int { return cmp.Compare(a.name, b.name) })
 	return all, nil
@@ -114,7 +114,7 @@ func (c *Cluster) other(process string) *other {
 	defer c.mu.Unlock()
 	o := c.others[process]
 	if o == nil {
-		n, _ := namesOf(storeName(c.name, process)) // the names were checked
+		n, _ := namesOf(storeName(c.name, process)) // cannot fail, because both names have been checked
 		o = &other{name: process, w: wire{nc: c.nc, names: n}}
 		o.w.watch()
 		c.others[process] = o
@@ -133,10 +133,10 @@ func each[T any](all []T, f func(int, T) error) []error {
 	return errs
 }
 
-// Tasks returns every process's tasks: all live ones, and up to the given number of ended ones for
-// each process, most recently launched first. It returns at most 1000 ended ones for each process, and
-// treats a negative number as 0. Processes that serve are asked, and the tasks of the others, and of those
-// that do not answer within three seconds, are read from the servers.
+// Tasks returns the tasks of every process: all live tasks and, for each process, up to the given number of
+// ended tasks, most recently launched first. It treats a number greater than 1000 as 1000, and a negative
+// number as 0. It asks the processes that serve. If a process does not serve, or does not answer within
+// three seconds, its tasks are read from the servers.
 func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) {
 	all, err := c.processes(ctx)
 	if err != nil {
@@ -151,7 +151,7 @@ func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) 
 	return out, nil
 }
 
-// listTime is how long a process has time to list its tasks before they are read from the servers.
+// listTime is the time that a process has to list its tasks before they are read from the servers.
 const listTime = 3 * time.Second
 
 func (f *found) tasks(ctx context.Context, ended int) ProcessTasks {
@@ -190,7 +190,7 @@ func (f *found) moved(ctx context.Context) bool {
 }
 
 // repeatedly calls the function "read" up to readTries times, until it succeeds. It calls the function again
-// only if somebody has written to the stream in the meantime.
+// only if somebody has written to the stream since the last call.
 func (f *found) repeatedly(ctx context.Context, read func() error) error {
 	err := read()
 	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ {
@@ -245,8 +245,8 @@ func (f *found) ask(ctx context.Context, verb string, in, out any) error {
 	return fmt.Errorf("bgnats: %v: %w", f.process(false), err)
 }
 
-// readTries is how often the stream of a process is read again because the process, which was
-// believed to be dead, writes to it.
+// readTries is the maximum number of attempts to read the stream of a process that was believed to be dead
+// but writes to the stream.
 const readTries = 3
 
 // readTime limits how long reading the stream of a dead process can take.
@@ -284,7 +284,7 @@ func (f *found) read(ctx context.Context) (*Store, error) {
 	}
 }
 
-// forget drops what was read. o.mu is locked.
+// forget drops what was read. The caller holds o.mu.
 func (o *other) forget() {
 	if o.kept != nil {
 		o.kept.w.unwatch()
@@ -316,8 +316,8 @@ func (s *Store) page(ctx context.Context, root string, ended int) (out []reading
 	return out, more, err
 }
 
-// find returns the process that has the task. The argument "ref" is the id of the task, or of its
-// session. The servers are asked, so it does not matter whether the process lives.
+// find returns the process that has the task. The argument "ref" is the id of the task, or of its session.
+// It also finds the tasks of a dead process.
 func (c *Cluster) find(ctx context.Context, ref string) (*found, string, error) {
 	all, err := c.processes(ctx)
 	if err != nil {
@@ -356,7 +356,7 @@ func holder(ctx context.Context, all []*found, id string) (*found, error) {
 	if i := slices.Index(has, true); i >= 0 {
 		return all[i], nil
 	}
-	if err := errors.Join(append(problems, errs...)...); err != nil { // a process that did not answer can have the task
+	if err := errors.Join(append(problems, errs...)...); err != nil { // a process that did not answer might have the task
 		return nil, fmt.Errorf("bgnats: the task cannot be looked up: %w", err)
 	}
 	return nil, unknownTask(id)
@@ -469,10 +469,10 @@ func (c *Cluster) Answer(ctx context.Context, ref string, in bgagent.AnswerInput
 // leave ends everything that the cluster has started.
 func (c *Cluster) leave() {
 	for _, sub := range c.subs {
-		_ = sub.Unsubscribe() // a connection that was closed has no subscriptions
+		_ = sub.Unsubscribe() // fails only if the connection was closed, which ends its subscriptions
 	}
 	c.end()
-	c.work.end() // the managers of tasks that were taken over might still get questions
+	c.work.end() // waits for answers in progress; managers that took over tasks might still get questions, which are then ignored
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, o := range c.others {

@@ -293,7 +293,7 @@ func (s *Slots) see(k *alloc.Key) {
 func (s *Slots) seeLimits(l *bgagent.Limits) {
 	if s.limits = *l; !reflect.DeepEqual(s.limits, s.options.Limits) && !s.warned["limits"] && !s.replaces {
 		s.warned["limits"] = true
-		s.wg.Go(func() { // Warn might call s
+		s.wg.Go(func() { // not in this goroutine, which holds s.mu, because Warn might call a method of s
 			s.options.Warn(errors.New("bgnats: the stored limits differ from SlotOptions.Limits, and apply instead of them"))
 		})
 	}
@@ -302,8 +302,8 @@ func (s *Slots) seeLimits(l *bgagent.Limits) {
 // Close gives up all places in line, and leaves the group of processes. Holders are notified that their slots
 // are lost. Slots that are still held are not granted to others until the lease is over, because the work
 // that uses them might run until then. Therefore, close the managers first. If ctx ends before the allocator
-// has answered, Close returns the error of ctx, and slots that were released shortly before are also not
-// granted to others until the lease is over. Later calls do nothing.
+// has answered, Close returns the error of ctx, and slots that were released shortly before the call are also
+// not granted to others until the lease is over. Later calls do nothing.
 func (s *Slots) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closing {

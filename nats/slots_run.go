@@ -73,7 +73,7 @@ func (s *Slots) ask(ctx context.Context, sent time.Time, up *alloc.Up) {
 	s.heard()
 	s.mu.Unlock()
 	if err != nil {
-		wake(s.keyUp) // there might be another allocator
+		wake(s.keyUp) // another process might be the allocator now, so read the key
 		_ = pause(s.ctx, s.keyFor/20)
 	}
 }
@@ -82,7 +82,7 @@ func (s *Slots) ask(ctx context.Context, sent time.Time, up *alloc.Up) {
 func (s *Slots) told(m *nats.Msg) {
 	var d alloc.Down
 	if json.Unmarshal(m.Data, &d) != nil {
-		return // the allocator repeats the content that matters
+		return // the allocator repeats the grants in its next answer
 	}
 	s.mu.Lock()
 	s.member.Told(time.Now(), &d)
@@ -227,7 +227,7 @@ func (s *Slots) keepKey() {
 		}
 		cancel()
 		s.sleep(s.keyUp, s.keyFor/5)
-		_ = pause(s.ctx, s.keyFor/50) // frequent signals must not cause reads without pauses
+		_ = pause(s.ctx, s.keyFor/50) // limits how often frequent signals cause a read
 	}
 }
 
@@ -269,7 +269,7 @@ func (s *Slots) take(ctx context.Context, k alloc.Key, rev uint64) bool {
 	}
 	c := &chair{a: a, joining: map[string]*nats.Msg{}}
 	if c.rev, err = s.writeKey(ctx, k, rev); err != nil {
-		return false // if only the answer was lost, the key will later look like the key of a dead holder
+		return false // if the write succeeded and only its answer was lost, the key expires like that of a dead holder
 	}
 	a.Keep(sent, s.keyFor)
 	sub, err := s.w.nc.Subscribe(s.upSubject(k.Term), func(m *nats.Msg) { s.handle(c, m) })
@@ -317,7 +317,7 @@ func (s *Slots) review(ctx context.Context, c *chair) {
 	if err != nil {
 		return
 	}
-	if k.Holder == s.me && k.Term == c.a.Term() { // the answer to a write was lost, or the limits were changed
+	if k.Holder == s.me && k.Term == c.a.Term() { // the answer to an earlier write was lost, or another process changed the limits
 		s.mu.Lock()
 		c.rev = rev
 		err = c.a.SetLimits(k.Limits)
@@ -334,7 +334,7 @@ func (s *Slots) review(ctx context.Context, c *chair) {
 	s.mu.Lock()
 	s.chair = nil
 	s.mu.Unlock()
-	_ = c.sub.Unsubscribe() // a connection that was closed has no subscriptions
+	_ = c.sub.Unsubscribe() // fails only if the connection was closed, which ends its subscriptions
 	s.see(&k)
 }
 
@@ -347,7 +347,7 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 	if c == nil {
 		return
 	}
-	_ = c.sub.Unsubscribe() // a connection that was closed has no subscriptions
+	_ = c.sub.Unsubscribe() // fails only if the connection was closed, which ends its subscriptions
 	k := alloc.Key{Version: alloc.KeyVersion, Term: c.a.Term(), Members: c.a.Members(), Limits: c.a.Limits(), Lease: s.options.Lease}
 	ctx, cancel := context.WithTimeout(ctx, closeWithin)
 	defer cancel()
@@ -359,7 +359,7 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 		if err != nil || now.Holder != s.me || now.Term != k.Term || at == rev {
 			return
 		}
-		k.Limits, rev = now.Limits, at // the last write of keep was cut off, or the limits were changed
+		k.Limits, rev = now.Limits, at // the last write of the method "keep" succeeded without an answer, or another process changed the limits
 	}
 }
 

@@ -81,7 +81,7 @@ type Store struct {
 
 	mu        sync.Mutex // guards the following fields, and is held during Write
 	open      bool       // the store can be used
-	held      bool       // the store belongs to its owner, even if Reopen has failed
+	held      bool       // this process owns the store, even if Reopen has failed
 	doubt     bool       // it is unknown whether the last batch is in the stream
 	lost      *bgagent.StoreOwnedError
 	meta      meta
@@ -158,8 +158,8 @@ func (s *Store) owner() string {
 	return s.meta.Token
 }
 
-// mayTake reports whether the store can be taken from its present owner, and writes the present
-// process into the content.
+// mayTake reports whether the store can be taken from its present owner. If so, it sets the fields of m that
+// describe the process of the new owner.
 func (s *Store) mayTake(ctx context.Context, m *meta) (bool, error) {
 	if s.adopts != nil {
 		return true, s.adopts.mayTake(ctx, &s.w, m)
@@ -215,7 +215,8 @@ func (s *Store) begin() {
 }
 
 // Reopen opens the store again after a Write whose result is uncertain, and implements
-// [bgagent.StoreReopener]. If the servers have not stored the batch by then, they refuse it later.
+// [bgagent.StoreReopener]. If the servers have not stored the batch before Reopen returns, they refuse it
+// later.
 func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error) {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -371,6 +372,6 @@ func (s *Store) release(ctx context.Context) error {
 			err = s.w.ready(ctx)
 		}
 	}
-	_ = s.answering.Unsubscribe() // a connection that was closed has no subscriptions
+	_ = s.answering.Unsubscribe() // fails only if the connection was closed, which ends its subscriptions
 	return err
 }

@@ -17,7 +17,7 @@ import (
 // makes a manager for the store of the dead process. If several processes try this, the message about
 // the store decides which of them succeeds, as it does whenever a store is opened.
 
-// left is the condition of a store after a process that had taken it over closed it.
+// left is the condition of a store when a process that had taken it over closes it.
 type left string
 
 const (
@@ -46,7 +46,7 @@ func (a *adoption) mayTake(ctx context.Context, w *wire, m *meta) error {
 // reclaim asks the process that has taken over the store to give it back.
 func (w *wire) reclaim(ctx context.Context, m meta) error {
 	asking, cancel := context.WithTimeout(ctx, pingWithin)
-	_, _ = w.nc.RequestWithContext(asking, w.names.ask(m.Token, askReturn), nil) // if this fails, the caller asks again
+	_, _ = w.nc.RequestWithContext(asking, w.names.ask(m.Token, askReturn), nil) // if the request fails, the caller repeats it
 	cancel()
 	if err := pause(ctx, retryEvery); err != nil {
 		return fmt.Errorf("the process %s (process %d on %s) has taken over the tasks, and has not given them back yet: %w", m.Adopter, m.Owner.PID, m.Owner.Host, err)
@@ -86,7 +86,7 @@ type sight struct {
 	seq   uint64        // sequence number of the message about its store
 	lasts time.Duration // how long the process has not answered, or its store has been closed
 	idle  bool          // its store contains no tasks that need a manager
-	later time.Time     // time of the next attempt to make a manager, unless the store changes before
+	later time.Time     // time of the next attempt to make a manager, unless the store changes before that time
 }
 
 // TakeOver lets this process run the tasks of dead processes of the cluster whose [ClusterOptions].Home
@@ -97,11 +97,10 @@ type sight struct {
 //		return bgagent.New(client, bgagent.Config{Slots: c.Slots, Store: store})
 //	})
 //
-// A process is treated as dead if it has not answered for the length of its lease, or for
-// StoreOptions.Grace if that is longer. By then, a process that is alive but has lost its connection
-// has stopped its sessions. If a process was suspended, its tasks are taken over after
-// [ClusterOptions].TakeOverSuspended. If several processes can take over the tasks, exactly one of them
-// does.
+// A process is treated as dead if it has not answered for the length of its lease, or for StoreOptions.Grace
+// if that is longer. Before that time, a process that is alive but has lost its connection stops its
+// sessions. If a process was suspended, its tasks are taken over after [ClusterOptions].TakeOverSuspended. If
+// several processes can take over the tasks, exactly one of them does.
 //
 // The manager runs until its tasks have ended and their ends have been reported, until the process to
 // which they belong starts again, or until the cluster is closed. The cluster then suspends the
@@ -273,7 +272,7 @@ func (t *takeOver) adopt(f *found) (failed bool) {
 	store := NewStore(t.c.nc, storeName(t.c.name, f.name), t.c.store)
 	a := &adoption{by: t.c.process, seen: f.meta, left: leftOpen}
 	store.adopts = a
-	callers := t.c.callers.Load().confirmedBy(f) // only these, because the process might know other callers by the same names
+	callers := t.c.callers.Load().confirmedBy(f) // only these callers may have access, because two processes can have different callers with the same name
 	m, err := t.manage(f.process(false), store)
 	token := store.owner()
 	if err == nil && token == "" {
@@ -285,7 +284,7 @@ func (t *takeOver) adopt(f *found) (failed bool) {
 	if err == nil {
 		subs, err = t.serve(callerAnswers{t.c, m, callers}, store, token, over.Load, returned)
 	}
-	if owned := new(bgagent.StoreOwnedError); err != nil && !errors.As(err, &owned) && t.ctx.Err() == nil { // a StoreOwnedError only means that another process was faster
+	if owned := new(bgagent.StoreOwnedError); err != nil && !errors.As(err, &owned) && t.ctx.Err() == nil { // a StoreOwnedError means that another process was faster, which is not a failure
 		failed = true
 		t.c.warn(fmt.Errorf("bgnats: the tasks of %v cannot be taken over: %w", f.process(false), err))
 	}
@@ -307,7 +306,7 @@ func (t *takeOver) adopt(f *found) (failed bool) {
 		t.c.warn(fmt.Errorf("bgnats: the tasks of %v, which this process had taken over: %w", f.process(false), err))
 	}
 	for _, sub := range subs {
-		_ = sub.Drain() // questions that have arrived are answered; a connection that was closed has no subscriptions
+		_ = sub.Drain() // lets the subscription answer the questions that have arrived; fails only if the connection was closed
 	}
 	return failed
 }
@@ -322,7 +321,7 @@ func (t *takeOver) serve(a callerAnswers, store *Store, token string, isOver fun
 	var once sync.Once
 	sub, err := t.c.nc.Subscribe(store.w.names.ask(token, askReturn), func(q *nats.Msg) {
 		once.Do(func() { close(returned) })
-		_ = q.Respond(nil) // the other process asks again until it has the store
+		_ = q.Respond(nil) // if the answer is lost, the other process asks again
 	})
 	if err == nil {
 		subs = append(subs, sub)

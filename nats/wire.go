@@ -19,7 +19,7 @@ import (
 const (
 	answerWithin = 10 * time.Second       // time after which a request is treated as unanswered
 	askAgain     = 2 * time.Second        // time after which a request is repeated if this is harmless
-	inFlightFor  = 12 * time.Second       // more than the time after which the servers drop an unfinished batch
+	inFlightFor  = 12 * time.Second       // time for which a refused batch is sent again; longer than the servers keep an unfinished batch
 	retryEvery   = 100 * time.Millisecond // pause between two attempts of a request that the servers cannot answer yet
 	maxGet       = 64                     // maximum number of messages of one read
 )
@@ -77,9 +77,9 @@ func (e *apiError) full() bool {
 	return false
 }
 
-// certain reports whether the error means that the server has not stored any part of the batch. The
-// server checks the batch before it stores the first message. A disk error can still occur after
-// that.
+// certain reports whether the error means that the server has not stored any part of the batch. The server
+// checks the batch before it stores the first message. A disk error, codeStoreFailed, can still occur while
+// the server stores the messages.
 func (e *apiError) certain() bool { return e.Code != codeStoreFailed || e.full() }
 
 func isCode(err error, codes ...int) bool {
@@ -262,9 +262,9 @@ func pause(ctx context.Context, d time.Duration) error {
 // [bgagent.ErrUncertain], it is unknown whether the stream contains the batch. After any other
 // error, the stream does not contain any part of the batch.
 func (w *wire) publish(ctx context.Context, all []message) (last uint64, err error) {
-	// The server may drop the batch and accept it later. This happens, for example, if it loses leadership in
-	// the middle of the batch, or if other processes have begun 50 batches and died. The server forgets such
-	// batches after ten seconds.
+	// The server may drop the batch, and accept it when it is sent again. This happens, for example, if it
+	// loses leadership in the middle of the batch, or if other processes have begun 50 batches and died. The
+	// server forgets such batches after ten seconds.
 	for end := time.Now().Add(inFlightFor); ; {
 		last, err = w.publishOnce(ctx, all)
 		if !isCode(err, codeInFlight, codeIncomplete) || time.Now().After(end) || pause(ctx, retryEvery) != nil {
@@ -303,7 +303,7 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 		waiting, cancel := context.WithTimeout(ctx, answerWithin)
 		defer cancel()
 		go func() {
-			if w.replaced(waiting) && pause(waiting, pingWithin/2) == nil { // an answer of the new leader might be on its way
+			if w.replaced(waiting) && pause(waiting, pingWithin/2) == nil { // leaves an answer of the new leader time to arrive
 				cancel()
 			}
 		}()
@@ -402,7 +402,7 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // an interrupted connection has no subscriptions
+	defer func() { _ = sub.Unsubscribe() }() // fails only if the connection was interrupted, which ends its subscriptions
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, err
 	}
@@ -435,8 +435,8 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	}
 }
 
-// purge deletes those messages on the subjects that have sequence numbers less than the argument "below".
-// If it is 0, purge deletes all messages on the subjects.
+// purge deletes those messages on the subjects that have sequence numbers less than the argument "below". If
+// "below" is 0, purge deletes all messages on the subjects.
 func (w *wire) purge(ctx context.Context, subjects string, below uint64) error {
 	return w.call(ctx, "STREAM.PURGE."+w.stream, map[string]any{"filter": subjects, "seq": below}, nil)
 }

@@ -78,8 +78,8 @@ func (s *Store) write(ctx context.Context, b *bgagent.StoreBatch) error {
 		if try > 0 || len(p.texts) == 0 {
 			return fmt.Errorf("another program has changed the stream: %w", err)
 		}
-		// Either the record already has one of the texts, or the texts of a deleted record with the
-		// same key are still in the stream.
+		// The servers refuse the batch if the record already has one of the texts, or if the texts of
+		// a deleted record with the same key are still in the stream.
 		if err := p.lookUp(ctx); err != nil {
 			return err
 		}
@@ -223,7 +223,8 @@ func (p *plan) remove(key string) {
 	}
 }
 
-// count adds the record to the tally of due records, or subtracts it.
+// count adds the record to the tally of due records if "by" is 1, and subtracts it if "by" is -1. It
+// ignores a record that is not due.
 func (m *meta) count(e *entry, by int) {
 	if e.due {
 		m.Due += by
@@ -270,8 +271,9 @@ func (p *plan) messages() (all []message, err error) {
 	return all, nil
 }
 
-// expectOld makes the servers refuse the message if another program has changed the record. For a
-// record that does not exist, the stream might still contain the message that marks it as deleted.
+// expectOld makes the servers refuse the message if another program has changed the record. It does
+// nothing for a record that does not exist, because the stream might still contain the message that
+// marks this record as deleted.
 func (p *plan) expectOld(m *message, key string) {
 	if old := p.s.index.get(key); old != nil {
 		m.expect(old.seq)

@@ -21,7 +21,7 @@ func BenchmarkBatch(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = server.Close() }) // the folder is deleted
+	b.Cleanup(func() { _ = server.Close() }) // an error does not matter, because the folder is deleted
 	nc, err := nats.Connect("", server.Connection())
 	if err != nil {
 		b.Fatal(err)
@@ -50,15 +50,15 @@ func BenchmarkBatch(b *testing.B) {
 	}
 }
 
-// BenchmarkSharedSlots runs tasks that do nothing, without a store, in one, two and four managers that
-// share a pool of 50 slots. All of them and the server are in this process, so that the result shows what the
-// allocator can do: each task costs it a request, a grant and a release.
+// BenchmarkSharedSlots runs tasks that do nothing, without a store, in one, two and four managers that share
+// a pool of 50 slots. All of them and the server are in this process, so the result is a limit of the
+// allocator. For each task, the allocator handles a request, a grant and a release.
 func BenchmarkSharedSlots(b *testing.B) {
 	server, err := embedded.Start(embedded.Options{Dir: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = server.Close() }) // the folder is deleted
+	b.Cleanup(func() { _ = server.Close() }) // an error does not matter, because the folder is deleted
 	nothing := func(context.Context, *inproc.Turn) (string, error) { return "", nil }
 	for _, n := range []int{1, 2, 4} {
 		b.Run(fmt.Sprint(n, " managers"), func(b *testing.B) {
@@ -78,7 +78,7 @@ func BenchmarkSharedSlots(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.Cleanup(func() {
-					_ = managers[i].Close(context.Background()) // there are no tasks left
+					_ = managers[i].Close(context.Background()) // an error does not matter, because all tasks have ended
 					_ = slots.Close(context.Background())
 				})
 			}

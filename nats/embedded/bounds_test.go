@@ -80,7 +80,7 @@ func TestAnAnswerThatIsTooLongIsNotRead(t *testing.T) {
 			m := nats.NewMsg(q.Reply)
 			m.Header.Set("Bgagent-Piece", fmt.Sprintf("%d 81", i))
 			m.Data = make([]byte, 1<<20-100)
-			_ = nc.PublishMsg(m) // the test times out if the messages do not arrive
+			_ = nc.PublishMsg(m) // if this fails, the test times out
 		}
 	})
 	require.NoError(t, err)

@@ -49,14 +49,15 @@ func TestAConfirmationAppliesUntilTheProcessStartsAgain(t *testing.T) {
 }
 
 // takenOver suspends a process, and lets another process take over its tasks. It returns the ids of the tasks
-// by the names of their callers. Before, the process confirms alice to the process "seen".
+// by the names of their callers. Before the process is suspended, it confirms the caller alice to the process
+// "seen".
 func takenOver(t *testing.T, url string, by *bgnats.Cluster, seen callers) map[string]string {
 	one := newCallers(t, url, bgnats.ClusterOptions{Process: "one", Home: "home", TakeOverSuspended: time.Millisecond}, same())
 	ids := map[string]string{}
 	for _, caller := range []string{"alice", "bob"} {
 		ids[caller] = one.task(t, caller, "slow", "wait").ID
 	}
-	_, err := seen.Read(t.Context(), "alice", ids["alice"], 0) // the process confirms the caller
+	_, err := seen.Read(t.Context(), "alice", ids["alice"], 0) // makes the process confirm the caller
 	require.NoError(t, err)
 	require.NoError(t, one.m.Suspend(t.Context()))
 	require.NoError(t, by.TakeOver(func(_ bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {

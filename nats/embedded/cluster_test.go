@@ -31,7 +31,7 @@ func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{t: t}
 	for i := range c.servers {
-		l, err := net.Listen("tcp", "127.0.0.1:0") // the routes need to know each other's ports
+		l, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port now, because each server must know the ports of the others when it starts
 		require.NoError(t, err)
 		c.ports[i], c.dirs[i] = l.Addr().(*net.TCPAddr).Port, tempdir.New(t)
 		require.NoError(t, l.Close())
@@ -75,7 +75,7 @@ func TestAStoreOnThreeServersSurvivesTheLossOfItsLeader(t *testing.T) {
 	require.NoError(t, err)
 	defer nc.Close()
 	s := bgnats.NewStore(nc, "tasks", bgnats.StoreOptions{Grace: -1, Replicas: 3, KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
-	open(t, s, 1) // the servers might not have a leader yet
+	open(t, s, 1) // waits until the servers have a leader
 	all := storetest.NewScript(7, 60, time.Now())
 	lost := false
 	for n := 1; n <= all.Len(); {

@@ -30,7 +30,7 @@ func TestAStoreOnJetStreamKeepsThePromisesOfAStore(t *testing.T) {
 func start(t storetest.TB) *embedded.Server {
 	t.Helper()
 	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir()}, func(o *server.Options) {
-		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // the server counts the open batches of a simulated process for ten seconds after the process dies
+		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // more than the default, because the server counts the open batches of a simulated process for ten seconds after the process dies
 	})
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -84,8 +84,8 @@ func (c *content) store(o bgnats.StoreOptions) (*bgnats.Store, *process) {
 	return s, p
 }
 
-// settle waits until all living processes are connected. Without a grace period, another process can take
-// over a store while its owner reconnects.
+// settle waits until all living processes are connected. The stores have no grace period, so another
+// process could take over a store while its owner reconnects.
 func (c *content) settle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,7 +106,7 @@ func (c *content) of(s bgagent.Store) *process {
 func newContent(t storetest.TB, server *embedded.Server) storetest.Content {
 	c := newStores(t, server)
 	losses := 0
-	first, step := 0, 1 // places at which a process can die
+	first, step := 0, 1 // CrashAt uses every step-th place, beginning with the place "first"
 	if race.Enabled {
 		step = 4
 		first = rand.IntN(step)
@@ -134,7 +134,7 @@ func token(s string) string { return "k" + base64.RawURLEncoding.EncodeToString(
 func (c *content) spoil(subject string) {
 	c.t.Helper()
 	c.change(subject, func(m *nats.Msg) { m.Data[0] ^= 1 })
-	c.change("m", func(*nats.Msg) {}) // each batch ends with this message
+	c.change("m", func(*nats.Msg) {}) // a batch must end with the message about the store
 }
 
 // change writes the last message on the subject again, with a change.

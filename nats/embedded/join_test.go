@@ -70,7 +70,7 @@ func managerOf(t *testing.T, c *bgnats.Cluster, agents map[string]inproc.Agent) 
 func TestProcessesOfAClusterShareLimitsAndKeepTheirTasksUnderTheirNames(t *testing.T) {
 	s := listening(t, func(*server.Options) {})
 	one := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one", Limits: bgagent.Limits{Default: 7}})
-	until(t, one.Slots.IsAllocator) // it has stored its limits
+	until(t, one.Slots.IsAllocator) // the allocator has stored the limits of process one
 	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two", Limits: bgagent.Limits{Default: 1}})
 
 	begun, end := make(chan string, 2), make(chan struct{})
@@ -85,7 +85,7 @@ func TestProcessesOfAClusterShareLimitsAndKeepTheirTasksUnderTheirNames(t *testi
 	m1, m2 := managerOf(t, one, agents), managerOf(t, two, agents)
 	require.NoError(t, one.Serve(m1))
 	require.NoError(t, two.Serve(m2))
-	until(t, func() bool { return one.Slots.Limits().Default == 1 }) // the limits of the process that served last
+	until(t, func() bool { return one.Slots.Limits().Default == 1 }) // the limits of process two apply, because it called Serve last
 	first, err := m1.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "first"})
 	require.NoError(t, err)
 	require.Equal(t, "first", within(t, begun))
@@ -94,7 +94,7 @@ func TestProcessesOfAClusterShareLimitsAndKeepTheirTasksUnderTheirNames(t *testi
 	until(t, func() bool {
 		for _, p := range one.Slots.Pools() {
 			if p.Waiting == 1 {
-				return len(begun) == 0 // the only slot is in use
+				return len(begun) == 0 // the second body has not begun, because the only slot is in use
 			}
 		}
 		return false
@@ -197,7 +197,7 @@ func TestJoinUsesCredentialsAndCertificates(t *testing.T) {
 		"with the system's CAs": {CredentialsFile: creds},
 	} {
 		o.Process = "two"
-		_, err := bgnats.Join(t.Context(), s.URL(), o) // would repeat other errors forever
+		_, err := bgnats.Join(t.Context(), s.URL(), o) // fails at once, because the error is permanent; after any other error, Join tries again
 		require.Error(t, err, name)
 	}
 }

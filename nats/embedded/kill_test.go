@@ -39,8 +39,8 @@ func script() *storetest.Script {
 
 var keepAll = bgnats.StoreOptions{Grace: -1, KeepFor: -1, KeepTasks: -1, KeepBytes: -1}
 
-// roles are what a process of the test's executable can do instead of running tests, by the environment
-// variable with the argument of the function.
+// roles maps environment variables to functions. If one of the variables is set, a process of the
+// test's executable calls the variable's function with its value, and runs no tests.
 var roles = map[string]func(string) error{}
 
 func TestMain(m *testing.M) {
@@ -136,7 +136,7 @@ func spawn(t *testing.T, env string) *child {
 
 // kill kills the process with SIGKILL. Later calls do nothing.
 func (c *child) kill() {
-	_ = c.cmd.Process.Kill() // the process might have exited before
+	_ = c.cmd.Process.Kill() // fails if the process has already exited
 	_ = c.cmd.Wait()         // an error means that the process was killed, or that an earlier call waited for it
 }
 
@@ -155,14 +155,14 @@ func TestAKilledOwnerLosesNothingAndIsReplaced(t *testing.T) {
 			_, err := fmt.Sscan(c.out.Text(), &acked)
 			require.NoError(t, err)
 			heard++
-			if acked == begun+10 { // in the middle of the script
+			if acked == begun+10 { // while the child owns the store, another process cannot open it
 				_, err := s.Open(t.Context(), owner(1))
 				requireOwner(t, err, c.cmd.Process.Pid)
 			}
 			if acked == begun+20 {
-				_ = c.cmd.Process.Kill() // Wait reports how the child ended
+				_ = c.cmd.Process.Kill() // an error does not matter, because Wait reports how the child ended
 			}
-			_, _ = fmt.Fprintln(c.in) // the child might already have been killed
+			_, _ = fmt.Fprintln(c.in) // fails if the child has been killed
 		}
 		c.kill()
 		require.GreaterOrEqual(t, heard, 20)
@@ -216,7 +216,7 @@ func TestAKilledServerLosesNothing(t *testing.T) {
 		victim := server.c
 		for left := rand.IntN(20); ; left-- {
 			if left == 0 { // kills the server at some moment during the next batches
-				time.AfterFunc(rand.N(8*time.Millisecond), func() { _ = victim.cmd.Process.Kill() }) // Wait reports how the server ended
+				time.AfterFunc(rand.N(8*time.Millisecond), func() { _ = victim.cmd.Process.Kill() }) // an error does not matter, because Wait reports how the server ended
 			}
 			if err = s.Write(t.Context(), all.Batch(n)); err != nil {
 				break

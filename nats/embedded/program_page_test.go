@@ -39,7 +39,7 @@ func (m *machine) pageEvents() chan string {
 
 func (m *machine) site() string { return strings.TrimSuffix(m.mcp, "/mcp") }
 
-// pagePost sends what the page sends to change something, and returns the status.
+// pagePost makes the request with which the page changes something, and returns the HTTP status.
 func (m *machine) pagePost(path, body string) int {
 	r, err := http.NewRequestWithContext(m.t.Context(), http.MethodPost, m.site()+path, strings.NewReader(body))
 	require.NoError(m.t, err)

@@ -131,7 +131,8 @@ func twoMachines(t *testing.T, url string, takeOver bool) (one, two *machine) {
 	return machines[0], machines[1]
 }
 
-// takesOver waits until the machine lists the tasks of the dead process as taken over by the other one.
+// takesOver waits until the machine lists the tasks of the process "dead" as taken over by the process
+// "by".
 func (m *machine) takesOver(dead, by string) {
 	until(m.t, func() bool {
 		list, err := m.run("tasks")
@@ -163,7 +164,7 @@ func TestAServeRunsTheTasksOfAnotherUntilItStartsAgain(t *testing.T) {
 	}
 }
 
-// Like the test above, this test waits until a lease has expired.
+// Like TestAServeRunsTheTasksOfAnotherUntilItStartsAgain, this test waits until a lease has expired.
 func TestAServeWhoseTasksWereTakenOverWhileItWasFrozenExits(t *testing.T) {
 	t.Parallel()
 	s := listening(t, func(*server.Options) {})
@@ -188,7 +189,7 @@ func TestAServeWhoseTasksWereTakenOverWhileItWasFrozenExits(t *testing.T) {
 }
 
 func TestTwoServesOfAClusterAreOneService(t *testing.T) {
-	s := listening(t, func(*server.Options) {}) // the test closes it early
+	s := listening(t, func(*server.Options) {}) // the test closes this server before it ends
 	one, two := twoMachines(t, s.URL(), false)
 	one.start("m1")
 	two.start("m2")
@@ -214,7 +215,7 @@ func TestTwoServesOfAClusterAreOneService(t *testing.T) {
 	require.Contains(t, shown, "not needed")
 
 	one.kill()
-	until(t, func() bool { // the servers notice that the connection is gone
+	until(t, func() bool { // until the servers notice that the connection of m1 is gone
 		list, err = two.run("tasks")
 		return err == nil && strings.Contains(list, "its process is dead")
 	})

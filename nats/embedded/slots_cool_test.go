@@ -51,7 +51,7 @@ func TestCoolDownsReachAllProcesses(t *testing.T) {
 	c, _ := joins(t, server, bgnats.SlotOptions{})
 	fourth := shares(c)
 	same(within(t, fourth.heard))
-	fifth := shares(a) // another manager in the process of the report
+	fifth := shares(a) // another manager in the process whose manager reported the cool-down
 	same(within(t, fifth.heard))
 	for range 3 {
 		same(within(t, shares(c).heard))
@@ -60,14 +60,14 @@ func TestCoolDownsReachAllProcesses(t *testing.T) {
 
 	second.stop()
 	first.tell(bgagent.CoolDown{Model: "m", For: time.Nanosecond})
-	for within(t, fifth.heard).Model != "m" { // the other processes have also repeated the cool-down to the fifth manager
+	for within(t, fifth.heard).Model != "m" { // skip the cool-downs that the other processes have repeated to the fifth manager
 	}
 	require.Empty(t, first.heard, "a manager must not hear its own report")
 	for len(second.heard) > 0 {
 		require.NotEqual(t, "m", (<-second.heard).Model, "a manager that has stopped must not hear anything")
 	}
 	sixth := shares(a)
-	for range 3 { // from its own process and from two others
+	for range 3 { // one from its own process, and one from each of the two other processes
 		same(within(t, sixth.heard))
 	}
 	require.Empty(t, sixth.heard, "the cool-down of m has ended")
@@ -91,8 +91,8 @@ func TestACoolDownOutlivesTheProcessThatReportedIt(t *testing.T) {
 	require.InDelta(t, time.Hour, d.For, float64(time.Minute))
 }
 
-// TestACoolDownThatArrivesLateIsShorter uses a process that was frozen. It receives the messages that others
-// sent in the meantime.
+// TestACoolDownThatArrivesLateIsShorter sends messages with old time stamps, because a process that was
+// frozen receives messages late.
 func TestACoolDownThatArrivesLateIsShorter(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)
@@ -104,7 +104,7 @@ func TestACoolDownThatArrivesLateIsShorter(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 	x := shares(a)
-	_, err = joined.NextMsg(30 * time.Second) // after the server has received this message from a, it also has a's subscription
+	_, err = joined.NextMsg(30 * time.Second) // when the server has this message from a, it also has the subscription that a made before
 	require.NoError(t, err)
 	send := func(age, lasts time.Duration) {
 		body, err := json.Marshal(map[string]any{"from": "another", "sent": time.Now().Add(-age), "cool": []any{map[string]any{"model": "m", "for": lasts, "retry_in": time.Minute}}})
@@ -116,7 +116,7 @@ func TestACoolDownThatArrivesLateIsShorter(t *testing.T) {
 	d := within(t, x.heard)
 	require.InDelta(t, 2*time.Hour, d.For, float64(time.Minute))
 	require.Zero(t, d.RetryIn)
-	send(-time.Hour, 3*time.Hour) // the sender's clock is fast
+	send(-time.Hour, 3*time.Hour) // the time stamp is in the future, because the sender's clock is fast
 	require.Equal(t, 3*time.Hour, within(t, x.heard).For)
 }
 
@@ -131,7 +131,7 @@ func TestARefusedTurnHoldsBackTheTasksOfAnotherProcess(t *testing.T) {
 			return "", &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, RetryAt: time.Now().Add(time.Hour), Next: bgagent.NextRepeat}
 		}}), bgagent.Config{Slots: s})
 		require.NoError(t, err)
-		t.Cleanup(func() { _ = m.Close(context.Background()) }) // the root session was not told of the end
+		t.Cleanup(func() { _ = m.Close(context.Background()) }) // returns an error, because the root session was not notified of the end
 		managers = append(managers, m)
 	}
 	in := bgagent.LaunchInput{Agent: "worker", Prompt: "p", Model: "openai/gpt"}

@@ -58,7 +58,7 @@ func runSlots(args string) error {
 	}
 	answers := bufio.NewScanner(conn)
 	var mu sync.Mutex
-	tell := func(what, pool string, began int64) error { // returns once the judge has received the report
+	tell := func(what, pool string, began int64) error { // returns when the judge has received the report
 		mu.Lock()
 		defer mu.Unlock()
 		fmt.Fprintln(conn, what, os.Getpid(), pool, began)
@@ -119,7 +119,7 @@ func runSlots(args string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	_ = m.Close(ctx) // no host takes the notices
+	_ = m.Close(ctx) // returns an error, because no host takes the notices
 	return slots.Close(ctx)
 }
 
@@ -145,8 +145,8 @@ func (c *stamped) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *b
 }
 
 // judge receives a report whenever a body begins or ends. It knows nothing about slots. A body that began in
-// a process before the process was frozen is treated as dead from then on, even if the report arrives only
-// after the thaw.
+// a process before the process was frozen is treated as dead from the freeze on, even if its report arrives
+// only after the thaw.
 type judge struct {
 	mu       sync.Mutex
 	running  map[string]map[string]string // process of each body, by pool

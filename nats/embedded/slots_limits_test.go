@@ -157,7 +157,7 @@ func BenchmarkHandOver(b *testing.B) {
 	for i := 1; b.Loop(); i++ {
 		next := newHolder()
 		waits := all[i%2].Request(bgagent.SlotRequest{Model: "m"}, next)
-		time.Sleep(2 * time.Millisecond) // the request is in line by then
+		time.Sleep(2 * time.Millisecond) // time for the request to get into line
 		began := time.Now()
 		k.Release()
 		took = append(took, within(b, next.granted).Sub(began))

@@ -105,7 +105,7 @@ func TestALargeWriteOfAnEarlierOwnerIsRefused(t *testing.T) {
 	})
 	requireOwner(t, first.Write(t.Context(), large(1)), 9)
 	require.True(t, opened)
-	contents := open(t, second, 2) // the thief does not answer
+	contents := open(t, second, 2) // the owner that the method "steal" has named does not answer
 	require.Zero(t, contents.Batch)
 	require.Empty(t, contents.Records)
 	require.Empty(t, contents.Damage)
@@ -273,7 +273,7 @@ func dieAt(t *testing.T, server *embedded.Server, place int, whole bool) {
 		require.EqualValues(t, 1, contents.Batch, place)
 		require.Equal(t, []bgagent.StoreRecord{old}, contents.Records)
 		require.ErrorIs(t, missing, bgagent.ErrNoText)
-		write(t, next, b) // afterwards, the same batch can be written
+		write(t, next, b) // the next owner can write the same batch
 	}
 	text, err = next.Text(t.Context(), old.Key, "prompt.1")
 	require.NoError(t, err)
@@ -284,7 +284,7 @@ func TestATextThatIsLargerThanABatchIsReadBack(t *testing.T) {
 	c := newStores(t, start(t))
 	s, _ := c.store(bgnats.StoreOptions{})
 	open(t, s, 1)
-	long := strings.Repeat("0123456789abcdef", 10<<20/16) // more parts than one read returns
+	long := strings.Repeat("0123456789abcdef", 10<<20/16) // so long that one read does not return all its parts
 	b := &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{task("a")}, Texts: []bgagent.StoreText{{Record: "a", Name: "result.1", Text: long}}}
 	write(t, s, b)
 	b.Number++

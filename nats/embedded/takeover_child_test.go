@@ -194,7 +194,7 @@ func (g *group) kill(c *child, process string) {
 // requireOneBodyEach requires that two bodies of a task never ran at the same time.
 func (g *group) requireOneBodyEach() {
 	g.t.Helper()
-	runs := map[string]string{} // processes by task
+	runs := map[string]string{} // process that runs a body of the task, by task
 	for _, h := range g.all() {
 		switch h.words[0] {
 		case "begin":
@@ -225,7 +225,7 @@ func (g *group) await(words ...string) heard {
 	return g.all(words...)[0]
 }
 
-// launch launches tasks in the process. Their names begin with the given one.
+// launch launches tasks in the process. Their names begin with the given name.
 func (g *group) launch(c *child, name string, count int, takes time.Duration) (names []string) {
 	g.t.Helper()
 	for i := range count {
@@ -250,8 +250,8 @@ func (g *group) task(name string) string {
 }
 
 // requireEnds waits until the parents of the tasks have been notified. It requires that each end was
-// reported under a single notice id, and that each task has ended once. On a busy machine, tasks can
-// lose their slots.
+// reported under a single notice id, and that each task has ended once. If the lease is shorter than
+// memberLease, a task may instead have lost its slot, because this happens on a busy machine.
 func (g *group) requireEnds(reader *bgnats.Cluster, names []string) {
 	g.t.Helper()
 	for _, name := range names {

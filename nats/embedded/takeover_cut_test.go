@@ -53,8 +53,8 @@ func (l logged) Abort(ctx context.Context, session string) error {
 	return l.Starter.Abort(ctx, session)
 }
 
-// A process whose connection is cut is still alive, and can still reach the server where its
-// sessions are.
+// The process whose connection is cut is still alive, and can still reach the server where
+// its sessions are.
 func TestAProcessThatLosesItsConnectionLeavesItsSessionsBeforeTheyAreTakenOver(t *testing.T) {
 	t.Parallel()
 	shorterLease(t)

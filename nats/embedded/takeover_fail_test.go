@@ -35,7 +35,9 @@ func TestATakeOverThatFailsIsNotRepeatedSoon(t *testing.T) {
 		}
 		return nil, errors.Join(errors.New("the host cannot use the manager"), m.Suspend(context.Background()))
 	}))
-	// When the tasks of a process are taken over, all earlier processes have been checked, too.
+	// Each process starts after the first attempt to take over the tasks of the previous
+	// process. An attempt for a later process shows that the earlier processes have been
+	// checked again.
 	for _, name := range []string{"x", "y", "z"} {
 		c := joined(t, s.URL(), bgnats.ClusterOptions{Process: name, Home: "home", TakeOverSuspended: time.Millisecond})
 		m := managerOf(t, c, map[string]inproc.Agent{"slow": waits})

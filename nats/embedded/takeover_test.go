@@ -20,8 +20,9 @@ func serverOf(t *testing.T) string {
 	return listening(t, func(*server.Options) {}).URL()
 }
 
-// The bound is longer for the allocator, because another one must be elected before a turn begins.
-// Machines for tests can be busy, so the test is repeated if it exceeds the bound.
+// The bound is longer if the killed process is the allocator, because another allocator must be
+// elected before a turn begins. Machines for tests can be busy, so the test is repeated if it
+// exceeds the bound.
 func TestTheTasksOfAKilledProcessGoOnInAnotherWithTheSameHome(t *testing.T) {
 	for _, test := range []struct {
 		name      string
@@ -64,18 +65,18 @@ func killOne(t *testing.T, allocator bool) time.Duration {
 	until(t, func() bool { return g.begun("y", names)+g.begun("z", names) > 0 })
 	took := time.Since(killed)
 	t.Log("a task goes on after", took)
-	stop := keepReading(t, reader, g.task(names[0])) // it has ended, so only the store contains it
+	stop := keepReading(t, reader, g.task(names[0])) // this task has ended, so only the store contains it
 	g.requireEnds(reader, names)
 	g.requireOneBodyEach()
-	until(t, func() bool { return ofProcess(t, reader, "x", 0).TakenBy == "" }) // nothing is left to do
+	until(t, func() bool { return ofProcess(t, reader, "x", 0).TakenBy == "" }) // process x has no unfinished tasks, so the process that took over its tasks closes its store
 	require.NoError(t, stop())
 	require.Len(t, g.all("took"), 1)
 	require.Zero(t, g.begun("other", names), "its home is another one")
 	return took
 }
 
-// keepReading reads a task again and again until the result is called, which returns an error if a
-// read has failed.
+// keepReading reads a task again and again until the returned function is called. That function
+// returns an error if a read has failed.
 func keepReading(t *testing.T, c *bgnats.Cluster, id string) (stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	const readers = 4
@@ -163,7 +164,7 @@ func TestTasksThatWereTakenOverAreTakenOverAgain(t *testing.T) {
 		taken := g.all("took", process)
 		require.Equal(t, "z", taken[len(taken)-1].process)
 	}
-	until(t, func() bool { return ofProcess(t, reader, "x", 0).TakenBy == "" }) // nothing is left to do
+	until(t, func() bool { return ofProcess(t, reader, "x", 0).TakenBy == "" }) // process x has no unfinished tasks, so the process that took over its tasks closes its store
 	require.False(t, ofProcess(t, reader, "x", 0).Lives)
 }
 

@@ -62,7 +62,7 @@ func (p *process) crash() {
 	p.dead = true
 	live := p.live
 	p.mu.Unlock()
-	_ = live.Close() // the connection might already be cut
+	_ = live.Close() // fails if the connection is already cut
 	p.nc.Close()
 }
 
@@ -70,7 +70,7 @@ func (p *process) isDead() bool {
 	p.mu.Lock()
 	dead := p.dead
 	p.mu.Unlock()
-	return dead || p.nc.IsClosed() // the client calls InProcessConn while it holds its own lock
+	return dead || p.nc.IsClosed() // not while p.mu is held: the client calls InProcessConn, which takes p.mu, while it holds its own lock, which IsClosed takes
 }
 
 // part cuts the connection and prevents the client from opening a new one until the returned function is
@@ -79,7 +79,7 @@ func (p *process) part() (heal func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead = true
-	_ = p.live.Close() // the connection might already be cut
+	_ = p.live.Close() // fails if the connection is already cut
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()

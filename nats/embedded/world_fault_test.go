@@ -93,7 +93,7 @@ func (w *world) isFull() bool {
 }
 
 // TestNoBodyBeginsOnAGrantFromBeforeTheThaw freezes a worker until others use all its slots, while tasks of
-// all workers wait. A body that begins in this worker with an old grant would be one too many.
+// all workers wait. If a body then began in the thawed worker with an old grant, the limit would be exceeded.
 func TestNoBodyBeginsOnAGrantFromBeforeTheThaw(t *testing.T) {
 	n := faultsOf(t, false)
 	t.Parallel()
@@ -118,8 +118,8 @@ func TestNoBodyBeginsOnAGrantFromBeforeTheThaw(t *testing.T) {
 	w.judge(hurt...)
 }
 
-// TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer has bodies of 8 s, none of which may be stopped, and
-// short ones that show when each process can start new work.
+// TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer has bodies of 8 s, none of which may be stopped. The
+// short bodies of the pool c show when each process can start new work.
 func TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer(t *testing.T) {
 	n := faultsOf(t, true)
 	t.Parallel()
@@ -132,8 +132,8 @@ func TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer(t *testing.T) {
 		w.until("all slots are in use", w.isFull)
 		leads := w.leader()
 		at := w.alive[leads].kill()
-		passes(time.Until(at.Add(worldLease * 4 / 5))) // a process that could not renew its lease would have stopped its work
-		w.allWork(at.Add(inFlight))                    // otherwise, the pause has not ended
+		passes(time.Until(at.Add(worldLease * 4 / 5))) // a process that could not renew its lease would have stopped its bodies after two thirds of the lease
+		w.allWork(at.Add(inFlight))                    // if a worker has not begun a new body, the pause is not over yet
 		for _, l := range w.lives {
 			took = append(took, w.log.pause(l, at))
 			bound(t, took[len(took)-1], 12*time.Second)
@@ -145,8 +145,8 @@ func TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer(t *testing.T) {
 	w.judge()
 }
 
-// TestAFreeSlotIsUsedSoon measures the time from the end of a body to the begin of the next one in the same pool,
-// in any of three processes.
+// TestAFreeSlotIsUsedSoon measures the time from the end of a body to the beginning of the next body in the
+// same pool, in any of three processes.
 func TestAFreeSlotIsUsedSoon(t *testing.T) {
 	faultsOf(t, false)
 	for name, forgets := range map[string]bool{"with a store": false, "without a store": true} {
@@ -154,7 +154,7 @@ func TestAFreeSlotIsUsedSoon(t *testing.T) {
 			w := newWorld(t, "127.0.0.1", here, workerPlan{Limits: worldLimits(2, 5), Lanes: 5, Least: 100 * time.Millisecond, Most: 200 * time.Millisecond, Forgets: forgets})
 			w.start("one", "two", "three")
 			w.allWork(time.Time{})
-			const first = 200 // bodies that do not count, because not all workers have tasks yet
+			const first = 200 // number of bodies that are ignored, because not all workers have tasks yet
 			w.until("many bodies have run", func() bool { return len(w.log.all()) > 3*(1500+first) })
 			var took []time.Duration
 			for pool, limit := range w.plan.Limits.Model {

@@ -77,8 +77,8 @@ type body struct {
 	stopped    bool // its context ended before its work was done
 }
 
-// bodies returns all bodies in the order in which they began. A body ends at the latest when its process is
-// killed or frozen.
+// bodies returns all bodies in the order in which they began. If the process of a body is killed or frozen
+// before the body ends, that time is the end of the body.
 func (h *history) bodies() (all []body) {
 	open := map[string]int{}
 	for _, x := range h.all() {
@@ -86,7 +86,7 @@ func (h *history) bodies() (all []body) {
 			continue
 		}
 		key := fmt.Sprintf("%p %s", x.by, x.words[2])
-		ns, _ := strconv.ParseInt(x.words[3], 10, 64) // the worker printed it
+		ns, _ := strconv.ParseInt(x.words[3], 10, 64) // cannot fail, because the worker has printed a number
 		at := time.Unix(0, ns)
 		if x.words[0] == "begin" {
 			open[key] = len(all)
@@ -121,7 +121,7 @@ func (h *history) began(l *life, after time.Time) (some []body) {
 	return some
 }
 
-// pause returns the longest time during which no short body of the process began, from the time "at" on.
+// pause returns the longest time after "at" during which no body of the pool c began in the process.
 func (h *history) pause(l *life, at time.Time) (longest time.Duration) {
 	last := at
 	for _, b := range h.began(l, at) {
@@ -188,7 +188,7 @@ func mostAtOnce(all []body, pool string) (most int) {
 }
 
 // judge fails the test if a limit was exceeded, if a slot was never used, or if a body was stopped in a
-// process other than those in "hurt". The argument "hurt" contains the processes that the test
+// process that the test did not disturb. The argument "hurt" contains the processes that the test
 // disturbed.
 func (w *world) judge(hurt ...*life) {
 	w.t.Helper()
@@ -206,7 +206,7 @@ func (w *world) judge(hurt ...*life) {
 	w.t.Logf("%d bodies", len(all))
 }
 
-// longest returns the longest of the times, rounded, with all of them.
+// longest returns a text with the median and the longest of the times.
 func longest(all []time.Duration) string {
 	sorted := slices.Sorted(slices.Values(all))
 	return fmt.Sprintf("median %.1f s, longest %.1f s of %d", sorted[len(sorted)/2].Seconds(), sorted[len(sorted)-1].Seconds(), len(sorted))

@@ -19,12 +19,12 @@ import (
 
 var partition = flag.Duration("partition", 10*time.Second, "how long the tests keep a process apart from the servers")
 
-// partitioned is the address of the servers when they are in a separate network namespace. It is on
-// the loopback interface, so that it stays when the link to the other namespace goes down.
+// partitioned is the address of the servers when they are in a separate network namespace. The address is on
+// the loopback interface, so it remains valid when the link to the other namespace is down.
 const partitioned = "10.77.1.1"
 
-// link is two network namespaces with a link between them. Nothing is changed outside of them, and they
-// vanish with the processes that hold them.
+// link is two network namespaces with a link between them. Tests change nothing outside of the namespaces. A
+// namespace disappears with the process that holds it.
 type link struct {
 	t         *testing.T
 	hub, edge int // processes that hold the namespaces
@@ -60,7 +60,7 @@ func (l *link) hold() int {
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), childIdle+"=yes")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	_, err = cmd.StdinPipe() // the process runs until it ends
+	_, err = cmd.StdinPipe() // the process exits when this pipe is closed
 	require.NoError(l.t, err)
 	if err := cmd.Start(); errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL) {
 		l.t.Skip("network namespaces cannot be made here:", err)
@@ -69,7 +69,7 @@ func (l *link) hold() int {
 	}
 	l.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
+		_ = cmd.Wait() // returns an error, because the process was killed
 	})
 	return cmd.Process.Pid
 }
@@ -90,8 +90,8 @@ func (l *link) set(state string) { l.run(l.hub, "ip link set hub "+state) }
 func TestAPartitionStopsOnlyTheProcessThatIsCutOff(t *testing.T)   { cutOff(t, "one", false) }
 func TestAPartitionOfTheAllocatorStopsOnlyItsOwnWork(t *testing.T) { cutOff(t, "edge", true) }
 
-// cutOff cuts the process "edge" off from the servers and from the other processes. The named process is the
-// allocator.
+// cutOff cuts the process "edge" off from the servers and from the other processes. The argument "allocator"
+// names the process that is the allocator.
 func cutOff(t *testing.T, allocator string, always bool) {
 	n := faultsOf(t, always)
 	t.Parallel()

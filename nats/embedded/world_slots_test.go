@@ -36,7 +36,7 @@ type sourcePlan struct {
 
 // order is a message from the test to the process.
 type order struct {
-	Do      string // a method of the source or of a claim, or cut or mend
+	Do      string // name of a method of the source or of a claim, or "cut" or "mend"
 	ID      int    // number of the claim, or of the call
 	Claim   int    `json:",omitempty"`
 	Request bgagent.SlotRequest
@@ -44,7 +44,7 @@ type order struct {
 
 // news is a message from the process to the test.
 type news struct {
-	Do     string // what it answers, or granted or lost
+	Do     string // Do of the order that it answers, or "granted" or "lost"
 	ID     int
 	OK     bool                `json:",omitempty"`
 	Until  time.Time           `json:",omitzero"`
@@ -120,7 +120,7 @@ func runSource(text string) error {
 	tell := func(n news) {
 		mu.Lock()
 		defer mu.Unlock()
-		_ = out.Encode(n) // the test might be over
+		_ = out.Encode(n) // fails if the test is over
 	}
 	claims := map[int]bgagent.SlotClaim{}
 	tell(news{Do: "joined"})
@@ -189,7 +189,7 @@ func newRemote(t slottest.TB, url string, l bgagent.Limits) *remote {
 	}
 	r.out = json.NewEncoder(in)
 	joined, read := make(chan struct{}), make(chan struct{})
-	toHolders := make(chan news, 10000) // a holder can call methods, whose answers must be read meanwhile
+	toHolders := make(chan news, 10000) // a separate queue, because a holder can call methods, and their answers must be read while the holder waits for them
 	go func() {
 		defer close(read)
 		defer close(toHolders)
@@ -229,7 +229,7 @@ func newRemote(t slottest.TB, url string, l bgagent.Limits) *remote {
 	t.Cleanup(func() {
 		_ = r.cmd.Process.Kill()
 		<-read
-		_ = r.cmd.Wait() // it was killed
+		_ = r.cmd.Wait() // returns an error, because the process was killed
 	})
 	select {
 	case <-joined:
@@ -250,7 +250,7 @@ func (r *remote) order(o order, before func(id int)) int {
 	if before != nil {
 		before(o.ID)
 	}
-	_ = r.out.Encode(o) // the process ends only with the test
+	_ = r.out.Encode(o) // cannot fail during the test, because the process ends only with the test
 	return o.ID
 }
 

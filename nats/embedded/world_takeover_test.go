@@ -83,7 +83,7 @@ func (a *agentServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		a.calls = append(a.calls, c)
 	}
-	_ = json.NewEncoder(w).Encode(c) // the caller might be dead
+	_ = json.NewEncoder(w).Encode(c) // fails if the caller is dead
 }
 
 // touched returns the calls that create, start or stop something.
@@ -139,7 +139,7 @@ func (o outside) Messages(ctx context.Context, session string, _ bgagent.Cursor,
 	return c.Page, err
 }
 
-// runOutside joins a cluster and launches tasks. It launches another one for each line that it reads.
+// runOutside joins a cluster and launches tasks. It launches another task for each line that it reads.
 func runOutside(text string) error {
 	var p outsidePlan
 	if err := json.Unmarshal([]byte(text), &p); err != nil {
@@ -151,7 +151,7 @@ func runOutside(text string) error {
 		return err
 	}
 	var m *bgagent.BackgroundManager
-	for over := time.Now().Add(2 * time.Minute); m == nil; { // the owner might still count as alive
+	for over := time.Now().Add(2 * time.Minute); m == nil; { // New fails while the earlier owner is still treated as alive
 		if m, err = bgagent.New(outside{p.Agents}, bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}); err != nil && time.Now().After(over) {
 			return err
 		}
@@ -182,8 +182,8 @@ func runOutside(text string) error {
 	return nil
 }
 
-// TestAFrozenWorkerDoesNotTouchWhatAnotherHasTakenOver freezes a process until another one has taken over its
-// tasks, whose sessions are on a server outside of both.
+// TestAFrozenWorkerDoesNotTouchWhatAnotherHasTakenOver freezes a process until another process has taken over
+// its tasks. The sessions of the tasks are on a server outside of both processes.
 func TestAFrozenWorkerDoesNotTouchWhatAnotherHasTakenOver(t *testing.T) {
 	n := faultsOf(t, false)
 	t.Parallel()
@@ -213,7 +213,7 @@ func TestAFrozenWorkerDoesNotTouchWhatAnotherHasTakenOver(t *testing.T) {
 		}
 		w.until("the write of the thawed process is refused", func() bool { return len(launched()) == 4 })
 		require.Equal(t, "true", launched()[3].words[len(launched()[3].words)-1], "the error matches ErrStoreLost")
-		passes(worldLease / 3) // a third of the lease is what sessions have to stop
+		passes(worldLease / 3) // the last third of the lease, in which a process stops its sessions
 		agents.mu.Lock()
 		agents.over = true
 		agents.mu.Unlock()

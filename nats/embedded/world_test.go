@@ -199,7 +199,7 @@ func (w *world) start(names ...string) {
 	}
 }
 
-// until waits until the condition holds.
+// until waits until the condition is true.
 func (w *world) until(what string, f func() bool) {
 	w.t.Helper()
 	over := time.Now().Add(90 * time.Second)
@@ -236,7 +236,7 @@ func (w *world) another(l *life) *life {
 	return nil
 }
 
-// leader returns the number of the server that leads the stream with the slots, once all servers have all
+// leader returns the number of the server that leads the stream with the slots, when all servers have all
 // messages of all streams.
 func (w *world) leader() (leads int) {
 	w.t.Helper()
@@ -274,14 +274,14 @@ type life struct {
 	in   io.WriteCloser
 	over chan struct{} // closed when all its lines have been read
 
-	killed time.Time // when it was known to be dead
+	killed time.Time // time when the process was dead
 	frozen [][2]time.Time
 }
 
-// kill kills the process with SIGKILL and returns when it is dead. It returns the time just before.
+// kill kills the process with SIGKILL and returns when it is dead. It returns the time just before the kill.
 func (l *life) kill() (at time.Time) {
 	at = time.Now()
-	_ = l.cmd.Process.Kill() // it might have been killed already
+	_ = l.cmd.Process.Kill() // fails if the process was killed before
 	<-l.over
 	_ = l.cmd.Wait()
 	if l.killed.IsZero() {
@@ -290,7 +290,8 @@ func (l *life) kill() (at time.Time) {
 	return at
 }
 
-// freeze stops the process with SIGSTOP and returns the time at which it was known to stand still.
+// freeze stops the process with SIGSTOP and returns the time when the system reported the process as
+// stopped.
 func (l *life) freeze(t *testing.T) time.Time {
 	t.Helper()
 	require.NoError(t, l.cmd.Process.Signal(syscall.SIGSTOP))
@@ -304,7 +305,7 @@ func (l *life) freeze(t *testing.T) time.Time {
 	return l.frozen[len(l.frozen)-1][0]
 }
 
-// thaw lets the process run again and returns the time just before.
+// thaw lets the process run again and returns the time just before it runs.
 func (l *life) thaw(t *testing.T) time.Time {
 	t.Helper()
 	at := time.Now()
@@ -313,7 +314,7 @@ func (l *life) thaw(t *testing.T) time.Time {
 	return at
 }
 
-// passes waits for the time. The faults of these tests last for as long as a lease.
+// passes waits for the duration. The tests need real pauses, because the processes have leases of real time.
 func passes(d time.Duration) { <-time.NewTimer(d).C }
 
 // worldLimits are the limits of all workers together.

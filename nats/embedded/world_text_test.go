@@ -38,8 +38,8 @@ func (mute) RunTurn(context.Context, string, bgagent.Prompt, *bgagent.Reporter) 
 	return bgagent.TurnEnd{Text: text(unreadableResult)}, nil
 }
 
-// runText joins a cluster. For each id that it reads, it writes what it knows about the result of the task.
-// The id "new" stands for a new task.
+// runText joins a cluster. For each id that it reads, it prints the status of the task and the checksum of
+// the result. If it reads "new" instead of an id, it launches a task.
 func runText(plan string) error {
 	var p workerPlan
 	if err := json.Unmarshal([]byte(plan), &p); err != nil {
@@ -51,7 +51,7 @@ func runText(plan string) error {
 		return err
 	}
 	var m *bgagent.BackgroundManager
-	for over := time.Now().Add(time.Minute); m == nil; { // the servers might be electing their leader
+	for over := time.Now().Add(time.Minute); m == nil; { // New fails while the servers have no leader
 		if m, err = bgagent.New(mute{}, bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}); err != nil && time.Now().After(over) {
 			return err
 		}

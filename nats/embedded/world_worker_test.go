@@ -28,7 +28,8 @@ type workerPlan struct {
 	Forgets     bool          // the worker has no store
 }
 
-// report writes a line to the test. Lines are written as a whole, before what they report has an effect.
+// report writes a line to the test. A line is written as a whole, and before the reported event has an
+// effect.
 func report(words ...any) {
 	reporting.Lock()
 	defer reporting.Unlock()
@@ -56,14 +57,14 @@ func runWorker(text string) error {
 	}
 	client := inproc.New(map[string]inproc.Agent{"worker": p.work})
 	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
-		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil // a body can be repeated
+		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil // the manager may repeat the work of a task
 	}
 	var m *bgagent.BackgroundManager
 	config := bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}
 	if p.Forgets {
 		config.Store = nil
 	}
-	for over := time.Now().Add(time.Minute); m == nil; { // the servers might be electing their leader
+	for over := time.Now().Add(time.Minute); m == nil; { // New fails while the servers have no leader
 		if m, err = bgagent.New(&stamped{Client: client}, config); err != nil && time.Now().After(over) {
 			return err
 		}
@@ -102,7 +103,7 @@ func (p *workerPlan) lane(ctx context.Context, m *bgagent.BackgroundManager, poo
 		task, err := m.Launch(ctx, bgagent.Caller{}, bgagent.LaunchInput{Agent: "worker", Model: "x/" + pool, Prompt: pool, Description: "d"})
 		if err != nil {
 			report("refused", err)
-			time.Sleep(100 * time.Millisecond) // the servers might be electing their leader
+			time.Sleep(100 * time.Millisecond) // Launch fails while the servers have no leader
 			continue
 		}
 		ended, err := m.Wait(ctx, bgagent.Caller{}, bgagent.WaitAll, task.ID)
@@ -128,7 +129,7 @@ func (p *workerPlan) work(ctx context.Context, turn *inproc.Turn) (string, error
 	case pool == "c":
 		least, most = shortBody/2, shortBody
 	case n <= int64(2*p.Lanes):
-		least = 0 // later bodies do not all end together
+		least = 0 // the first bodies have random lengths, so that later bodies do not all end at the same time
 	}
 	over := time.NewTimer(least + rand.N(most-least))
 	defer over.Stop()

@@ -35,8 +35,8 @@ type process struct {
 	claims       map[uint64]*claim
 
 	// served holds, for each root, the time when it last got a slot through this process. A pool's line
-	// forgets this time for a root without waiters. Without the map, a process that was out of line would get
-	// its old places back. The map may lack only roots without claims of the process.
+	// forgets this time for a root without waiters. Without the map, the roots of a process that was out of
+	// line would get their old places back. The map may lack only roots without claims of the process.
 	served map[string]time.Time
 }
 
@@ -321,8 +321,8 @@ func (p *process) outOfLine() (all []*claim) {
 }
 
 // Unreachable is called when nobody received a message to the process. Until the process sends a message, it
-// is granted no further slots, because a slot of a dead process stays unused until the lease is over. Earlier
-// grants remain, because the process might have received an earlier message about them.
+// is granted no further slots, because a slot of a dead process stays unused until the lease is over. Its
+// earlier grants remain, because the process might have received the messages with these grants.
 func (a *Allocator) Unreachable(name string) {
 	p := a.procs[name]
 	if p == nil || !a.opened || p.quiet {

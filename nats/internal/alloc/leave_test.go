@@ -29,7 +29,7 @@ func leaver(t *testing.T) (now time.Time, a *Allocator, m *Member, held uint64, 
 		{ID: waits, Lost: true, Until: answered.Add(3 * time.Second), Why: bgagent.ErrClosed},
 	}, m.News())
 	require.False(t, m.MayBegin(now, held))
-	m.Release(waits) // as a holder does; the allocator needs no other message about the request
+	m.Release(waits) // holders call Release after a loss; the member has already forgotten the request
 	return now, a, m, held, other
 }
 

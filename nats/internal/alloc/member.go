@@ -124,7 +124,7 @@ func (m *Member) Leave(now time.Time, why error) {
 			m.news = append(m.news, News{ID: id, Lost: true, Until: until, Why: why})
 		}
 		if r.lost = true; !r.held {
-			delete(m.requests, id) // the allocator needs no other message about the request
+			delete(m.requests, id) // OpLeave also ends the requests that are in line, so no other op is needed
 		}
 	}
 	m.leaving = true

@@ -75,7 +75,7 @@ type Down struct {
 	// not confirmed.
 	Grants []uint64 `json:"grants,omitempty"`
 
-	Limits *bgagent.Limits     `json:"limits,omitempty"` // with the figures
+	Limits *bgagent.Limits     `json:"limits,omitempty"` // sent with the figures
 	Pools  []bgagent.PoolStats `json:"pools,omitempty"`
 }
 
@@ -111,8 +111,8 @@ func (w *Watch) See(now time.Time, rev uint64, k *Key) bool {
 	return k.Holder == "" || now.Sub(w.from) >= w.Time
 }
 
-// Forget restarts the time, because the key could not be read. In that case, its holder might also have been
-// unable to write it.
+// Forget restarts the time, because the key could not be read. The problem might also have prevented the
+// holder from writing the key.
 func (w *Watch) Forget() { w.from = time.Time{} }
 
 // twoThirds returns two thirds of the duration.

@@ -186,7 +186,7 @@ func (p *proc) thaw() {
 	for _, e := range late {
 		p.w.after(p.w.delay(), p, e.f)
 	}
-	if p.stopped { // unlike a message, a timer is not late
+	if p.stopped { // the tick that the freeze has suppressed comes now; unlike a message, it is not delayed further
 		p.stopped = false
 		p.tickIn(time.Duration(p.w.rand.Int64N(int64(step))))
 	}
@@ -310,7 +310,7 @@ func (p *proc) seen(k Key, rev uint64) {
 		case k.Term > p.a.Term():
 			p.a = nil
 		case rev > p.rev && k.Holder == p.name && k.Term == p.a.Term():
-			p.rev = rev // the answer to a write was lost
+			p.rev = rev // an earlier write succeeded, but its answer was lost
 		}
 	}
 	if k.Holder != "" {
@@ -425,7 +425,7 @@ func (p *proc) hear(n News) {
 	delete(p.waiting, n.ID)
 	if !p.m.MayBegin(w.now, n.ID) {
 		p.bodies[n.ID] = &body{over: w.now}
-		return // the loss is reported next
+		return // the member reports the loss with its next news
 	}
 	p.bodies[n.ID] = &body{}
 	w.started++
