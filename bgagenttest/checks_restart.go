@@ -120,7 +120,7 @@ func checkRestartNoSession(c *checkContext) {
 	case a.err != nil || a.state != bgagent.PromptUnknown || !c.h.Restart.Unsure:
 		c.failf("RestoreSession of a session that does not exist: %q, %v; it should be ErrNoSession", a.state, a.err)
 	}
-	r.Session = "" // the process died before CreateSession returned
+	r.Session = "" // as if the process had died before CreateSession returned
 	if a, able = c.restore(r); able && a.err == nil && a.state > bgagent.PromptMissing {
 		c.failf("RestoreSession without a session returned %q; nothing can have been prompted", a.state)
 	}

@@ -16,7 +16,7 @@ import (
 // Process is a process of a cluster.
 type Process struct {
 	Name  string             `json:"name"`
-	Owner bgagent.StoreOwner `json:"owner"` // the manager that has its tasks, or had them last
+	Owner bgagent.StoreOwner `json:"owner"` // the manager that has the tasks of this process, or had them last
 	Lives bool               `json:"lives"`
 
 	// TakenBy is the name of the process that has taken over the tasks of this process, or "". If it is set,
@@ -37,7 +37,7 @@ func (p Process) String() string {
 type ProcessTasks struct {
 	Process
 	Tasks []bgagent.Task `json:"tasks"` // those that have not ended come first
-	More  bool           `json:"more"`  // there are more tasks that have ended
+	More  bool           `json:"more"`  // there are further ended tasks, which the list does not contain
 	Err   error          `json:"-"`     // why the list is not complete, or nil
 }
 

@@ -22,7 +22,7 @@ type left string
 
 const (
 	leftBack left = ""     // the store's own process has the store again, or was the last to close it
-	leftOpen left = "open" // tasks are unfinished, and another process can take it over immediately
+	leftOpen left = "open" // tasks are unfinished, and another process can take over the store immediately
 	leftDone left = "done" // all tasks have ended and were reported, as far as another process can report them
 )
 

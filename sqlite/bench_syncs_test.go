@@ -32,7 +32,7 @@ func BenchmarkSyncs(b *testing.B) {
 			s := New(folder(b), Options{})
 			s.vfs = layer.name
 			run := countedTasks(b, s, inFlight)
-			run(inFlight) // the first batches also create the store
+			run(inFlight) // not counted, because the first batches also create the store
 			commits.Store(0)
 			checkpoints.Store(0)
 			tasks := 0

@@ -24,7 +24,7 @@ func newContent(t storetest.TB) storetest.Content {
 	dir := folder(t)
 	var mu sync.Mutex
 	layers := map[bgagent.Store]*spy{}
-	first, step := 0, 1 // the places at which a process dies
+	first, step := 0, 1 // CrashAt uses every step-th place, beginning with the place "first"
 	if race.Enabled {   // SQLite takes about ten times as long with the race detector
 		step = 8
 		first = rand.IntN(step)
@@ -74,7 +74,7 @@ func newContent(t storetest.TB) storetest.Content {
 	}
 }
 
-// spoil changes the closed database without the store's knowledge.
+// spoil changes the database of a closed store, as a program that bypasses the store would.
 func spoil(t storetest.TB, dir, sql string, args ...any) {
 	t.Helper()
 	conn, err := sqlite3.Open(dir + "/" + databaseName)
@@ -97,7 +97,7 @@ func open(t testing.TB, s *Store) bgagent.StoreContents {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() }) // the store may already be closed
+	t.Cleanup(func() { _ = s.Close() }) // fails if the store is already closed
 	return c
 }
 

@@ -71,7 +71,7 @@ func (f files) prepare(conn *sqlite3.Conn, write bool) error {
 	if write {
 		if pages, err := ask(conn, "PRAGMA page_count"); err != nil {
 			return err
-		} else if pages == "0" { // auto_vacuum cannot be chosen later
+		} else if pages == "0" { // the database is new; auto_vacuum cannot be changed later
 			if err := conn.Exec("PRAGMA auto_vacuum=INCREMENTAL"); err != nil {
 				return err
 			}

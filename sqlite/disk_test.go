@@ -224,7 +224,7 @@ func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 			}
 			setSync(t, s, plant)
 		}
-		if n%5 == 0 { // the store's upkeep makes the same call
+		if n%5 == 0 { // as the store's upkeep does
 			if _, _, err := s.w.conn.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE); err != nil {
 				t.Fatal(err)
 			}

@@ -43,7 +43,7 @@ func persist(t *testing.T, s *Store, script *storetest.Script) (opened int) {
 			if errors.Is(err, bgagent.ErrUncertain) {
 				break
 			}
-			if err != nil { // the store certainly does not contain the batch, so the store can be used further
+			if err != nil { // after any error other than ErrUncertain, the store does not contain the batch and remains open, so the batch is written again
 				n--
 				if tries++; tries > 200 {
 					t.Fatalf("batch %d cannot be written: %v", n+2, err)
@@ -96,7 +96,7 @@ func TestAFullDiskIsNamedAndIsNoLoss(t *testing.T) {
 	for name, fault := range map[string]error{
 		"with its number": &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC},
 		"as a quota":      &os.PathError{Op: "write", Path: "x", Err: syscall.EDQUOT},
-		"as any error":    sqlite3.IOERR_WRITE, // the store asks the file system for its free space
+		"as any error":    sqlite3.IOERR_WRITE, // the error does not name the cause, so the store asks the file system for its free space
 	} {
 		t.Run(name, func(t *testing.T) {
 			askRoom = func(string) (room, bool) { return room{free: 4096}, true }

@@ -29,7 +29,7 @@ func ownedAndPrivate(path string, info fs.FileInfo) error {
 func syncFolder(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
-		return nil // the folder cannot be read; it is the parent of the store's folder
+		return nil // only the parent of the store's folder can be unreadable; its names are then not synced
 	}
 	defer f.Close()
 	if err := f.Sync(); err != nil {

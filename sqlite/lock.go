@@ -110,7 +110,7 @@ func (l *lock) name(owner bgagent.StoreOwner) error {
 
 func readOwner(f *os.File) (o bgagent.StoreOwner) {
 	text, _ := io.ReadAll(io.NewSectionReader(f, ownerAt, ownerMax))
-	_ = json.Unmarshal(text, &o) // if the owner cannot be decoded, the result is empty
+	_ = json.Unmarshal(text, &o) // if the file contains no valid owner, the result is empty
 	return o
 }
 
@@ -123,7 +123,7 @@ func (l *lock) testify(w witness) error {
 	place := append(text, fmt.Sprintf(" %08x", crc32.ChecksumIEEE(text))...)
 	place = append(place, bytes.Repeat([]byte{' '}, placeSize-1-len(place))...)
 	place = append(place, '\n')
-	if l.witness.Store != w.Store || l.witness.Batch > w.Batch { // otherwise, readWitness would return the witness in the other place
+	if l.witness.Store != w.Store || l.witness.Batch > w.Batch { // readWitness returns the greater number, so the witness in the other place must be overwritten, too
 		_, err = l.f.WriteAt(place, int64((w.Batch+1)%2)*placeSize)
 	}
 	if err == nil {

@@ -94,18 +94,18 @@ func TestAKilledProcessLosesNothingAndLeavesNoLock(t *testing.T) {
 				t.Errorf("the child reported %s", lines.Text())
 			}
 			heard++
-			if acked == begun+10 { // in the middle of the script
+			if acked == begun+10 { // while the child owns the store, no other process can open it
 				var owned *bgagent.StoreOwnedError
 				if _, err := s.Open(t.Context(), bgagent.StoreOwner{}); !errors.As(err, &owned) || owned.Owner.PID != cmd.Process.Pid {
 					t.Errorf("while the child had the store open, Open returned %v", err)
 				}
 			}
 			if acked == begun+20 {
-				_ = cmd.Process.Kill() // the child may already have ended
+				_ = cmd.Process.Kill() // fails if the child has already ended
 			}
-			_, _ = fmt.Fprintln(in) // the child may already have been killed
+			_, _ = fmt.Fprintln(in) // fails if the child has been killed
 		}
-		_ = cmd.Wait() // the child was killed
+		_ = cmd.Wait() // returns an error, because the child was killed
 		c, err := s.Open(t.Context(), bgagent.StoreOwner{})
 		if err != nil {
 			t.Fatal(err)

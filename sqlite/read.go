@@ -134,7 +134,7 @@ func openReading(f files) (*reading, error) {
 
 func (r *reading) close() error {
 	if r.texts != nil {
-		_ = r.texts.Close() // repeats the error of the last use
+		_ = r.texts.Close() // returns the error of the last use again
 	}
 	return r.conn.Close()
 }
@@ -234,7 +234,7 @@ func (r *reading) history(ctx context.Context, q bgagent.StoreQuery) (page []bga
 // endPage ends the transaction of a page, even if the page was interrupted.
 func (r *reading) endPage() {
 	r.conn.SetInterrupt(context.Background())
-	_ = r.conn.Exec("ROLLBACK") // the transaction has not written anything
+	_ = r.conn.Exec("ROLLBACK") // an error does not matter, because the transaction has not written anything
 }
 
 func (r *reading) launched(key string) (launched string, err error) {

@@ -47,7 +47,7 @@ func owned(t *testing.T, dir string) {
 func TestTheOwnerKeepsTheStoreWhileACommitIsInDoubt(t *testing.T) {
 	s, layer, dir := doubtful(t)
 	owned(t, dir)
-	for range 3 { // the disk keeps failing
+	for range 3 { // Reopen fails each time, because the disk fails
 		if _, err := s.Reopen(t.Context()); err == nil {
 			t.Fatal("Reopen succeeded on a disk that fails")
 		}
@@ -162,7 +162,7 @@ func TestCloseDoesNotWaitForACheckOfTheDatabase(t *testing.T) {
 	write(t, s, &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{task(1)}})
 	u := newUpkeep(s)
 	u.doubt.Store(true)
-	u.end() // Close also calls end while a check is running
+	u.end() // Close also calls u.end while a check is running
 	if err := u.look(); err != nil {
 		t.Errorf("the check returned %v", err)
 	}

@@ -135,7 +135,7 @@ func crash(s *Store, sp *spy) {
 	s.reader.Lock()
 	defer s.reader.Unlock()
 	_ = s.reader.close() // an error is expected, because the files cannot be written
-	_ = w.lock.f.Close() // close the file without removing the owner from it
+	_ = w.lock.f.Close() // releases the lock without removing the owner from the file
 	w.lock.f, _ = os.Open(os.DevNull)
 	_ = w.close()
 	s.w, s.reader.reading = nil, nil
@@ -159,6 +159,6 @@ func inMemory(t testing.TB) string {
 	if err != nil {
 		return t.TempDir()
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // an error only leaves files in memory behind
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // if this fails, files remain in memory
 	return dir
 }

@@ -155,7 +155,7 @@ func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error)
 		return c, err
 	}
 	if w, r := s.halt(); w != nil {
-		_ = errors.Join(r.close(), w.disconnect()) // the failure of the last write has already been reported
+		_ = errors.Join(r.close(), w.disconnect()) // the failure of the last write, which these calls return again, has already been reported
 		s.held = w.lock
 	}
 	if s.held == nil {
@@ -293,7 +293,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	err := errors.Join(r.close(), w.close())
-	if s.doubt { // the failure of the last write has already been reported
+	if s.doubt { // the connection returns the failure of the last write again, but that failure has already been reported
 		return nil
 	}
 	return err

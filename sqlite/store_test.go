@@ -175,7 +175,7 @@ func TestACopyIsRecognised(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_ = os.Chmod(filepath.Join(to, lockName), 0o600) // the file might not exist
+			_ = os.Chmod(filepath.Join(to, lockName), 0o600) // fails if the file does not exist
 			s := New(to, Options{})
 			for range 2 {
 				c := open(t, s)

@@ -112,7 +112,7 @@ func (u *upkeep) run() {
 	defer close(u.gone)
 	defer func() {
 		if u.conn != nil {
-			_ = u.conn.Close() // no data is lost if this fails
+			_ = u.conn.Close() // an error does not matter, because the database already contains all changes of this connection
 		}
 	}()
 	pause := retryMin
@@ -160,7 +160,7 @@ func (u *upkeep) failed(err error) {
 		return
 	}
 	if u.conn != nil {
-		_ = u.conn.Close() // this connection has just failed
+		_ = u.conn.Close() // an error does not matter, because the connection is not used any more
 		u.conn = nil
 	}
 	u.s.mu.Lock()
@@ -184,8 +184,8 @@ func (u *upkeep) connected() (*sqlite3.Conn, error) {
 	return conn, conn.BusyTimeout(0)
 }
 
-// checkpoint copies the WAL into the database. Most of the copying does not block the writer. At the end, the
-// writer is blocked while the batches that were written in the meantime are copied.
+// checkpoint copies the WAL into the database. Most of the copying does not block the writer. The writer is
+// blocked only at the end, while the batches that were written during the first part are copied.
 func (u *upkeep) checkpoint() (done bool, err error) {
 	conn, err := u.connected()
 	if err != nil {
@@ -282,7 +282,7 @@ func (u *upkeep) excess(conn *sqlite3.Conn) (sql string, err error) {
 		return "", err
 	}
 	used := (pages - unused) * pageSize
-	if o.KeepBytes > 0 && used > o.KeepBytes { // delete as many tasks as necessary if they have average size
+	if o.KeepBytes > 0 && used > o.KeepBytes { // assumes that each task takes the average space
 		return fmt.Sprintf(earliest, "", min(1+(used-o.KeepBytes)*n/used, pruneStep)), nil
 	}
 	return "", nil

@@ -15,8 +15,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// handed returns the upkeep of an open store. From then on, the upkeep works only when the test
-// calls it.
+// handed returns the upkeep of an open store. The upkeep does not run on its own goroutine, so
+// it works only when the test calls it.
 func handed(t *testing.T, s *Store) *upkeep {
 	t.Helper()
 	s.mu.Lock()
@@ -30,7 +30,7 @@ func handed(t *testing.T, s *Store) *upkeep {
 	s.mu.Unlock()
 	t.Cleanup(func() {
 		if u.conn != nil {
-			_ = u.conn.Close() // the connection of a test
+			_ = u.conn.Close() // an error does not matter after the test
 		}
 	})
 	return u
@@ -276,7 +276,7 @@ func TestTheUpkeepWorksByItself(t *testing.T) {
 		}
 		write(t, s, b)
 	}
-	if err := s.Close(); err != nil { // Close waits for work that has begun
+	if err := s.Close(); err != nil { // Close waits for upkeep that has begun
 		t.Fatal(err)
 	}
 	select {
@@ -296,7 +296,7 @@ func TestABatchCostsOneSync(t *testing.T) {
 	s.vfs = layer.name
 	open(t, s)
 	handed(t, s)
-	write(t, s, &bgagent.StoreBatch{Number: 1}) // the first batch starts the WAL
+	write(t, s, &bgagent.StoreBatch{Number: 1}) // not counted, because the first batch also starts the WAL
 	layer.set(func(a act) error {
 		if a.what == "sync" {
 			syncs++

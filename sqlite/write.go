@@ -69,7 +69,7 @@ func (w *writer) connect() error {
 
 // adopt writes the owner to the database. It returns the reason why the database may be outdated, or "". If
 // the writer has a token from before an uncertain commit and the database contains another token, another
-// manager has opened the database in the meantime, and the error is a [*bgagent.StoreOwnedError].
+// manager has opened the database since that commit, and the error is a [*bgagent.StoreOwnedError].
 func (w *writer) adopt() (outdated string, err error) {
 	owner, err := json.Marshal(w.owner)
 	if err != nil {
@@ -204,7 +204,7 @@ func (w *writer) write(b *bgagent.StoreBatch) (err error) {
 		return err
 	}
 	if err := w.fill(b, rows); err != nil {
-		if failed := w.rollback(); failed != nil { // every later transaction on this connection would fail
+		if failed := w.rollback(); failed != nil { // the transaction is still open, so every later transaction on this connection would fail
 			return fmt.Errorf("%w: %w", bgagent.ErrUncertain, errors.Join(err, failed))
 		}
 		return err
@@ -255,8 +255,8 @@ func (w *writer) fill(b *bgagent.StoreBatch, rows []row) error {
 	return w.exec("UPDATE meta SET batch = ?, due = ?, due_sum = ?, file = ?, copy = ''", int64(b.Number), t.due, t.sum, w.lock.id())
 }
 
-// tally contains the number of due records and the sum of their checksums. Only the tally shows that a
-// damaged page has lost a row.
+// tally contains the number of due records and the sum of their checksums. If a damaged page has lost a row,
+// only a difference from the tally shows this.
 type tally struct{ due, sum int64 }
 
 func (t *tally) add(due bool, sum int64) {
@@ -298,7 +298,7 @@ func (w *writer) mine(number uint64, t *tally) error {
 // ownedBy returns the error for a database that has another owner.
 func ownedBy(owner string) error {
 	var o bgagent.StoreOwner
-	_ = json.Unmarshal([]byte(owner), &o) // if the owner cannot be decoded, the error does not name an owner
+	_ = json.Unmarshal([]byte(owner), &o) // if the text contains no valid owner, the error does not name an owner
 	return &bgagent.StoreOwnedError{Owner: o}
 }
 
@@ -384,7 +384,7 @@ func (w *writer) close() error { return errors.Join(w.disconnect(), w.lock.close
 func (w *writer) disconnect() (err error) {
 	if w.conn != nil {
 		for _, s := range w.known {
-			_ = s.Close() // returns the error of the last use once more
+			_ = s.Close() // returns the error of the last use again
 		}
 		err = w.conn.Close()
 		w.conn = nil

@@ -124,9 +124,9 @@ func (h *hammer) strike(batch uint64, try int) storetest.Fault {
 	return f
 }
 
-// end marks the process as ended and ends its turns at the hosts. If the process has already ended
-// or Close has begun, the method "end" does nothing and returns false. Once Close has begun, the
-// process must not end, because a new manager would continue the tasks.
+// end marks the process as ended and ends its turns at the hosts. If the process has already ended or Close
+// has begun, the method "end" does nothing and returns false. After Close has begun, the process must not
+// end, because the next process would continue the tasks that Close is about to end.
 func (l *life) end(r *rand.Rand) bool {
 	h := l.h
 	h.o.mu.Lock()
@@ -215,7 +215,7 @@ func (h *hammer) nothingLost() {
 
 // onlyOrphans reports whether, in a run with crashes, Close finished everything except tasks that missed
 // their stopping deadlines. A turn of an earlier process may continue beyond its deadline, because the
-// manager no longer checks after the deadline whether the turn has ended.
+// manager stops checking the turn at the deadline.
 func (h *hammer) onlyOrphans(e *bgagent.CloseError) bool {
 	if !h.crashes || len(e.Owed)+len(e.Hung) > 0 || e.Err != nil {
 		return false
@@ -300,7 +300,7 @@ func (f *runnerHost) RestoreSession(ctx context.Context, in bgagent.SessionResto
 	if f.life.over.Load() {
 		return bgagent.PromptUnknown, end, f.life.never(ctx)
 	}
-	f.o.abort(in.Session) // the call must also end whatever is left of the last turn
+	f.o.abort(in.Session) // the call must also end a turn that is still running in the session
 	if err := f.mishap(ctx, f.o.draw("restore", in.Session)); err != nil {
 		return bgagent.PromptUnknown, end, err
 	}

@@ -200,13 +200,13 @@ func (f *host) enter(l *life, what, session string, p bgagent.Prompt) *activity 
 		return nil
 	}
 	started := time.Now()
-	if p.Turn == 1 { // the slot was granted before the session was created or looked up
+	if p.Turn == 1 { // the task got its slot before the session was created or looked up
 		if t, err := l.m.Get(p.Task); err == nil && t.Attempt == p.Attempt {
 			started = t.Started
 		}
 	}
 	f.o.mu.Lock()
-	if tried, again := f.o.refused[p.ID]; again && tried.Before(started) { // the task has kept its slot since then
+	if tried, again := f.o.refused[p.ID]; again && tried.Before(started) { // an earlier call with this prompt failed, and the task has kept its slot since that call
 		started = tried
 	}
 	grant := !f.o.super[attemptKey{p.Task, p.Attempt - 1}] && !f.o.granted[p.Task] && started.After(f.o.limitsAt)
@@ -325,7 +325,7 @@ func (f *host) refusal(p bgagent.Prompt, r *rand.Rand) error {
 	}
 	e := &bgagent.ProviderError{
 		Kind: bgagent.ProviderErrorKind(1 + r.IntN(4)), Scope: bgagent.ProviderScope(r.IntN(2)), Tries: r.IntN(3),
-		Next: bgagent.ProviderNextStep(r.IntN(3)), // no new session, because it would get the same prompt id again
+		Next: bgagent.ProviderNextStep(r.IntN(3)), // not NextNewSession, because the prompt in the new session would have the same id
 	}
 	if r.IntN(3) == 0 {
 		e.RetryAt = time.Now().Add(time.Duration(r.IntN(900)) * time.Second)
@@ -360,7 +360,7 @@ func (f *runnerHost) runTurn(ctx context.Context, session string, p bgagent.Prom
 	said := false
 	for i := range r.IntN(4) {
 		if err := f.pause(ctx, workTime(r), deaf); err != nil {
-			if f.o.broken(r) { // the turn continues for a while after its context ends
+			if f.o.broken(r) { // the turn continues for a while after its context has ended
 				_ = f.pause(ctx, workTime(r), true)
 			}
 			return bgagent.TurnEnd{Text: text}, err

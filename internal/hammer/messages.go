@@ -79,11 +79,11 @@ func (h *hammer) nothingUnsaid() {
 	for _, s := range sent {
 		r, err := h.m.Send(context.Background(), bgagent.Caller{}, s.task, bgagent.SendInput{Key: s.text})
 		if errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrUnknownTask) || errors.Is(err, bgagent.ErrClosed) {
-			continue // memory does not contain the task, and a closed manager does not read the store
+			continue // the task is no longer in memory, and a closed manager does not read the store
 		}
 		h.o.mu.Lock()
 		got := h.o.got[s] != ""
-		for _, p := range h.o.again[s.task] { // the message may be part of a prompt that continues an interrupted turn
+		for _, p := range h.o.again[s.task] { // the message may have reached the task in a prompt that continues an interrupted turn
 			got = got || strings.Contains(p, s.text)
 		}
 		if errors.Is(err, bgagent.ErrAlreadyEnded) && (got || h.o.named[s]) { // the key expired with the task's record, and the task was resumed

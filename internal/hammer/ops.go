@@ -351,7 +351,8 @@ func (h *hammer) resume(op string) {
 	if op == "Resume" {
 		before, _ := h.m.Get(ref)
 		h.o.mu.Lock()
-		// A later process first tries to stop the session again.
+		// A process that has given up on stopping the session must not resume the task. A later process first
+		// tries to stop the session again, so it may resume the task.
 		stuck := before.Status.Terminal() && !before.Quiet && h.o.overran[attemptKey{before.ID, before.Attempt}] == h.life
 		h.o.mu.Unlock()
 		t, err := h.m.Resume(h.life.ctx, by, ref, in)
@@ -437,7 +438,7 @@ func (h *hammer) close() {
 	h.all("Close")
 	for range 2 {
 		h.aside(func(ctx context.Context) {
-			if inside.Store != nil || h.crashes { // a completion is reported only after it has been written, so Close needs time to write
+			if inside.Store != nil || h.crashes { // Close reports completions only after they have been written, which takes time
 				ctx = context.Background()
 			}
 			err := h.m.Close(ctx)

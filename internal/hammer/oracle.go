@@ -295,7 +295,7 @@ func (o *oracle) slotIsNew(at time.Time) bool {
 func (o *oracle) refuse(l *life, p bgagent.Prompt, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if l.over.Load() { // another process may have sent the prompt in the meantime
+	if l.over.Load() { // the process has ended, so another process may have sent the prompt
 		return
 	}
 	o.logLocked("prompt %s cannot reach the host", p.ID)

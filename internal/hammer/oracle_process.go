@@ -43,8 +43,8 @@ func (o *oracle) newProcess() {
 
 // mayRename reports whether the notice about an attempt may have a different id than before. If the parent
 // session is deleted, a process gives up the notice, unless it knows that an earlier process has delivered
-// it. A host that takes its notices afterwards gets a new notice about the attempt. The item in the new
-// notice has the same id as before.
+// it. A host that calls TakeNotice later gets a new notice about the attempt. The item in the new notice
+// has the same id as before.
 func (o *oracle) mayRename(key attemptKey, n bgagent.Notice) bool {
 	return o.earlier[key] && o.noParent[n.Session]
 }
@@ -74,7 +74,7 @@ func (o *oracle) lacks(id string) (may, must bool) {
 	return may, must
 }
 
-// forgot is called when a task was deleted, and checks that it is unknown from then on.
+// forgot is called when a task was deleted. It checks that the manager no longer knows the task.
 func (o *oracle) forgot(id string) {
 	_, err := o.manager().Get(id)
 	o.mu.Lock()

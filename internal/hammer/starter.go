@@ -47,7 +47,7 @@ func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.P
 	if e := f.refusal(p, r); e != nil {
 		var how *bgagent.ProviderError
 		if errors.As(e, &how) && how.Next == bgagent.NextContinue && p.Notice != nil && !l.over.Load() {
-			f.o.told(*p.Notice, "as a turn that was refused") // the session received the notice
+			f.o.told(*p.Notice, "as a turn that was refused") // the session received the notice although the turn is refused
 		}
 		return e
 	}
@@ -71,7 +71,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	s.prompts[p.ID] = true
 	a := &activity{what: "turn", key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent, prompt: p.ID}
 	if old := s.run; old != nil {
-		close(s.stop) // the turn was reported as ended while it is still running
+		close(s.stop) // ends the turn that was reported as ended while it is still running
 		f.o.end(old)
 	}
 	s.run, s.stop = a, make(chan struct{})

@@ -28,8 +28,8 @@ import (
 var kills = flag.Int("kills", 5, "number of servers that TestAKilledServerLosesNothing kills")
 
 const (
-	childServer = "BGAGENT_NATS_TEST_SERVER" // folder of a server that the process runs
-	childOwner  = "BGAGENT_NATS_TEST_OWNER"  // address of the server with a store that the process owns
+	childServer = "BGAGENT_NATS_TEST_SERVER" // folder of the server that the process runs
+	childOwner  = "BGAGENT_NATS_TEST_OWNER"  // address of the server with the store that the process owns
 )
 
 // script returns the script that all processes of a test use.

@@ -25,7 +25,7 @@ import (
 	"github.com/bgagent/bgagent/slottest"
 )
 
-const childSource = "BGAGENT_NATS_TEST_SOURCE" // a sourcePlan: the process serves its slots to the test
+const childSource = "BGAGENT_NATS_TEST_SOURCE" // with a sourcePlan as its value, the process serves its slots to the test
 
 func init() { roles[childSource] = runSource }
 

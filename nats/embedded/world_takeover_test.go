@@ -22,7 +22,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-const childOutside = "BGAGENT_NATS_TEST_OUTSIDE" // an outsidePlan: the process runs sessions on an agent server
+const childOutside = "BGAGENT_NATS_TEST_OUTSIDE" // with an outsidePlan as its value, the process runs sessions on an agent server
 
 func init() { roles[childOutside] = runOutside }
 

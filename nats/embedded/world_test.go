@@ -31,8 +31,8 @@ import (
 var faults = flag.Int("faults", 0, "number of faults of each kind that the tests with three server processes cause; 0 means 1 of some kinds, or none with the race detector")
 
 const (
-	childNode   = "BGAGENT_NATS_TEST_NODE"   // a nodePlan: the process is a server of a cluster
-	childWorker = "BGAGENT_NATS_TEST_WORKER" // a workerPlan: the process runs tasks
+	childNode   = "BGAGENT_NATS_TEST_NODE"   // with a nodePlan as its value, the process is a server of a cluster
+	childWorker = "BGAGENT_NATS_TEST_WORKER" // with a workerPlan as its value, the process runs tasks
 	childIdle   = "BGAGENT_NATS_TEST_IDLE"   // the process only holds its network namespace
 )
 

@@ -20,7 +20,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-const childText = "BGAGENT_NATS_TEST_TEXT" // a workerPlan: the process reads tasks of all processes
+const childText = "BGAGENT_NATS_TEST_TEXT" // with a workerPlan as its value, the process reads tasks of all processes
 
 func init() { roles[childText] = runText }
 

@@ -58,7 +58,7 @@ type Op struct {
 type Up struct {
 	Process      string `json:"process"`
 	Term         uint64 `json:"term"`
-	Registration uint64 `json:"registration"` // number of the registration; a process counts its registrations
+	Registration uint64 `json:"registration"` // number of the registration among the registrations of the process
 	First        uint64 `json:"first"`        // number of the first op within the registration; the first op has the number 1
 	Ops          []Op   `json:"ops,omitempty"`
 	Figures      bool   `json:"figures,omitempty"` // the answer must contain the pools' figures
