@@ -46,7 +46,8 @@ func allocsPerTask(t *testing.T, cfg bgagent.Config) float64 {
 // without guardrails.
 const allocsBefore = 23.05
 
-// everything is a configuration that enables all guardrails, with limits that are never reached.
+// The variable "everything" is a configuration that enables all guardrails, with limits that are
+// never reached.
 var everything = bgagent.Config{
 	TaskBudget: bgagent.Budget{InputTokens: 1e9, OutputTokens: 1e9, TotalTokens: 1e9, Cost: 1e6, ToolCalls: 1e6},
 	TreeBudget: bgagent.Budget{InputTokens: 1e12, OutputTokens: 1e12, TotalTokens: 1e12, Cost: 1e9, ToolCalls: 1e9}, BudgetPeriod: 1e15,

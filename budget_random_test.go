@@ -53,8 +53,8 @@ func (s *spentBy) total() (sum int64) {
 	return sum
 }
 
-// spenders holds a client whose turns report tokens at random, the store of its manager, and the
-// reported usage.
+// The type "spenders" holds a client whose turns report tokens at random, the store of its manager,
+// and the reported usage.
 type spenders struct {
 	memory  storetest.Memory
 	cfg     bgagent.Config
@@ -320,8 +320,8 @@ func (p *spendersProcess) delegate(ctx context.Context, session string, parent b
 	}
 }
 
-// allowed fails the run if a launch must not return the error, or if the error contains false
-// information.
+// The method "allowed" fails the run if a launch must not return the error, or if the error
+// contains false information.
 func (p *spendersProcess) allowed(err error) {
 	var used *bgagent.BudgetError
 	switch {

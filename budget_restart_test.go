@@ -240,7 +240,7 @@ func TestWhatAStoppedTurnReportsDuringASuspensionCounts(t *testing.T) {
 	})
 }
 
-// closing is a store that records when it is closed.
+// The type "closing" is a store that records when it is closed.
 type closing struct {
 	*storetest.Process
 	at time.Time

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// spending returns a runner whose turns report usage once a second, each time with a piece of text,
-// and never end on their own.
+// The function "spending" returns a runner whose turns report usage once a second, each time with a
+// piece of text, and never end on their own.
 func spending(u bgagent.Usage) *goRunner {
 	f := &goRunner{}
 	f.run = func(ctx context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {

@@ -34,7 +34,8 @@ func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
 	return fset, files
 }
 
-// parsed returns the syntax tree of a file. The given text is the file without its package clause.
+// The function "parsed" returns the syntax tree of a file. The given text is the file without its
+// package clause.
 func parsed(t *testing.T, fset *token.FileSet, text string) *ast.File {
 	t.Helper()
 	file, err := parser.ParseFile(fset, "planted.go", "package bgagent\n"+text, parser.ParseComments)
@@ -207,8 +208,8 @@ func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
 	require.Len(t, missing, 1)
 }
 
-// mentioned returns a function that reports whether a name occurs in the given function of the
-// file. If no function is given, it searches the whole file.
+// The function "mentioned" returns a function that reports whether a name occurs in the given
+// function of the file. If no function is given, it searches the whole file.
 func mentioned(file *ast.File, function string) func(name string) bool {
 	seen := map[string]bool{}
 	for _, d := range file.Decls {
@@ -261,7 +262,7 @@ func fieldsOf(file *ast.File, typ string) (names []string) {
 	return names
 }
 
-// unused returns the names that do not occur in a selector in the given function.
+// The function "unused" returns the names that do not occur in a selector in the given function.
 func unused(file *ast.File, function string, names []string) (out []string) {
 	seen := map[string]bool{}
 	for _, d := range file.Decls {
@@ -290,7 +291,7 @@ func TestEveryEffectLeavesInItsClass(t *testing.T) {
 	require.Equal(t, []string{"kicks"}, unused(manager, "releaseRare", []string{"grants", "kicks"}))
 }
 
-// begun returns the effects for which a function of manager.go starts a goroutine.
+// The function "begun" returns the effects for which a function of manager.go starts a goroutine.
 func begun(file *ast.File, fields []string) (out []string) {
 	for _, d := range file.Decls {
 		f, ok := d.(*ast.FuncDecl)

@@ -91,7 +91,7 @@ func BenchmarkHandOff(b *testing.B) {
 	}
 }
 
-// counted is the simplest possible waiter for a slot. It only counts its grants.
+// The type "counted" is the simplest possible waiter for a slot. It only counts its grants.
 type counted struct {
 	slots.Waiter
 	n *int

@@ -101,10 +101,10 @@ func (o *oracle) total() PoolStats {
 	return o.figures("total", o.limits.Total, func(*oracleOne) bool { return true })
 }
 
-// alone reports whether the agent's cap replaces the default limit for x.
+// The method "alone" reports whether the agent's cap replaces the default limit for x.
 func (o *oracle) alone(x *oracleOne) bool { return o.rule(x).unnamed && o.cap(x) != "" }
 
-// shown returns the figures for all pools and caps by name.
+// The method "shown" returns the figures for all pools and caps by name.
 func (o *oracle) shown() map[string]PoolStats {
 	out := map[string]PoolStats{}
 	for _, x := range o.all {
@@ -133,9 +133,9 @@ func (o *oracle) keptIn(pool string) (n int) {
 
 func hasRoom(s PoolStats) bool { return s.Limit <= 0 || s.InUse < s.Limit }
 
-// blocks returns the figures for the pool or cap that keeps x waiting, and a function that reports
-// whether another waiter belongs to the same pool or cap. If nothing keeps x waiting, the figures
-// have no name.
+// The method "blocks" returns the figures for the pool or cap that keeps x waiting, and a function
+// that reports whether another waiter belongs to the same pool or cap. If nothing keeps x waiting,
+// the figures have no name.
 func (o *oracle) blocks(x *oracleOne) (PoolStats, func(*oracleOne) bool) {
 	if s := o.poolStats(x); !o.kept[o.lane(x)] && s.Limit != -1 && s.InUse+o.keptIn(s.Name) >= s.Limit {
 		return s, func(y *oracleOne) bool { return o.pool(y) == s.Name }
@@ -188,7 +188,7 @@ func (o *oracle) place(x *oracleOne) (int, PoolStats) {
 	return place, s
 }
 
-// waiting returns all waiters. The next waiter to be served comes first.
+// The method "waiting" returns all waiters. The next waiter to be served comes first.
 func (o *oracle) waiting() (all []*oracleOne) {
 	for _, x := range o.all {
 		if !x.holds {

@@ -277,8 +277,8 @@ type Config struct {
 	// pause before a notice that was refused with ErrBusy is delivered again. Default 2 s.
 	PollInterval time.Duration
 	// MinIdleTime is a period after each prompt. During this period, an idle session counts as done
-	// only if its newest message reports how the turn ended. After it, an idle session with a
-	// complete answer counts as done anyway. Default 5 s; Disabled for no wait.
+	// only if its newest message reports how the turn ended. After this period, an idle session
+	// with a complete answer counts as done anyway. Default 5 s; Disabled for no wait.
 	MinIdleTime time.Duration
 	// MinStabilityTime is how long a turn must last before polls count towards
 	// StablePolls. Default 10 s; Disabled for no wait.

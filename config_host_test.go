@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// said returns the ignored keys of a file as lines of text.
+// The function "said" returns the ignored keys of a file as lines of text.
 func said(f bgagent.FileConfig) (lines []string) {
 	for _, k := range f.Ignored() {
 		lines = append(lines, k.String())

@@ -40,7 +40,7 @@ func (f FileConfig) Ignored() []IgnoredKey {
 	return all
 }
 
-// overridden returns maxToolCalls if circuitBreaker.maxToolCalls overrides it.
+// The method "overridden" returns maxToolCalls if circuitBreaker.maxToolCalls overrides it.
 func (f FileConfig) overridden() (IgnoredKey, bool) {
 	nested, decides := f.nestedMaxCalls()
 	top, set := f.values[valueID{key: maxCallsKey}]

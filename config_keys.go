@@ -409,11 +409,11 @@ func nearestKey(name string) string {
 	return best
 }
 
-// mistyped returns the known key that the given name almost matches, or "". A name
-// almost matches if one character is extra, missing or wrong, if two neighbouring
-// characters are swapped, or if its words are separated differently. A name that almost
-// matches is an error, because otherwise the limit would silently not apply. A name that differs
-// more might belong to a newer host and is only reported as ignored.
+// The function "mistyped" returns the known key that the given name almost matches, or "". A name
+// almost matches if one character is extra, missing or wrong, if two neighbouring characters are
+// swapped, or if its words are separated differently. A name that almost matches is an error,
+// because otherwise the limit would silently not apply. A name that differs more might belong to a
+// newer host and is only reported as ignored.
 func mistyped(name string) string {
 	name = plainKey(name)
 	for _, s := range spellings() {

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// silent is a client that is never called.
+// The type "silent" is a client that is never called.
 type silent struct{}
 
 func (silent) CreateSession(context.Context, SessionSpec) (string, error) { panic("not called") }

@@ -10,7 +10,7 @@ import (
 // The code in this file checks the outcomes of the messages in the plays of crash_play_test.go. The
 // key of each message is its text.
 
-// sends checks and stores the result of Send.
+// The method "sends" checks and stores the result of Send.
 func (b *playBook) sends(l *process, task, text string, r bgagent.SendResult, err error) {
 	alive := l.alive()
 	b.Lock()

@@ -91,7 +91,7 @@ func (b *playBook) faultLocked(format string, args ...any) {
 	b.faults = append(b.faults, fmt.Sprintf(format, args...))
 }
 
-// launched is called with the result of Launch or Resume.
+// The method "launched" is called with the result of Launch or Resume.
 func (b *playBook) launched(l *process, prompt string, t bgagent.Task, err error) {
 	alive := l.alive()
 	b.Lock()
@@ -107,7 +107,7 @@ func (b *playBook) launched(l *process, prompt string, t bgagent.Task, err error
 	}
 }
 
-// returned is called when Run has returned a task that has ended.
+// The method "returned" is called when Run has returned a task that has ended.
 func (b *playBook) returned(t bgagent.Task) {
 	b.Lock()
 	defer b.Unlock()
@@ -127,7 +127,7 @@ func (b *playBook) cancelled(l *process, t bgagent.Task, err error) {
 	}
 }
 
-// opens is called with the tasks that a process shows when it begins.
+// The method "opens" is called with the tasks that a process shows when it begins.
 func (b *playBook) opens(l *process, tasks []bgagent.Task) {
 	b.Lock()
 	defer b.Unlock()
@@ -211,7 +211,7 @@ func (b *playBook) says(p *playedTurn, t *bgagenttest.Turn, text string) {
 	t.Say(text)
 }
 
-// happened returns a summary of the events so far.
+// The method "happened" returns a summary of the events so far.
 func (b *playBook) happened() string {
 	b.Lock()
 	defer b.Unlock()
@@ -311,7 +311,7 @@ func (p *play) judge(l *process) {
 	}
 }
 
-// stored returns all tasks in the store.
+// The method "stored" returns all tasks in the store.
 func (p *play) stored(l *process) map[string]*storedState {
 	out := map[string]*storedState{}
 	for _, r := range p.memory.Records() {

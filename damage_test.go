@@ -41,7 +41,7 @@ func TestATaskWhoseOwnTasksCannotBeReadDoesNotWaitForThem(t *testing.T) {
 	})
 }
 
-// damaged is a store with changed records. It accepts all changes and forgets them.
+// The type "damaged" is a store with changed records. It accepts all changes and forgets them.
 type damaged struct {
 	blankStore
 	records []bgagent.StoreRecord

@@ -18,9 +18,9 @@
 // final for the attempt. A [Cause] states why the attempt ended, so that no program has to parse text.
 // Resuming a task that has ended opens a new attempt of the same task in the same session.
 //
-// If the agent of an attempt has itself delegated work, the attempt ends only after the delegated tasks
-// have ended and the agent has been notified of this. Meanwhile, the attempt does not hold a slot.
-// Therefore, a chain of delegations finishes even with a limit of 1.
+// If the agent of an attempt has itself delegated work, the attempt ends only after the delegated
+// tasks have ended and the agent has been notified of this. During this wait, the attempt does not
+// hold a slot. Therefore, a chain of delegations finishes even with a limit of 1.
 //
 // A slot is the right to run turns now. Slots belong to pools. The [Limits] determine how many slots a
 // pool has: a model's own limit applies if there is one, otherwise the limit of its provider, otherwise

@@ -65,13 +65,13 @@ func (f *goRunner) RunTurn(ctx context.Context, session string, p bgagent.Prompt
 	return f.run(ctx, session, p, r)
 }
 
-// plain is a runner that implements no optional interfaces.
+// The type "plain" is a runner that implements no optional interfaces.
 type plain struct {
 	bgagent.SessionClient
 	bgagent.TurnRunner
 }
 
-// working returns a runner whose turns last for the duration d and then answer their
+// The function "working" returns a runner whose turns last for the duration d and then answer their
 // prompts.
 func working(d time.Duration) plain {
 	r := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
@@ -81,8 +81,8 @@ func working(d time.Duration) plain {
 	return plain{r, r}
 }
 
-// works returns a function for turns that last for the duration d and then answer their
-// prompts.
+// The function "works" returns a function for turns that last for the duration d and then answer
+// their prompts.
 func works(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		select {
@@ -296,7 +296,7 @@ func get(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Task {
 	return task
 }
 
-// ended returns the snapshots of the tasks after all of them have ended.
+// The function "ended" returns the snapshots of the tasks after all of them have ended.
 func ended(t *testing.T, m *bgagent.BackgroundManager, ids ...string) []bgagent.Task {
 	t.Helper()
 	tasks, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, ids...)
@@ -353,7 +353,8 @@ func hostError(session string, stop bgagent.StopReason) bgagent.HostEvent {
 	return bgagent.HostEvent{Kind: bgagent.HostError, Session: session, Stop: stop, Error: "x"}
 }
 
-// untold changes the result of Statuses to that of a client that cannot report statuses.
+// The function "untold" changes the result of Statuses to that of a client that cannot report
+// statuses.
 func untold(m map[string]bgagent.SessionStatus) {
 	for id := range m {
 		m[id] = bgagent.SessionStatus{State: bgagent.SessionUntold}

@@ -104,7 +104,7 @@ func TestATaskWaitsOnIfItsNextModelIsRefusedMeanwhile(t *testing.T) {
 			task := ended(t, m, launchOn(t, m, "", "p"))[0]
 			require.Equal(t, modelA, task.Model)
 			require.Equal(t, 1, task.Attempt)
-			if kind == bgagent.ProviderQuota { // it is unknown when the quota is renewed
+			if kind == bgagent.ProviderQuota { // the task ends, because it is unknown when the quota is renewed
 				require.Equal(t, bgagent.CauseRateLimited, task.Cause)
 				require.Contains(t, task.Reason, "the provider of the model refused the turn (quota)")
 				require.NotContains(t, task.Reason, "waited")

@@ -54,7 +54,7 @@ func TestACrashKeepsTheFallback(t *testing.T) {
 					require.Equal(t, 2, was.Attempt)
 					require.Equal(t, modelB, was.Model)
 					w.crash()
-					w.cfg.Fallback = nil // the decision remains in effect
+					w.cfg.Fallback = nil // the decision to fall back remains in effect
 
 					m = w.begin()
 					loaded := get(t, m, id)

@@ -192,7 +192,7 @@ func TestNoFallbackWhereNoneIsAllowed(t *testing.T) {
 	})
 }
 
-// ways is a runner that declares how its agents continue with other models.
+// The type "ways" is a runner that declares how its agents continue with other models.
 type ways struct {
 	*limited
 	way bgagent.FallbackWay

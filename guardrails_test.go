@@ -108,7 +108,7 @@ func TestHoursOfTurnsWithProgressAreNotStale(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		open = get(t, m, open.ID)
 		running := m.Concurrency().Pools()[0].InUse
-		if open.Phase == bgagent.PhaseParked { // the task of a starter keeps its slot, because the answer can be sent directly to the server
+		if open.Phase == bgagent.PhaseParked { // a runner's task is parked; a starter's task keeps its slot, because the answer can be sent directly to the server
 			require.Equal(t, 1, running)
 		} else {
 			require.Equal(t, bgagent.PhaseAsking, open.Phase)

@@ -309,7 +309,7 @@ func TestReadingATaskSettlesItsNoticeThatWaits(t *testing.T) {
 	})
 }
 
-// recognizing is a client that recognizes a notice that it has already received.
+// The type "recognizing" is a client that recognizes a notice that it has already received.
 type recognizing struct{ *life }
 
 func (c recognizing) NoticeIDs() bool { return true }

@@ -30,7 +30,7 @@ func (m *BackgroundManager) chooseSlots() (err error) {
 		m.cm, m.cfg.Slots = own, nil
 	}
 	switch {
-	case m.cm != nil: // if it shows the slots of another manager's source, both managers ask that source
+	case m.cm != nil: // if m.cm shows the slots of another manager's source, both managers ask that source
 		m.cfg.Slots = m.cm.from
 	case m.cfg.Slots != nil:
 		m.cm, err = front(m.cfg.Slots)
@@ -132,7 +132,7 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 	}
 	s := x.c.slot
 	if x.release {
-		if k := s.get(); k != nil { // nil if Request has failed
+		if k := s.get(); k != nil { // k is nil if Request has failed
 			k.Release()
 		}
 		return

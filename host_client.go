@@ -118,8 +118,8 @@ type hostPanic struct {
 
 func (e *hostPanic) Error() string { return e.text }
 
-// panicked returns the error for a panic with the value v. It formats v immediately, because formatting
-// can call the host's code.
+// The function "panicked" returns the error for a panic with the value v. It formats v immediately,
+// because formatting can call the host's code.
 func panicked(v any) error {
 	return &hostPanic{text: fmt.Sprintf("the host's function panicked: %v", v), stack: debug.Stack()}
 }

@@ -137,7 +137,7 @@ func (m *BackgroundManager) load(c StoreContents) error {
 		switch r.Kind {
 		case StoreTask:
 			x, err := m.loadTask(m.store.ctx, r)
-			if errors.Is(err, errTookTooLong) { // the record is not damaged
+			if errors.Is(err, errTookTooLong) { // the store is slow, but the record is not damaged
 				return err
 			}
 			if err != nil {
@@ -231,7 +231,7 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 	switch cl := m.host(a.cl); {
 	case cl.starter != nil:
 		r, err = m.restoreStarter(ctx, cl, in, j.cursor)
-	case home != "" && a.cl.home != "" && home != a.cl.home: // the client would not find the session, and the manager would repeat its work in a new one
+	case home != "" && a.cl.home != "" && home != a.cl.home: // the client would not find the session, and the manager would repeat the work in a new session
 		err = fmt.Errorf("%w: it is on %s, and the client's sessions are on %s", ErrUnreadable, home, a.cl.home)
 	default:
 		r, err = m.restoreRunner(ctx, cl, in)

@@ -84,10 +84,11 @@ func storeFailed(why string) error { return fmt.Errorf("%w: %s", ErrStore, why) 
 // errStoreSlow is returned if the store has not answered within Config.StoreTimeout.
 var errStoreSlow = errors.New("no answer in time")
 
-// accepted returns when the launch or resume that opened the attempt is durable. If this takes too
-// long or is impossible, the method "accepted" withdraws the launch or resume and returns an error.
-// There is one exception: if another caller still waits for the same launch or resume and writes do
-// not fail, the method "accepted" does not withdraw anything, and the error matches [ErrUncertain].
+// The method "accepted" returns when the launch or resume that opened the attempt is durable. If
+// this takes too long or is impossible, the method "accepted" withdraws the launch or resume and
+// returns an error. There is one exception: if another caller still waits for the same launch or
+// resume and writes do not fail, the method "accepted" does not withdraw anything, and the error
+// matches [ErrUncertain].
 func (m *BackgroundManager) accepted(ctx context.Context, t *task, no int) error {
 	if m.cfg.Store == nil {
 		return nil

@@ -297,7 +297,7 @@ func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (las
 			return last, nil, err
 		}
 	}
-	err = healthy() // writes one more batch
+	err = healthy() // write the manager's own record after the parts
 	return last, bad, err
 }
 
@@ -352,7 +352,7 @@ func (b *StoreBatch) key() string {
 	return b.Delete[0]
 }
 
-// together joins the parts into one batch.
+// The function "together" joins the parts into one batch.
 func together(parts []StoreBatch) (b StoreBatch) {
 	for _, p := range parts {
 		b.Records, b.Texts, b.Delete = append(b.Records, p.Records...), append(b.Texts, p.Texts...), append(b.Delete, p.Delete...)

@@ -16,11 +16,11 @@ import (
 
 // The tests in this file compare CONTRIBUTING.md with the source code, and check the dependencies.
 
-// roomless lists the files that do not belong to any room.
+// The variable "roomless" lists the files that do not belong to any room.
 var roomless = []string{"doc.go", "invariants.go"}
 
-// quoted returns the words in backticks in the given column of the table that begins with the header. The
-// result has one list for each row.
+// The function "quoted" returns the words in backticks in the given column of the table that begins
+// with the header. The result has one list for each row.
 func quoted(t *testing.T, text, header string, column int) (rows [][]string) {
 	t.Helper()
 	_, table, ok := strings.Cut(text, "\n"+header)
@@ -128,7 +128,7 @@ func TestTheTableOfRoomsIsReallyRead(t *testing.T) {
 	require.Equal(t, []string{"c.go"}, empty)
 }
 
-// callers returns the functions that call the method with the given name.
+// The function "callers" returns the functions that call the method with the given name.
 func callers(files map[string]*ast.File, method string) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		for _, d := range files[name].Decls {

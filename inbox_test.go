@@ -33,7 +33,7 @@ func (b *inbox) notify(ctx context.Context, session string, n bgagent.Notice) er
 	return nil
 }
 
-// called returns the number of calls.
+// The method "called" returns the number of calls.
 func (b *inbox) called() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -59,7 +59,7 @@ func (b *inbox) all() []bgagent.Notice {
 	return slices.Clone(b.notices)
 }
 
-// told returns, for each task, the statuses in all notices about it.
+// The method "told" returns, for each task, the statuses in all notices about it.
 func (b *inbox) told() map[string][]bgagent.Status {
 	out := map[string][]bgagent.Status{}
 	for _, n := range b.all() {

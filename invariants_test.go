@@ -57,7 +57,7 @@ func plantAlarm[T any](in *alarms[T], who T) (undo func()) {
 	return func() { in.set(al, who, 0) }
 }
 
-// planted holds violations of the invariants, each with a part of the error that
+// The variable "planted" holds violations of the invariants, each with a part of the error that
 // checkInvariants must return.
 var planted = map[string]struct {
 	says  string

@@ -191,7 +191,7 @@ func TestWhatNobodyTakesIsBounded(t *testing.T) {
 	})
 }
 
-// forgetful is a SessionForgetter that counts the calls for each session.
+// The type "forgetful" is a SessionForgetter that counts the calls for each session.
 type forgetful struct {
 	goRunner
 	mu     sync.Mutex

@@ -22,7 +22,7 @@ type agentCall struct {
 	late          bool              // the call is reported only after it has ended
 }
 
-// same returns a call that is always the same and takes 100 ms.
+// The function "same" returns a call that is always the same and takes 100 ms.
 func same() agentCall {
 	return agentCall{tool: "bash", input: bgagent.DigestOf("ls"), result: bgagent.DigestOf("a.go"), take: 100 * time.Millisecond}
 }
@@ -49,7 +49,8 @@ func makes(calls ...agentCall) *goRunner {
 	}}
 }
 
-// repeated returns the same call n times. The function "change" modifies the call with the index i.
+// The function "repeated" returns the same call n times. The function "change" modifies the call
+// with the index i.
 func repeated(n int, change func(i int, c *agentCall)) (calls []agentCall) {
 	for i := range n {
 		c := same()

@@ -108,7 +108,7 @@ func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
 	})
 }
 
-// A model must not learn that a task has ended before the end is durable.
+// A model must not be told that a task has ended before the end is durable.
 func TestBackgroundMessageWaitsForTheStoredEnd(t *testing.T) {
 	withMemory(t, working(time.Second), limit(1), func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory) {
 		task := launch(t, m, "a")

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// refusing returns a runner that accepts every message and whose first turns are refused, each
-// after 10 s, with the given next steps.
+// The function "refusing" returns a runner that accepts every message and whose first turns are
+// refused, each after 10 s, with the given next steps.
 func refusing(steps ...bgagent.ProviderNextStep) *steered {
 	f := &steered{Runner: bgagenttest.NewRunner(func(turn *bgagenttest.Turn) {
 		if len(steps) > 0 {
@@ -30,7 +30,7 @@ func refusing(steps ...bgagent.ProviderNextStep) *steered {
 	return f
 }
 
-// joins launches a task and sends a message that joins its first turn.
+// The function "joins" launches a task and sends a message that joins its first turn.
 func joins(t *testing.T, m *bgagent.BackgroundManager) bgagent.Task {
 	t.Helper()
 	task := launch(t, m, "work")

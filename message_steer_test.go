@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// steered is a runner that accepts messages during its turns.
+// The type "steered" is a runner that accepts messages during its turns.
 type steered struct {
 	bgagenttest.Runner
 	steer func(ctx context.Context, session string, msg bgagent.TurnMessage) error

@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answering simulates an agent that works for 10 s and then answers with the text of its prompt.
+// The function "answering" simulates an agent that works for 10 s and then answers with the text of
+// its prompt.
 func answering(t *bgagenttest.Turn) {
 	t.Sleep(10 * time.Second)
 	if t.Prompt.Notice != nil {

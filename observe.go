@@ -42,7 +42,7 @@ func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed b
 		}
 		if kind == HostActivity {
 			if s != nil {
-				s.active = true // state.judge sets the time later, so the clock is not read here
+				s.active = true // state.judge later sets the time of the activity, so the clock is not read here
 			}
 			passed = true
 			return
@@ -237,7 +237,8 @@ func (r *Reporter) Tool(t MessageTool) { r.report(Report{Kind: ReportTool, Tool:
 
 // Compaction reports that the agent's runtime has replaced earlier messages of the session with a
 // summary, because the input became too long for the model. If this happens twice in a row, and the
-// agent neither writes text nor calls a tool in between, the attempt ends with [CauseTooLong].
+// agent neither writes text nor calls a tool between the two compactions, the attempt ends with
+// [CauseTooLong].
 func (r *Reporter) Compaction() { r.report(Report{Kind: ReportCompaction}) }
 
 // Todos reports the agent's whole todo list. It copies the list.

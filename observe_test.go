@@ -259,7 +259,7 @@ func TestAnAnswerAfterAGapCounts(t *testing.T) {
 	})
 }
 
-// streaming is a server that is an EventSource.
+// The type "streaming" is a server that is an EventSource.
 type streaming struct {
 	*server
 	emit chan bgagent.HostEvent

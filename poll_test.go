@@ -274,8 +274,8 @@ func TestASiblingThatIsSlowToStopHurriesNobody(t *testing.T) {
 	})
 }
 
-// endless is a server that always has more messages of one session, and returns
-// them slowly.
+// The type "endless" is a server that always has more messages of one session, and returns them
+// slowly.
 type endless struct {
 	*server
 	which string

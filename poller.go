@@ -48,7 +48,7 @@ type observation struct {
 	answered bool  // a status call or an event reported the status
 	at       int64 // when the status was reported; 0 means now
 	poll     bool  // the observation comes from a poll, not from an event
-	read     bool  // view contains all messages up to the time of the status
+	read     bool  // the field "view" contains all messages up to the time of the status
 	failed   bool  // the messages could not be read
 	afresh   bool  // the messages could not be read from the beginning either
 	why      string
@@ -213,8 +213,8 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		}
 		return c, verdict{}
 	case !whole:
-		// A second poll must confirm this, because the last message can be written a moment after
-		// the session becomes idle.
+		// A second poll must confirm that the message is unfinished, because the last message can
+		// be written a moment after the session becomes idle.
 		if o.poll {
 			c.broken++
 		}

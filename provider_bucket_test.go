@@ -70,7 +70,7 @@ func TestAHundredTasksGetThroughATokenBucket(t *testing.T) {
 					mu.Unlock()
 					if p.Model == "limited/m" {
 						if err := b.take(); err != nil {
-							defer func() { // the manager learns of the refusal only when the call has returned
+							defer func() { // the manager gets the refusal only when the call has returned
 								go func() {
 									time.Sleep(time.Nanosecond)
 									mu.Lock()

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// retries returns a runner whose first turn reports that its program is repeating a request, and then
-// waits until it is stopped. Later turns succeed.
+// The function "retries" returns a runner whose first turn reports that its program is repeating a
+// request, and then waits until it is stopped. Later turns succeed.
 func retries(report func(*bgagent.Reporter)) *limited {
 	f := newLimited(func(int, bgagent.Prompt) error { return nil })
 	run := f.run

@@ -19,7 +19,7 @@ type limitedTurn struct {
 	at      time.Time
 }
 
-// limited is a runner that refuses the turns that the test chooses.
+// The type "limited" is a runner that refuses the turns that the test chooses.
 type limited struct {
 	goRunner
 	begun  []limitedTurn
@@ -49,7 +49,7 @@ func (f *limited) turns() []limitedTurn {
 	return append([]limitedTurn(nil), f.begun...)
 }
 
-// first returns a function that refuses the first n turns.
+// The function "first" returns a function that refuses the first n turns.
 func first(n int, e bgagent.ProviderError) func(int, bgagent.Prompt) error {
 	return func(i int, _ bgagent.Prompt) error {
 		if i < n {

@@ -122,7 +122,7 @@ func TestOnlyTheHostAnswersAQuestionWithALongSubject(t *testing.T) {
 	}
 }
 
-// nested is a runner that knows the parent of the session "inner".
+// The type "nested" is a runner that knows the parent of the session "inner".
 type nested struct {
 	bgagenttest.Runner
 	parent *atomic.Value

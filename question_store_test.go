@@ -45,7 +45,7 @@ func TestTheQuestionOfARunnerIsNoLongerAskedAfterARestart(t *testing.T) {
 	}
 }
 
-// processes holds the store and a server that outlives the processes of its manager.
+// The type "processes" holds the store and a server that outlives the processes of its manager.
 type processes struct {
 	t      *testing.T
 	memory storetest.Memory

@@ -20,8 +20,8 @@ var mayI = bgagent.Question{ID: "per_1", Kind: bgagent.QuestionPermission, Title
 // The variable "which" is a question that does not ask for permission.
 var which = bgagent.Question{ID: "que_1", Kind: bgagent.QuestionChoice, Title: "Which branch?", Subject: "Which branch is to be released?", Options: []string{"main", "next"}}
 
-// asking simulates an agent that asks a question after 10 s, works for another 10 s, and ends with
-// the answer that it got.
+// The function "asking" simulates an agent that asks a question after 10 s, works for another 10 s,
+// and ends with the answer that it got.
 func asking(q bgagent.Question) func(*bgagenttest.Turn) {
 	return func(t *bgagenttest.Turn) {
 		t.Say("I ask. ")

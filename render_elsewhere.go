@@ -9,8 +9,8 @@ import (
 
 // Texts about tasks of other processes.
 
-// belongs names the process to which the task belongs. If the process has not answered, belongs
-// also says why.
+// The method "belongs" names the process to which the task belongs. If the process has not
+// answered, belongs also says why.
 func (x TaskElsewhere) belongs() string {
 	s := "the process " + mdtext.Code(x.Process, nameMax)
 	if x.Stored != "" {

@@ -126,7 +126,7 @@ func noteLimitCut() string {
 	return fmt.Sprintf("message_limit was cut to %d, the most that one call shows.", messageLimitMax)
 }
 
-// Texts about how a model learns that a task has ended. A model can end its turn if its host can
+// Texts about how a model is told that a task has ended. A model can end its turn if its host can
 // wake it later. A model that is never woken, such as the caller of an MCP server, would lose its
 // tasks if it ended its turn. Therefore, the texts for such models describe how to wait.
 
@@ -160,7 +160,7 @@ func (w wording) nothingWakes(when, what, call string) string {
 	return s + "; when nothing else is left to do, wait " + what + ": " + call + ". If the time runs out first, wait again."
 }
 
-// toldWithTheNextAnswer describes how a model without background_output learns that a task has
+// toldWithTheNextAnswer describes how a model without background_output is told that a task has
 // ended.
 func (w wording) toldWithTheNextAnswer() string {
 	var names []string

@@ -165,7 +165,7 @@ func (b *text) progress(t Task, now time.Time) {
 		b.Row("Phase", t.Phase.String())
 	}
 	switch {
-	case t.Phase == PhaseWaiting && t.Messages > 0: // its next turn gets a message before it reports ended tasks
+	case t.Phase == PhaseWaiting && t.Messages > 0: // the task's next turn delivers a message, and only a later turn reports ended tasks
 		b.Row("Waits for", "a slot for its next turn")
 	case t.Phase == PhaseWaiting:
 		b.Row("Waits for", mdtext.Count(t.Waiting, "task", "tasks")+" of its own")
@@ -179,7 +179,7 @@ func (b *text) progress(t Task, now time.Time) {
 	switch {
 	case t.Outage != nil:
 		b.Row("Out of reach", outOfReach(*t.Outage, now))
-	case len(t.Questions) > 0: // shown below
+	case len(t.Questions) > 0: // the questions are shown below
 	case p.Detail != "" && t.Phase == PhaseAsking:
 		b.Row("Asks", mdtext.OneLine(p.Detail, reasonMax))
 	case p.Detail != "":

@@ -181,7 +181,7 @@ func TestAttemptsAreContinuedOneAfterTheOtherUntilTheLast(t *testing.T) {
 		w.crash()
 		m, _ = poison(t, w, w.deadlyTurns(bad...))
 		for _, id := range ids {
-			task, err := m.Read(bgagent.Caller{}, id) // Get no longer finds an ended task
+			task, err := m.Read(bgagent.Caller{}, id) // Get does not find an ended task of an earlier process, because the task is not loaded
 			require.NoError(t, err)
 			if slices.Contains(bad, id) {
 				require.Equal(t, bgagent.CauseInterrupted, task.Cause)

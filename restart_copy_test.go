@@ -86,7 +86,7 @@ func TestTheTasksOfACopyCanBeTakenAndResumed(t *testing.T) {
 	})
 }
 
-// touched is a starter that reports calls.
+// The type "touched" is a starter that reports calls.
 type touched struct {
 	bgagenttest.Starter
 	call func(name string)

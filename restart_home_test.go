@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// housed is a client with a home.
+// The type "housed" is a client with a home.
 type housed struct {
 	*life
 	home string

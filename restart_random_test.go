@@ -57,7 +57,7 @@ func newLives(t *testing.T, seed uint64, starter bool) *lives {
 	l.fake.Root(root.Session)
 	fates := int(bgagenttest.FateLeft) + 1
 	if l.fake.NoRestore = l.rnd.IntN(6) == 0; l.fake.NoRestore && !starter {
-		fates = int(bgagenttest.FateAnswered) + 1 // without restoring, turns that continue would never be stopped
+		fates = int(bgagenttest.FateAnswered) + 1 // leave out the fates with which a turn outlives its process, because without a restore call nothing would stop the turn
 	}
 	l.fake.Fates = func(bgagent.Prompt) bgagenttest.Fate { return bgagenttest.Fate(l.rnd.IntN(fates)) }
 	t.Cleanup(func() {
@@ -83,7 +83,7 @@ func (l *lives) begin() {
 	l.m.Start()
 }
 
-// live launches tasks, resumes a task and cancels a task.
+// The method "live" launches tasks, resumes a task and cancels a task.
 func (l *lives) live() {
 	for range l.rnd.IntN(6) {
 		l.tasks = append(l.tasks, launch(l.t, l.m, []string{"explore", "delegate"}[l.rnd.IntN(2)]).ID)

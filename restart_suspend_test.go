@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shared returns a manager without a store that shares the slots of the world's managers.
+// The method "shared" returns a manager without a store that shares the slots of the world's
+// managers.
 func (w *world) shared(t *testing.T) *bgagent.BackgroundManager {
 	t.Helper()
 	other := newWorld(t)

@@ -157,7 +157,8 @@ func TestOnlyInterruptionsSinceTheLastProgressCount(t *testing.T) {
 	})
 }
 
-// broken reports the first violation of an invariant as a test failure, and ignores later ones.
+// The method "broken" reports the first violation of an invariant as a test failure, and ignores
+// later ones.
 func (w *world) broken(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -107,7 +107,8 @@ func TestTheTimeToLiveOfAStartDoesNotPassWithoutAProcess(t *testing.T) {
 	})
 }
 
-// occupied is a starter whose sessions are busy with somebody else's prompt until they are aborted.
+// The type "occupied" is a starter whose sessions are busy with somebody else's prompt until they
+// are aborted.
 type occupied struct {
 	bgagenttest.Starter
 	aborts int
@@ -152,8 +153,8 @@ func TestASessionThatMayBeBusyAfterARestartIsAborted(t *testing.T) {
 	})
 }
 
-// illegible is a starter whose messages cannot be read, or cannot be read completely, until a
-// certain time.
+// The type "illegible" is a starter whose messages cannot be read, or cannot be read completely,
+// until a certain time.
 type illegible struct {
 	bgagenttest.Starter
 	until time.Time
@@ -191,7 +192,7 @@ func TestAReadThatFailsOrIsIncompleteDoesNotRepeatAPrompt(t *testing.T) {
 	}
 }
 
-// waking is a starter whose first call to Statuses reports that no session exists.
+// The type "waking" is a starter whose first call to Statuses reports that no session exists.
 type waking struct {
 	bgagenttest.Starter
 	asked atomic.Int32
@@ -330,7 +331,7 @@ func TestASupersededAttemptIsReportedOnceItIsDurable(t *testing.T) {
 		_, sub := m.Subscribe(100)
 		defer sub.Close()
 		w.memory.SetFaults(func(uint64, int) storetest.Fault {
-			if len(w.called()) > 0 { // from the restore call on
+			if len(w.called()) > 0 { // writes fail from the restore call on
 				w.broke = true
 			}
 			if w.broke {

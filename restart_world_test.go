@@ -51,7 +51,7 @@ type world struct {
 	bills   func(ctx context.Context, r *bgagent.Reporter)              // runs alongside each turn until the turn ends
 }
 
-// heard is one prompt that a session received.
+// The type "heard" is one prompt that a session received.
 type heard struct {
 	prompt   bgagent.Prompt
 	answered bool
@@ -150,7 +150,8 @@ func (l *life) Abort(context.Context, string) error {
 	return nil
 }
 
-// called returns the names of the client's methods that were called since the previous call to this function.
+// The method "called" returns the names of the client's methods that were called since the previous
+// call to this function.
 func (w *world) called() (names []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -236,7 +237,7 @@ func (l *life) RestoreSession(_ context.Context, r bgagent.SessionRestore) (bgag
 	}
 }
 
-// takes sets the length of the turns that begin from now on.
+// The method "takes" sets the length of the turns that begin from now on.
 func (w *world) takes(work time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -67,7 +67,7 @@ func (s *coolSource) ShareCoolDowns(hear func(bgagent.CoolDown)) (tell func(bgag
 	}
 }
 
-// reports returns the cool-downs that were reported, once all goroutines are idle.
+// The method "reports" returns the cool-downs that were reported, once all goroutines are idle.
 func (h *coolHub) reports() []bgagent.CoolDown {
 	synctest.Wait()
 	h.mu.Lock()

@@ -57,7 +57,7 @@ func sourceAnswers() {
 	}
 }
 
-// late returns a source of slots that grants each slot on another goroutine.
+// The function "late" returns a source of slots that grants each slot on another goroutine.
 func late(t *testing.T, l bgagent.Limits) bgagent.SlotSource {
 	t.Helper()
 	own, err := bgagent.NewConcurrencyManager(l)

@@ -35,7 +35,7 @@ func TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares(t *testing.T) {
 	}
 }
 
-// granted is a holder that appends its name to a list when it gets the slot.
+// The type "granted" is a holder that appends its name to a list when it gets the slot.
 type granted struct {
 	name string
 	all  *[]string

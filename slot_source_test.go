@@ -272,7 +272,7 @@ func TestNoCallBeginsWithASlotThatIsLost(t *testing.T) {
 				k.h.SlotLost(time.Now(), errCut) // a loss that is reported after the release has no effect
 				synctest.Wait()
 
-				if call == "run" { // the session did not get the prompt
+				if call == "run" { // before RunTurn, the session exists but has not received the prompt
 					_, err := m.Resume(t.Context(), bgagent.Caller{Session: "root"}, task.ID, bgagent.ResumeInput{Prompt: "second"})
 					require.NoError(t, err)
 					s.claim(t, 1).h.SlotGranted()

@@ -181,7 +181,7 @@ func TestASessionIsNotItsOwnParent(t *testing.T) {
 	})
 }
 
-// listing is a server that can list its agents.
+// The type "listing" is a server that can list its agents.
 type listing struct{ *server }
 
 func (listing) Agents(context.Context) ([]bgagent.AgentInfo, error) {

@@ -32,7 +32,7 @@ type state struct {
 	ids       *bufio.Reader // source of randomness
 
 	tasks      map[uint64]*task // keyed by the number that is encoded in the id
-	peak       int              // largest number of entries in tasks since the map was last copied
+	peak       int              // largest number of entries in the map "tasks" since it was last copied
 	calls      map[uint64]*task // launched tasks, keyed by a hash of caller, tool call, agent and prompt
 	sessions   sessionIndex
 	nodes      map[string]*node
@@ -45,8 +45,8 @@ type state struct {
 	inStopTime int       // like unquiet, but only for attempts whose stopping deadline has not passed
 	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
-	waived     *task  // task that the session with the id waiver is cancelling right now
-	waiver     string // session that is cancelling the task waived; it needs no notice if it is the parent of that task
+	waived     *task  // task that the session in the field "waiver" is cancelling right now
+	waiver     string // session that is cancelling the task in the field "waived"; it needs no notice if it is the parent of that task
 	closing    bool   // Close has begun: no task starts from now on
 	closed     bool   // Close has ended: no event is sent from now on
 	draining   bool

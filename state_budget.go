@@ -20,7 +20,7 @@ type taskBudget struct {
 	tally
 }
 
-// spending is the open account of a tree. It belongs to the root of the tree.
+// The type "spending" is the open account of a tree. It belongs to the root of the tree.
 type spending struct {
 	narrow Budget // smallest limits set by launches since the account was opened; Config.TreeBudget also applies
 	tally
@@ -183,7 +183,7 @@ func (st *state) openAccount(top *node, sp *spending, until int64) {
 	if until != 0 {
 		st.deadlines.accounts.set(&sp.alarm, top, until)
 	}
-	// The earlier usage of the live tasks does not count.
+	// The earlier usage of the live tasks does not count towards the new account.
 	top.each(func(t *task) {
 		if a := t.run; a != nil && a.sight != &nothingSeen {
 			a.sight.counted = a.sight.counted.plus(a.counts().beyond(a.sight.counted))

@@ -23,7 +23,7 @@ const (
 	maxOutlived = 10
 )
 
-// careful holds the attempts that are continued one at a time.
+// The type "careful" holds the attempts that are continued one at a time.
 type careful struct {
 	waiting []*attempt
 	current *task         // task that is being continued

@@ -325,7 +325,7 @@ func (st *state) unpack(n *node, env *envelope) {
 	n.oldest, n.urgent = oldest, urgent
 	n.compact()
 	if len(env.notice.Questions) > 0 && len(n.closed) == 0 && n.live > 0 && st.cfg.Wake != WakeEach {
-		n.urgent = n.urgentSince() // a question was urgent, and debts that were waiting for the end of their batch were packed with it
+		n.urgent = n.urgentSince() // the notice was packed early because of its questions, so its debts wait for the end of their batch again
 	}
 	if len(env.asks) > 0 {
 		n.asks, n.asksFrom = append(env.asks, n.asks...), env.since

@@ -235,8 +235,8 @@ func (st *state) cascade(n *node, reason string, now int64) {
 	}
 }
 
-// stopping is the state of an attempt from its end until everything that it started has stopped. If
-// the agent ended its turn itself, the attempt is quiet immediately. Otherwise:
+// The type "stopping" is the state of an attempt from its end until everything that it started has
+// stopped. If the agent ended its turn itself, the attempt is quiet immediately. Otherwise:
 //
 //	stop -> [in a call] -> the call returns -> rest
 //	stop -> abort, repeated if wanted -> Abort returns -> [starter] its status is seen -> rest -> quiet

@@ -18,7 +18,7 @@ type retention struct {
 	// looked up.
 	tombs []tombstone // ring buffer of tombstones
 	next  int         // index of the next tombstone to write once the ring is full
-	free  int         // number of free entries, beginning with the entry at the index in next
+	free  int         // number of free entries, beginning with the entry at the index in the field "next"
 
 	// unsaid holds the prompts that never reached the sessions of tombstones. Almost all tombstones
 	// lack such a prompt, so a field of the tombstone would waste memory.
@@ -101,8 +101,8 @@ func (t *tombstone) sessionID() string {
 	return t.sess.id
 }
 
-// expirable puts an ended task into its line if the task can be evicted. It is called when an
-// attempt has ended or become quiet, and when the notice about an attempt has been settled.
+// The method "expirable" puts an ended task into its line if the task can be evicted. It is called
+// when an attempt has ended or become quiet, and when the notice about an attempt has been settled.
 func (st *state) expirable(t *task, now int64) {
 	if t.live() || t.run != nil && !t.run.overrun || t.notice == NoticeNone || t.is(flagForgotten) || st.storing != nil && t.owesPast() {
 		return

@@ -269,7 +269,7 @@ func (st *state) fallbackDue(a *attempt, now int64) {
 	r := a.refused
 	r.fallAt = 0
 	st.changed(a.t)
-	if r.kind != 0 || st.pausedUntil(a.t, now) > 0 { // otherwise, the attempt is only waiting for a slot
+	if r.kind != 0 || st.pausedUntil(a.t, now) > 0 { // an attempt that is only waiting for a slot keeps its model
 		if st.mayFallBack(a, r.kind, r.step) {
 			st.falls(a)
 		}

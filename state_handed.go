@@ -19,8 +19,8 @@ import (
 //
 // If the record of a task expires from memory, all ends of its attempts count as acknowledged.
 
-// holding contains the notices and answers that were requested for a node but are not yet
-// acknowledged.
+// The type "holding" contains the notices and answers that were requested for a node but are not
+// yet acknowledged.
 type holding struct {
 	taken []*envelope // notices that will be handed out once they are durable
 	again []*envelope // notices of an earlier process that will be delivered or handed out again, unchanged
@@ -85,8 +85,8 @@ type hand struct {
 	left    bool // the answer has been returned
 }
 
-// handing collects the ends and notices that one tool call hands out. The answer is returned at the
-// end of the call.
+// The type "handing" collects the ends and notices that one tool call hands out. The answer is
+// returned at the end of the call.
 type handing struct{ hands []*hand }
 
 // handOut is called when the ends have been handed out to the session of the node. If out is nil,
@@ -125,7 +125,7 @@ func (n *node) hold() *holding {
 func (st *state) read(t *task, out *handing, now int64) {
 	if st.storing != nil && !st.closed && t.notice == NoticeOwed {
 		st.handOut(t.up, nil, out, t.owes()...)
-		if t.up.of == nil { // otherwise, the session's next turn reports ends that are not acknowledged
+		if t.up.of == nil { // if the session belongs to a task, its next turn reports ends that are not acknowledged
 			st.keepSent(t.up)
 		}
 	}

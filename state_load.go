@@ -212,7 +212,7 @@ func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	if t.sess != nil {
 		a.stage = stagePrompt
 	}
-	if own := t.ownNode(); own != nil && own.env != nil { // the prompt of the attempt is this notice
+	if own := t.ownNode(); own != nil && own.env != nil { // own.env holds the notice that is the prompt of the attempt
 		a.notice, own.env.flying = own.env, true
 	}
 }
@@ -283,7 +283,7 @@ func (st *state) loadBatches(n *node, ends []loadedEnd, now int64) {
 	slices.SortStableFunc(ends, func(a, b loadedEnd) int { return a.at.Compare(b.at) })
 	open := st.storing.batchOf(n)
 	for _, e := range ends {
-		open = max(open, e.batch) // the record of the session might be missing
+		open = max(open, e.batch) // the record of the session, which contains the number of the open batch, might be missing
 	}
 	owed := map[uint32]bool{}
 	for _, e := range ends {
@@ -310,7 +310,7 @@ func (st *state) loadBatches(n *node, ends []loadedEnd, now int64) {
 			n.closed = append(n.closed, e.member)
 		}
 	}
-	if n.live == 0 && owed[open] { // live tasks of the batch could not be loaded
+	if n.live == 0 && owed[open] { // the batch is open only because of live tasks that could not be loaded, so it is closed
 		open++
 	}
 	st.storing.node(n).batch = open

@@ -18,7 +18,7 @@ type repeats struct {
 	input  Digest
 	result Digest
 	began  int64   // earliest time at which the latest call might have begun
-	older  []int64 // the same as began, for the earlier calls of the sequence, oldest first; calls that began too long ago are removed
+	older  []int64 // the same as the field "began", for the earlier calls of the sequence, oldest first; calls that began too long ago are removed
 }
 
 // count returns the number of calls in the sequence.

@@ -23,15 +23,15 @@ import (
 // outbox holds the debts to a session until they are packed into an envelope.
 type outbox struct {
 	owed        []debt   // debts that are not in an envelope; debt.t is nil once the debt is settled
-	head        int      // index in owed; all debts before it are settled
-	nOwed       int      // number of unsettled debts in owed
+	head        int      // index in the field "owed"; all debts before this index are settled
+	nOwed       int      // number of unsettled debts in the field "owed"
 	oldest      int64    // when the oldest unsettled debt arose
 	urgent      int64    // when the first debt stopped waiting for the end of its batch; 0 if all debts wait
 	members     []member // attempts of the open batch that have ended
 	closed      []member // attempts of closed batches that have not been reported yet
 	omitted     int      // number of members left out because there were too many
 	asks        []*asked // questions that are still to be reported to the session, oldest first
-	asksFrom    int64    // when the first question in asks was asked; 0 if asks is empty
+	asksFrom    int64    // when the first question in the field "asks" was asked; 0 if there is none
 	reclaimable int      // number of tasks whose notices could not be delivered but can still be taken
 }
 

@@ -42,8 +42,8 @@ type refused struct {
 	poolTries  int     // number of refusals in a row in the pool, as of the refusal
 	provider   bool    // all pools of the provider were cooling down, as of the refusal
 	here       bool    // a turn was refused in this process
-	tries      int     // number of refusals since the time in the field since
-	turns      int     // number of refused turns since the time in the field since
+	tries      int     // number of refusals since the time in the field "since"
+	turns      int     // number of refused turns since the time in the field "since"
 	limit      int64   // when the attempt ends if it is still waiting; 0 if there is no limit
 	fallAt     int64   // when the attempt continues with another model; 0 if it does not; see state_fallback.go
 	falls      bool    // the attempt continues with another model as soon as no Abort call is in flight
@@ -202,7 +202,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	r.turns++
 	r.here = true
 	r.limit = r.since + parkMost
-	if reset > 0 { // the pool grants slots again shortly after this time
+	if reset > 0 { // the pool grants slots again shortly after the time "reset"
 		r.limit = max(r.since+int64(st.limit(limitMaxPark)), reset+parkMost)
 	} else if r.limit <= now { // parkMost is over, but refusalEnds has not ended the attempt: it was refused too few times, made progress, or has a fallback
 		r.limit = now + parkMost

@@ -47,7 +47,7 @@ func (st *state) late(wall time.Time) string {
 	return ""
 }
 
-// maxRestarts is the number of crashes that a task survives without making progress in between.
+// maxRestarts is the number of crashes that a task survives without making progress between them.
 const maxRestarts = 3
 
 // beginRecovery continues the tasks of the earlier process. The argument "wall" is the current wall time.
@@ -56,7 +56,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 		return
 	}
 	outdated, careful := st.recovery.outdated != "", st.recovery.crashedOften()
-	if !st.recovery.clean && len(st.recovery.tasks) > 0 { // otherwise, the earlier manager was suspended or closed
+	if !st.recovery.clean && len(st.recovery.tasks) > 0 { // the earlier process crashed: a suspension sets clean, and Close leaves no live tasks
 		st.storing.crashed = st.recovery.seen
 	}
 	list, clean, clock, late := st.recovery.tasks, st.recovery.clean, st.recovery.clock, st.late(wall)
@@ -395,7 +395,7 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 	case r.prompt == PromptInterrupted:
 		st.end(t, CauseInterrupted, reasonRestart, now)
 	default:
-		a.loose = a.cl.starter // its session might be in a turn
+		a.loose = a.cl.starter // a starter's session might be in a turn
 		st.end(t, CauseInterrupted, reasonRestartUnknown, now)
 	}
 }

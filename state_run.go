@@ -166,7 +166,7 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	} else if a.told != nil { // the prompt is repeated, with the notice that it contained
 		p.Notice = a.told.clone()
 	}
-	if st.claims == nil { // otherwise, the source must confirm the slot first
+	if st.claims == nil { // with a SlotSource, the source must confirm the slot before promptBegins is called
 		st.promptBegins(a, now)
 	}
 }
@@ -390,7 +390,7 @@ func (st *state) handsOver(a *attempt, now int64) bool {
 // in the session. It is called right before the attempt prompts the session.
 func (st *state) caughtUp(a *attempt, pages []Page) {
 	if !a.live() {
-		return // the prompt is not handed over
+		return // the attempt has ended, so its prompt is not handed over
 	}
 	a.catchingUp = false
 	for i, p := range pages {

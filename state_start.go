@@ -396,7 +396,8 @@ func (st *state) resume(values launchValues, by Caller, chain []SessionInfo, ref
 	return t, nil
 }
 
-// resumable returns an error if the task, or the task of the tombstone, cannot be resumed.
+// The function "resumable" returns an error if the task, or the task of the tombstone, cannot be
+// resumed.
 func resumable(t *task, tomb *tombstone) error {
 	switch {
 	case t == nil && tomb.stuck:

@@ -253,7 +253,7 @@ type envelope struct {
 	asks    []*asked // questions in the notice that are still to be reported to the session
 	loading bool     // loadAsks has not found the questions yet
 	closed  []member // members of the batches that the notice closes
-	omitted int      // number of members that are missing from closed
+	omitted int      // number of members that are missing from the field "closed"
 	tries   int
 	pushes  int   // with a store, number of processes that pushed the notice
 	pushed  bool  // this process has pushed the notice

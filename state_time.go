@@ -101,7 +101,7 @@ func (h *alarms[T]) due(now int64) (who T, ok bool) {
 	return who, true
 }
 
-// first returns the time of the earliest alarm, or 0 if there is none.
+// The method "first" returns the time of the earliest alarm, or 0 if there is none.
 func (h alarms[T]) first() int64 {
 	if len(h) == 0 {
 		return 0
@@ -125,7 +125,7 @@ type deadlines struct {
 	store    int64            // when non-urgent changes are written; 0 if there are none
 }
 
-// first returns the earliest deadline, or 0 if there is none.
+// The method "first" returns the earliest deadline, or 0 if there is none.
 func (d *deadlines) first() (at int64) {
 	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.accounts.first(), d.outages.first(), d.keep, d.shut, d.store, d.beat, d.trouble, d.careful} {
 		if t != 0 && (at == 0 || t < at) {

@@ -15,7 +15,7 @@ func (st *state) shows(t *task) bool {
 	return m == nil || !m.fresh
 }
 
-// accepted reports whether the launch or resume that opened the attempt is durable.
+// The method "accepted" reports whether the launch or resume that opened the attempt is durable.
 func (st *state) accepted(t *task, no int32) bool {
 	m := st.storing.tasks[t]
 	return !st.withdrawn(t, no) && (m == nil || t.no > no || !m.fresh && m.undo == nil)
@@ -126,7 +126,7 @@ func (s *storing) unmark(t *task) {
 	s.dirty = slices.DeleteFunc(s.dirty, func(m *mark) bool { return m.t == t })
 }
 
-// unresumed describes a task before a resume.
+// The type "unresumed" describes a task before a resume.
 type unresumed struct {
 	was     task
 	status  Status

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hands is a store whose methods a test can replace.
+// The type "hands" is a store whose methods a test can replace.
 type hands struct {
 	*storetest.Process
 	mu      sync.Mutex // guards the functions
@@ -30,7 +30,7 @@ type hands struct {
 	close   func() error
 }
 
-// chosen returns the function that is stored in the field.
+// The function "chosen" returns the function that is stored in the field.
 func chosen[F any](h *hands, field *F) F {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -261,9 +261,9 @@ func TestAFullStoreSetsNothingAside(t *testing.T) {
 	})
 }
 
-// thieves contains functions that make a manager lose its store, each in a different way. Some of
-// them take effect only when the manager opens the store again after a write with an uncertain
-// result. A function returns true if the manager can find out who owns the store.
+// The variable "thieves" contains functions that make a manager lose its store, each in a different
+// way. Some of them take effect only when the manager opens the store again after a write with an
+// uncertain result. A function returns true if the manager can find out who owns the store.
 var thieves = map[string]func(t *testing.T, mem *storetest.Memory, h *hands) (owned bool){
 	"another manager has it open": func(t *testing.T, mem *storetest.Memory, h *hands) bool {
 		h.mu.Lock()

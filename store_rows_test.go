@@ -32,8 +32,8 @@ type story struct {
 	early map[string][]string // effects that left the manager too early, by row
 }
 
-// met is called when an effect of the given row leaves the manager. durable states whether the
-// cause of the effect is durable.
+// The method "met" is called when an effect of the given row leaves the manager. durable states
+// whether the cause of the effect is durable.
 func (s *story) met(row string, durable bool, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -383,7 +383,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 	case errors.As(err, &agent):
 		return c.w.noSuchAgent(agent), nil
 	case errors.Is(err, ErrUnknownTask), errors.Is(err, ErrNotDescendant):
-		// Both errors get the same answer: a caller must not learn about the tasks of other
+		// Both errors get the same answer: a caller must not find out about the tasks of other
 		// callers.
 		if c.asksElsewhere(err) {
 			if text := c.placeElsewhere(ref); text != "" {

@@ -156,7 +156,7 @@ func (o *outputCall) stopsWaiting(t Task) bool {
 func (o *outputCall) waitAnywhere(here []string) (waitEnd, error) {
 	var there []TaskElsewhere
 	if o.elsewhere != nil {
-		all, _ := o.elsewhere.Tasks(o.ctx, o.by, 0) // do not wait for the tasks of a process that cannot be asked
+		all, _ := o.elsewhere.Tasks(o.ctx, o.by, 0) // ignore the error: the call does not wait for the tasks of a process that cannot be asked
 		there = slices.DeleteFunc(all, func(x TaskElsewhere) bool {
 			return x.Task.Status.Terminal() || x.Stored != "" || x.Task.Parent != o.by.Session
 		})

@@ -379,7 +379,7 @@ func TestALongResultAndWhatIsOwedFitTogether(t *testing.T) {
 	})
 }
 
-// unwoken holds the options for callers that are never woken.
+// The variable "unwoken" holds the options for callers that are never woken.
 var unwoken = bgagent.ToolOptions{NoNotices: true}
 
 func TestWhoCannotBeWokenWaitsForLessThanHostsGiveACall(t *testing.T) {

@@ -129,7 +129,7 @@ func (o *outputCall) wait(most time.Duration, ids ...string) (waitEnd, error) {
 		return waitPointless, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		return waitTimedOut, nil
-	default: // even if the caller's own context was cancelled
+	default: // any other error, including the cancellation of the caller's own context
 		return waitOver, err
 	}
 }

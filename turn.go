@@ -37,7 +37,7 @@ type sight struct {
 	looking  bool         // a goroutine is polling the session
 	again    bool         // another poll was requested during the current one
 	answered int64        // when the client last reported the status
-	lost     bool         // a status query after the time in the field answered did not return the status
+	lost     bool         // a status query after the time in the field "answered" did not return the status
 	lostWhy  string       // error of the status query that set the field "lost"
 	polled   int64        // when a poll was last judged
 	said     SessionState // status in the event that requested the next poll
@@ -66,7 +66,7 @@ func (a *attempt) seen() *sight {
 	return a.sight
 }
 
-// judged holds the values that are passed from one judgement of the turn to the next.
+// The type "judged" holds the values that are passed from one judgement of the turn to the next.
 type judged struct {
 	counters
 	needsTodos bool
@@ -357,7 +357,7 @@ func (s *sight) wrote(piece string, now int64) {
 }
 
 func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
-	if msg.Provider != nil { // the text describes the failure
+	if msg.Provider != nil { // the text of such a message describes the failure and is not an answer
 		if index >= max(s.newest, s.from) {
 			s.newest, s.begun, s.finished, s.stop, s.err, s.provider = index, true, msg.Finished, msg.Stop, msg.Error, msg.Provider.clone()
 		}
@@ -443,7 +443,7 @@ const maxTurnText = maxResultUnreadable + 4
 // reporter returns the reporter of the turn that is about to begin. Each turn has its own, so that
 // late reports from an earlier turn are dropped.
 func (a *attempt) reporter() *Reporter {
-	if a.turn == 1 && a.rep.a == nil { // a.rep.a is set if this is a repeated call
+	if a.turn == 1 && a.rep.a == nil { // if a.rep.a is set, the call for the first turn is repeated and needs a new reporter
 		a.rep.a, a.rep.turn = a, 1
 		return &a.rep
 	}

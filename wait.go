@@ -143,7 +143,7 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 	}
 }
 
-// waiting is one call to Wait.
+// The type "waiting" is one call to Wait.
 type waiting struct {
 	by      Caller
 	mode    WaitMode
@@ -256,7 +256,7 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 		var quiet, forgotten bool
 		m.view(func(st *state) { quiet, forgotten = st.hasEnded(t) && t.run == nil, t.is(flagForgotten) })
 		switch {
-		case forgotten: // start again with its tombstone, or with the record of a later attempt
+		case forgotten: // start again with the tombstone of the task, or with the record of a later attempt
 			return m.Quiet(ctx, id)
 		case quiet:
 			return nil

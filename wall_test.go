@@ -78,7 +78,7 @@ func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string
 	return out
 }
 
-// held returns the forbidden contents of a field of the given type: functions,
+// The function "held" returns the forbidden contents of a field of the given type: functions,
 // interfaces and contexts. faces holds the names of the package's interfaces.
 func held(t ast.Expr, faces []string) (out []string) {
 	ast.Inspect(t, func(n ast.Node) bool {
