@@ -27,6 +27,7 @@ type history struct {
 // reported is a line of a process.
 type reported struct {
 	by    *life
+	at    time.Time // when the test read it
 	words []string
 }
 
@@ -34,7 +35,7 @@ func (h *history) add(l *life, text string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if words := strings.Fields(text); len(words) > 0 {
-		h.lines = append(h.lines, reported{l, words})
+		h.lines = append(h.lines, reported{l, time.Now(), words})
 	}
 }
 
@@ -59,12 +60,23 @@ func (h *history) last(l *life, word string) (second string) {
 	return second
 }
 
-// tail returns the last lines.
+// tail returns the last lines, with their times before now.
 func (h *history) tail(n int) string {
 	all := h.all()
+	return listed(all[max(0, len(all)-n):], time.Now())
+}
+
+// around returns the lines before and after the line with the index, with the times between them.
+func (h *history) around(i int) string {
+	all := h.all()
+	return listed(all[max(0, i-30):min(len(all), i+10)], all[i].at)
+}
+
+// listed returns the lines with their times relative to the given time.
+func listed(lines []reported, zero time.Time) string {
 	var b strings.Builder
-	for _, x := range all[max(0, len(all)-n):] {
-		fmt.Fprintf(&b, "\n%s: %s", x.by.name, strings.Join(x.words, " "))
+	for _, x := range lines {
+		fmt.Fprintf(&b, "\n%+.3f s %s: %s", x.at.Sub(zero).Seconds(), x.by.name, strings.Join(x.words, " "))
 	}
 	return b.String()
 }
@@ -75,13 +87,14 @@ type body struct {
 	pool       string
 	begin, end time.Time
 	stopped    bool // its context ended before its work was done
+	last       int  // index of the last line about it
 }
 
 // bodies returns all bodies in the order in which they began. If the process of a body is killed or frozen
 // before the body ends, that time is the end of the body.
 func (h *history) bodies() (all []body) {
 	open := map[string]int{}
-	for _, x := range h.all() {
+	for i, x := range h.all() {
 		if x.words[0] != "begin" && x.words[0] != "end" && x.words[0] != "stop" {
 			continue
 		}
@@ -90,11 +103,11 @@ func (h *history) bodies() (all []body) {
 		at := time.Unix(0, ns)
 		if x.words[0] == "begin" {
 			open[key] = len(all)
-			all = append(all, body{by: x.by, pool: x.words[1], begin: at})
+			all = append(all, body{by: x.by, pool: x.words[1], begin: at, last: i})
 			continue
 		}
 		b := &all[open[key]]
-		b.end, b.stopped = at, x.words[0] == "stop"
+		b.end, b.stopped, b.last = at, x.words[0] == "stop", i
 	}
 	for i := range all {
 		b := &all[i]
@@ -163,28 +176,29 @@ func (h *history) stopped(hurt func(*life) bool) (some []body) {
 	return some
 }
 
-// mostAtOnce returns the largest number of the pool's bodies that ran at the same time.
-func mostAtOnce(all []body, pool string) (most int) {
+// peak returns the largest number of the pool's bodies that ran at the same time, and when that was.
+func peak(all []body, pool string) (most int, then time.Time) {
 	type change struct {
-		at int64
+		at time.Time
 		by int
 	}
 	var changes []change
 	for _, b := range all {
 		if b.pool == pool {
-			changes = append(changes, change{b.begin.UnixNano(), 1})
+			changes = append(changes, change{b.begin, 1})
 			if !b.end.IsZero() {
-				changes = append(changes, change{b.end.UnixNano(), -1})
+				changes = append(changes, change{b.end, -1})
 			}
 		}
 	}
-	slices.SortFunc(changes, func(x, y change) int { return cmp.Or(cmp.Compare(x.at, y.at), cmp.Compare(x.by, y.by)) })
+	slices.SortFunc(changes, func(x, y change) int { return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.by, y.by)) })
 	n := 0
 	for _, c := range changes {
-		n += c.by
-		most = max(most, n)
+		if n += c.by; n > most {
+			most, then = n, c.at
+		}
 	}
-	return most
+	return most, then
 }
 
 // judge fails the test if a limit was exceeded, if a slot was never used, or if a body was stopped in a
@@ -192,19 +206,55 @@ func mostAtOnce(all []body, pool string) (most int) {
 // disturbed.
 func (w *world) judge(hurt ...*life) {
 	w.t.Helper()
-	all := w.log.bodies()
-	for pool, limit := range w.plan.Limits.Model {
-		require.Equal(w.t, limit, mostAtOnce(all, pool), "the largest number of bodies of the pool %s at the same time; its limit is %d", pool, limit)
+	if problem := w.log.problem(w.plan.Limits.Model, hurt...); problem != "" {
+		w.t.Fatal(problem)
+	}
+	w.t.Logf("%d bodies", len(w.log.bodies()))
+}
+
+// problem describes what is wrong for the method "judge", or returns "".
+func (h *history) problem(limits map[string]int, hurt ...*life) string {
+	all := h.bodies()
+	for pool, limit := range limits {
+		most, then := peak(all, pool)
+		if most == limit {
+			continue
+		}
+		var b strings.Builder
+		fmt.Fprintf(&b, "at most %d bodies of the pool %s ran at the same time; its limit is %d", most, pool, limit)
+		if most > 0 {
+			fmt.Fprint(&b, "; times are relative to ", then.UnixNano())
+		}
+		last := 0
+		for _, x := range all {
+			if x.pool == pool && !x.begin.After(then) && (x.end.IsZero() || x.end.After(then)) {
+				end := "never"
+				if !x.end.IsZero() {
+					end = fmt.Sprintf("%+.3f s", x.end.Sub(then).Seconds())
+				}
+				fmt.Fprintf(&b, "\nin %s: begin %+.3f s, end %s", x.by.name, x.begin.Sub(then).Seconds(), end)
+				last = max(last, x.last)
+			}
+		}
+		if len(all) > 0 {
+			b.WriteString("\nthe lines around the last of them:" + h.around(last))
+		}
+		return b.String()
 	}
 	isHurt := func(l *life) bool { return slices.Contains(hurt, l) }
-	require.Empty(w.t, w.log.stopped(isHurt), "no work is stopped in other processes")
-	for _, x := range w.log.all() {
-		if x.words[0] == "ended" && !isHurt(x.by) {
-			require.Equal(w.t, fmt.Sprint(int(bgagent.CauseTurnEnded)), x.words[2])
+	for _, b := range h.stopped(isHurt) {
+		return fmt.Sprintf("a body of the pool %s was stopped in the process %s, which nobody disturbed:%s", b.pool, b.by.name, h.around(b.last))
+	}
+	for i, x := range h.all() {
+		if x.words[0] == "ended" && !isHurt(x.by) && x.words[2] != causeWord(bgagent.CauseTurnEnded) {
+			return fmt.Sprintf("a task of the pool %s ended in the process %s, which nobody disturbed, with the cause %s:%s", x.words[1], x.by.name, x.words[2], h.around(i))
 		}
 	}
-	w.t.Logf("%d bodies", len(all))
+	return ""
 }
+
+// causeWord returns the name of the cause as one word.
+func causeWord(c bgagent.Cause) string { return strings.ReplaceAll(c.String(), " ", "-") }
 
 // longest returns a text with the median and the longest of the times.
 func longest(all []time.Duration) string {
@@ -214,24 +264,34 @@ func longest(all []time.Duration) string {
 
 func TestTheJudgeOfTheWorldFindsWhatIsWrong(t *testing.T) {
 	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
-	dead, cold, well := &life{killed: at(50)}, &life{frozen: [][2]time.Time{{at(30), at(90)}}}, &life{}
+	dead, cold, well := &life{name: "dead", killed: at(50)}, &life{name: "cold", frozen: [][2]time.Time{{at(30), at(90)}}}, &life{name: "well"}
 	h := history{}
 	says := func(l *life, what, pool string, n, ms int) {
 		h.add(l, fmt.Sprint(what, " ", pool, " ", n, " ", at(ms).UnixNano()))
 	}
+	most := func(all []body) int { n, _ := peak(all, "a"); return n }
 	says(dead, "begin", "a", 1, 10)
 	says(cold, "begin", "a", 1, 20)
 	says(well, "begin", "a", 1, 51)
 	says(well, "begin", "a", 2, 52)
 	says(cold, "stop", "a", 1, 91)
-	require.Equal(t, 2, mostAtOnce(h.bodies(), "a"), "dead and frozen bodies do not count")
+	require.Equal(t, 2, most(h.bodies()), "dead and frozen bodies do not count")
 	require.Equal(t, map[string]int{"a": 2}, h.running())
 	require.Len(t, h.stopped(func(*life) bool { return false }), 1)
 	require.Empty(t, h.stopped(func(l *life) bool { return l == cold }))
+	two := map[string]int{"a": 2}
+	require.Empty(t, h.problem(two, cold))
+	require.Regexp(t, `(?s)^a body of the pool a was stopped in the process cold, .*\n\S+ s well: begin a 2 52000000\n\+0.000 s cold: stop a 1 91000000$`, h.problem(two))
 	says(cold, "begin", "a", 2, 92)
-	require.Equal(t, 3, mostAtOnce(h.bodies(), "a"), "a body that began after the thaw counts")
+	require.Equal(t, 3, most(h.bodies()), "a body that began after the thaw counts")
+	require.Regexp(t, `(?s)^at most 3 bodies of the pool a ran .* limit is 2; .*\nin well: begin -0.041 s, end never\n.*\nin cold: begin \+0.000 s, end never\n.*cold: begin a 2 92000000$`, h.problem(two, cold))
 	require.Len(t, h.began(cold, at(90)), 1)
 	says(well, "end", "a", 1, 93)
 	says(dead, "begin", "a", 2, 45)
-	require.Equal(t, 2, mostAtOnce(h.bodies()[:3], "a"))
+	require.Equal(t, 2, most(h.bodies()[:3]))
+	h.add(well, "ended a turn-ended")
+	require.Empty(t, h.problem(map[string]int{"a": 3}, cold))
+	h.add(well, "ended a slot-lost no allocator has answered")
+	require.Regexp(t, `(?s)^a task of the pool a ended in the process well, .* the cause slot-lost:\n.*\n\+0.000 s well: ended a slot-lost no allocator has answered$`, h.problem(map[string]int{"a": 3}, cold))
+	require.Regexp(t, `^at most 0 bodies of the pool b ran .* limit is 1\n`, h.problem(map[string]int{"b": 1}, cold), "a slot that was never used")
 }

@@ -108,7 +108,7 @@ func (p *workerPlan) lane(ctx context.Context, m *bgagent.BackgroundManager, poo
 		}
 		ended, err := m.Wait(ctx, bgagent.Caller{}, bgagent.WaitAll, task.ID)
 		if err == nil {
-			report("ended", pool, int(ended[0].Cause))
+			report("ended", pool, causeWord(ended[0].Cause), ended[0].Reason)
 		}
 	}
 }
