@@ -39,9 +39,9 @@
 //
 // To stop a turn, the client cancels it, and repeats the cancellation until the turn ends. If the
 // agent has not stopped the turn within Config.CancelGrace, the client terminates the whole process,
-// but only after the other turns in that process have ended. Meanwhile, new turns run in a new
-// process. As a result, RunTurn returns only when everything that the turn started has stopped, and
-// a task that cannot be stopped does not interrupt other tasks.
+// but only after the other turns in that process have ended. Until the old process is terminated,
+// new turns run in a new process. As a result, RunTurn returns only when everything that the turn
+// started has stopped, and a task that cannot be stopped does not interrupt other tasks.
 //
 // The client terminates a program together with everything that the program started: its process
 // group, on Linux also its operating system session, and descendants outside of both that have the

@@ -336,7 +336,7 @@ func during(request string, err error) error {
 }
 
 // failed adds an explanation to the error of a request that starts the agent or sets up a session.
-// If the process has ended in the meantime, the result is the reason why it ended.
+// If the process has ended, the result is the reason why it ended.
 func (p *process) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errClosed):

@@ -180,8 +180,8 @@ func TestASessionThatDoesNotExistIsMissing(t *testing.T) {
 		require.Equal(t, bgagent.PromptMissing, state)
 		require.Zero(t, c.known())
 	}
-	// The agent stores the next session only after the session's first prompt, so no other process
-	// can load it.
+	// The file of the next session is removed, as if the agent stored a session only after its first
+	// prompt. Therefore, no other process can load the session.
 	id, err := c.CreateSession(t.Context(), in.Spec)
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(h.store(id)))

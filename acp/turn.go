@@ -236,8 +236,8 @@ func (p *process) endIfUseless() {
 	}
 }
 
-// retire is called when a process does not stop a turn. From then on, the process does not get new
-// turns, and it is terminated once its other turns are over.
+// retire is called when a process does not stop a turn. A retired process does not get new turns,
+// and it is terminated once its other turns are over.
 func (c *Client) retire(p *process) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -249,9 +249,9 @@ func (c *Client) retire(p *process) {
 	p.endIfUseless()
 }
 
-// ask sends the prompt and waits for its answer. If the turn must stop in the meantime, the
-// method "ask" tells the agent to cancel the turn. It does the same if the agent sends nothing
-// for Config.Silence.
+// ask sends the prompt and waits for its answer. If the turn must stop before the answer, the
+// method "ask" tells the agent to cancel the turn. It does the same if the agent sends nothing for
+// Config.Silence.
 func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	var answer sdk.PromptResponse
 	over := make(chan error, 1)

@@ -72,8 +72,8 @@ var (
 		permission.Task: {"Task", "Agent", "Workflow"}, // Task is the older name of Agent
 		permission.Todo: {"TodoWrite", "TaskCreate", "TaskUpdate", "TaskGet", "TaskList"}, permission.Question: {"AskUserQuestion"}, permission.Mode: {"ExitPlanMode", "EnterPlanMode"},
 	}
-	// claudeWhole lists tools that can be allowed or denied only as a whole, because their
-	// actions are in a script.
+	// claudeWhole lists tools that can be allowed or denied only as a whole, because a script in the
+	// call decides what the tool does.
 	claudeWhole = []string{"Workflow"}
 )
 

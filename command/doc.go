@@ -65,10 +65,10 @@
 // when a signal terminates it.
 //
 // If a program reports the end of the turn but does not exit within [Config].Grace, it is stopped.
-// The reported end remains valid unless the program has continued the turn in the meantime. Text
-// after the end is not part of the answer. While claude reports that its own commands or agents run
-// in the background, its result does not end the turn. If claude exits before they end, the error
-// states that claude's own background work was cut off. The error of a failed turn is a
+// The reported end remains valid unless the program has continued the turn before it is stopped.
+// Text after the end is not part of the answer. While claude reports that its own commands or
+// agents run in the background, its result does not end the turn. If claude exits before they end,
+// the error states that claude's own background work was cut off. The error of a failed turn is a
 // [*TurnError] with the exit code or signal and the end of standard error.
 //
 // When RunTurn returns, everything that the turn started has stopped. To stop a program, the client

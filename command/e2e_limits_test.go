@@ -119,8 +119,9 @@ func TestRealRefusedTurnIsContinuedAndTheModelSeesThePromptOnce(t *testing.T) {
 			script, kind, status = "@error 401 times=1 no", authentication, 401
 		}
 		if r.name == "gemini" {
-			// The second turn has a new session. Its first message can differ, because it describes
-			// the folder, so the model server would not always see that the request is repeated.
+			// The second turn has a new session. The first message of a session describes the folder, so it
+			// can differ between the two sessions, and the model server might not see that the request is
+			// repeated. Therefore, the test itself counts the attempts.
 			var attempts atomic.Int32
 			s.w.Model.Handle(func(q modelserver.Request) modelserver.Reply {
 				if q.Kind == modelserver.Main {

@@ -133,7 +133,7 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 // [bgagent.Config].RepeatedCalls.
 //
 // A line of the type "error" says why the turn is about to fail. It does not end the turn. If the agent
-// does nothing afterwards and the turn ends with an error, the error of RunTurn wraps a
+// does nothing after this line and the turn ends with an error, the error of RunTurn wraps a
 // [*bgagent.ProviderError]. The line must have a "kind", which is the name of a
 // [bgagent.ProviderErrorKind], or a "status", which is the HTTP status. The other fields are optional:
 //

@@ -351,7 +351,7 @@ func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 }
 
 // GoesOn withdraws the end that an earlier call to End reported, because the turn continues. If that
-// end was a failure, the turn can succeed only if the agent does something afterwards.
+// end was a failure, the turn can succeed only if the agent does something after the call to GoesOn.
 func (o *Output) GoesOn() { o.conclude(nil) }
 
 func (o *Output) conclude(end *ending) {

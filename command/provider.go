@@ -10,7 +10,7 @@ import (
 )
 
 // ProviderFailed reports that a request to the model provider failed, and that the program does not
-// retry it. It does not end the turn. If the agent does nothing afterwards and the turn ends with
+// retry it. It does not end the turn. If the agent does nothing after the call and the turn ends with
 // [bgagent.StopError], the error of RunTurn wraps e. Each call replaces the previous one. A call with a
 // zero e.Kind means that the last failure was not the provider's. A decoder must fill in e from fields
 // and messages that report an error, and never from an answer or from tool output.

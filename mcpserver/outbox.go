@@ -112,7 +112,7 @@ func (q *outbox[T]) run() {
 }
 
 // close waits until the queued items have been written, but not longer than writeTimeout.
-// Items that have not been written by then are dropped.
+// Items that have not been written within this time are dropped.
 func (q *outbox[T]) close() {
 	q.mu.Lock()
 	q.closed = true

@@ -336,7 +336,8 @@ func TestTheTasksExtension(t *testing.T) {
 			return mcp.CallCustomMethod[*handleParams, *handle](t.Context(), cs, "tasks/get", &handleParams{TaskID: id})
 		}
 		launch := func(prompt string) string {
-			// The library's client cannot decode a handle, because a handle is not a tool result.
+			// The error is ignored: the library's client cannot decode a handle, because a handle is not a
+			// tool result.
 			_, _ = cs.CallTool(t.Context(), &mcp.CallToolParams{Name: "delegate_task", Arguments: map[string]any{"subagent_type": "worker", "prompt": prompt, "run_in_background": false}})
 			synctest.Wait()
 			all := m.List(bgagent.Query{Parent: "me"})

@@ -70,7 +70,8 @@ func TestTheScopeOfATaskHasTheTasksBelowIt(t *testing.T) {
 		get := func(id string) (*handle, error) {
 			return mcp.CallCustomMethod[*handleParams, *handle](t.Context(), cs, "tasks/get", &handleParams{TaskID: id + ".1"})
 		}
-		// The library's client cannot decode a handle, because a handle is not a tool result.
+		// The error is ignored: the library's client cannot decode a handle, because a handle is not a
+		// tool result.
 		_, _ = cs.CallTool(t.Context(), &mcp.CallToolParams{Name: "delegate_task", Arguments: map[string]any{"subagent_type": "worker", "prompt": "1h", "run_in_background": false}})
 		synctest.Wait()
 		below := m.List(bgagent.Query{Parent: top.Session})

@@ -30,8 +30,8 @@ type PermissionReply struct {
 	Reason string // if Allow is not set: the reason that the agent is given; by default a general sentence
 
 	// If Leave is set, the client does not answer the question, and a user can answer it
-	// in opencode's own window. The session waits until the question is answered.
-	// Meanwhile, the task is shown as asking.
+	// in opencode's own window. The session waits until the question is answered. While it waits, the
+	// task is shown as asking.
 	Leave bool
 
 	// If Ask is set, the task asks the question, and [bgagent.BackgroundManager.Answer] answers

@@ -278,7 +278,8 @@ func TestQuestionsThatDiedWhileNoProcessRanAreWithdrawn(t *testing.T) {
 				user := newClient(a, opencode.Config{HTTPClient: a.f.client()})
 				require.NoError(a, user.Abort(a.Context(), task.Session))
 				require.Len(a, a.f.asks, 1)
-				// The session is in another turn, so the question could be from this turn.
+				// The session is in another turn while the server still lists the question, so the question
+				// could seem to be from this turn.
 				require.NoError(a, user.StartTurn(a.Context(), task.Session, prompt("", "wait")))
 			default:
 				a.f.do(func() { a.f.asks[q.ID].answer <- map[string]any{"reply": "once"}; delete(a.f.asks, q.ID) })

@@ -45,7 +45,7 @@ func served(t *testing.T, most int, h http.HandlerFunc, f func(t *testing.T, p p
 	})
 }
 
-// closedAfter waits until the server closes a connection. It returns the time until then.
+// closedAfter waits until the server closes a connection. It returns how long this took.
 func closedAfter(c net.Conn) time.Duration {
 	begin := time.Now()
 	_, _ = io.Copy(io.Discard, c)

@@ -148,7 +148,7 @@ func (r *runner) adopt() {
 		case unwritten[t.ID]:
 		case t.Status.Terminal():
 			r.settle(t)
-		case !r.resumed[t.ID]: // for example, a run that did not keep its tasks completed this task in the meantime
+		case !r.resumed[t.ID]: // for example, because a later run with --state none has completed this entry of the list
 			_, _ = r.manager.Cancel(context.Background(), bgagent.Caller{}, t.ID, bgagent.CancelOptions{Reason: "the run no longer needs this task"})
 		}
 	}

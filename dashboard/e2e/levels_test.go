@@ -172,7 +172,7 @@ func TestTheViewDoesNotFollowARowThatMoves(t *testing.T) {
 	}
 	p := open(t, serve(t, m, dashboard.Config{}), desktop)
 	p.until(rowWith("task 199"))
-	p.js(`tree.scrollTop = 28 * 51`) // 199 is the first task, so 149 is the first visible task
+	p.js(`tree.scrollTop = 28 * 51`) // hides the row of the session and the rows of the tasks 199 to 150
 	visible := `[...document.querySelectorAll('#rows .row')].map(r => [r.getBoundingClientRect().top - document.querySelector('#tree .head').getBoundingClientRect().bottom, r.querySelector('.text').textContent]).filter(r => r[0] > -1).sort((a, b) => a[0] - b[0])[0]?.[1]`
 	p.until(visible + ` === 'task 149'`)
 	cancel := func(i int) {

@@ -27,8 +27,8 @@ const (
 func chapterName(n int) string     { return fmt.Sprint("chapter ", n) }
 func answer(chapter string) string { return "The summary of " + chapter + "." }
 
-// worker is the process with the tasks. Both processes run the same code. The first one finds an
-// empty store and launches the tasks; the second one continues what it finds.
+// worker is the process with the tasks. Both processes run the same code. The first process finds
+// an empty store and launches the tasks; the second process continues the tasks that it finds.
 func worker() error {
 	a := &agent{dir: os.Getenv(folderVariable), slow: os.Getenv(lifeVariable) == "1"}
 	client := inproc.New(map[string]inproc.Agent{"summary": a.summarize})

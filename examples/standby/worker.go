@@ -17,8 +17,8 @@ const tasks = 4
 
 func answer(title string) string { return "The summary of " + title + "." }
 
-// worker is one of the two processes. Both run the same code. The one that finds an empty store
-// launches the tasks; the other one continues what it finds.
+// worker is one of the two processes. Both run the same code. The process that finds an empty store
+// launches the tasks; the other process continues the tasks that it finds.
 func worker(ctx context.Context, url string) error {
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1))
 	if err != nil {
@@ -74,7 +74,7 @@ func openManager(ctx context.Context, nc *nats.Conn, a *agent) (*bgagent.Backgro
 	}
 	for {
 		m, err := bgagent.New(client, bgagent.Config{
-			// Grace is short, because the server runs on the same machine.
+			// Grace is short, because a lost connection to a server on the same machine is restored quickly.
 			Store:  bgnats.NewStore(nc, "tasks", bgnats.StoreOptions{Grace: time.Second}),
 			Limits: bgagent.Limits{Default: 2},
 			Wake:   bgagent.WakeEach,

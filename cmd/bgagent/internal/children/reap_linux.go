@@ -35,8 +35,8 @@ func reap() (n int) {
 	if len(zombies) == 0 {
 		return 0
 	}
-	// The handles are read after the children. Therefore, a child without a handle was either adopted or
-	// already reaped.
+	// The handles are read after the list of ended children. Therefore, an ended child without a handle
+	// was adopted, or package os has reaped it since.
 	started, ok := handles()
 	if !ok {
 		return 0
@@ -93,7 +93,7 @@ func handles() (pids map[int]bool, ok bool) {
 	for _, name := range names {
 		text, err := os.ReadFile("/proc/self/fdinfo/" + name)
 		if os.IsNotExist(err) {
-			continue // the handle was closed in the meantime
+			continue // the handle was closed after the folder was read
 		}
 		if err != nil {
 			return nil, false

@@ -103,7 +103,7 @@ func hold(dir string) (*Folder, error) {
 }
 
 // holdNew is like hold, but for a folder that was just created. It returns an error if the folder
-// was replaced with another folder or a link in the meantime.
+// was replaced with another folder or a link after it was created.
 func holdNew(dir string) (*Folder, error) {
 	f, err := hold(dir)
 	if err != nil {

@@ -171,7 +171,7 @@ func take(dir, name string) (*Run, error) {
 		return nil, f.Close()
 	}
 	if err == nil {
-		// The previous holder of the lock might have removed the file in the meantime.
+		// The previous holder of the lock might have removed the file after this function opened it.
 		own, _ := f.Stat()
 		if now, e := os.Lstat(path); e != nil || !os.SameFile(own, now) {
 			return nil, f.Close()

@@ -169,7 +169,7 @@ func limitsSchema() (object, error) {
 	return object{
 		{"description", "Limits and times of the library, as in its documentation. Keys that end in Ms are milliseconds."},
 		{"type", []string{"object", "null"}},
-		{"properties", properties}, // unknown keys are allowed, because a newer host might have them
+		{"properties", properties}, // without "additionalProperties": unknown keys are allowed, because a newer host might have them
 	}, nil
 }
 

@@ -230,7 +230,7 @@ func prefixed(text string, within bool) string {
 }
 
 // flush writes the text that has not been written yet. If that fails, a later call tries again. If the folder
-// has been removed in the meantime, the method "flush" creates a new one, and the offsets continue.
+// has been removed since the last write, the method "flush" creates a new one, and the offsets continue.
 func (l *logFile) flush() error {
 	if len(l.unsent) == 0 {
 		return nil
@@ -332,7 +332,7 @@ func ReadLog(dir, task string, from int64) (text string, next int64, err error) 
 			continue
 		}
 		file, err := os.Open(s.path)
-		if errors.Is(err, fs.ErrNotExist) { // the segment was removed in the meantime
+		if errors.Is(err, fs.ErrNotExist) { // the segment was removed after it was listed
 			return ReadLog(dir, task, from)
 		}
 		if err != nil {
