@@ -20,9 +20,8 @@ const (
 	lateLimit   = time.Second            // maximum wait for pieces after the prompt has been answered
 )
 
-// answered is called when the prompt has been answered. All messages read after this call came
-// after the agent's answer to the prompt. The client waits for late pieces only if the turn ended
-// normally.
+// answered records that the agent has answered the prompt. All messages read after this call came
+// after the agent's answer. The client waits for late pieces only if the turn ended normally.
 func (c *Client) answered(t *turn, m received) {
 	var answer struct {
 		StopReason sdk.StopReason `json:"stopReason"`

@@ -157,7 +157,8 @@ func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool
 	return resp
 }
 
-// refuse is called when a request from the agent was refused.
+// refuse records and logs that a request from the agent was refused. The argument "what" describes
+// the request.
 func (c *Client) refuse(t *turn, what string) {
 	c.mu.Lock()
 	t.refused = what

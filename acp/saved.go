@@ -80,7 +80,8 @@ var hiddenPart = regexp.MustCompile(`(?s)<session_context>.*?</session_context>|
 // hiddenHash is the hash of texts that agents might leave out.
 var hiddenHash = hashOf("")
 
-// sends is called when the agent is about to get the text as the prompt with the given id.
+// sends records that the agent gets the text as the prompt with the given id. It is called before
+// the text is sent.
 func (m *memory) sends(id, text string) {
 	m.Sent, m.Now = append(m.Sent, hashOf(text)), progress{Prompt: id}
 	m.Before, m.Joined = m.Joined, nil
@@ -89,7 +90,8 @@ func (m *memory) sends(id, text string) {
 	}
 }
 
-// joins is called when the agent is about to get the text as a message in the turn of the last prompt.
+// joins records that the agent gets the text as a message in the turn of the last prompt. It is called
+// before the text is sent.
 func (m *memory) joins(text string) {
 	if n := len(m.Sent); n > 0 {
 		m.Sent = slices.Insert(m.Sent, n-1, hashOf(text))
@@ -100,8 +102,8 @@ func (m *memory) joins(text string) {
 	}
 }
 
-// leaves is called when the agent has refused a message that was meant to join the turn of the last
-// prompt or the previous turn.
+// leaves takes back a call to joins, because the agent has refused the message. The message was
+// meant to join the turn of the last prompt or the previous turn.
 func (m *memory) leaves(text string) {
 	drop := func(list, after []string) ([]string, bool) {
 		for i := len(list) - 1; i >= 0; i-- {
@@ -120,7 +122,7 @@ func (m *memory) leaves(text string) {
 	}
 }
 
-// unsent is called when the agent has not received the last prompt.
+// unsent takes back the last call to sends, because the agent has not received the prompt.
 func (m *memory) unsent() {
 	if n := len(m.Sent); n > 0 && m.Now.Prompt != "" {
 		m.Sent = m.Sent[:n-1]
@@ -129,8 +131,8 @@ func (m *memory) unsent() {
 	m.Now = progress{}
 }
 
-// ends is called when a turn has ended, and stores how it ended. If the stop reason is not in
-// savedStops or the text is too long, nothing is stored.
+// ends stores how the turn ended. If the stop reason is not in savedStops or the text is too long,
+// nothing is stored.
 func (p *progress) ends(end bgagent.TurnEnd) {
 	for _, stop := range savedStops {
 		if end.Stop == stop && len(end.Text) <= maxSavedText {
@@ -188,7 +190,7 @@ func (t *turn) save() {
 	})
 }
 
-// works is called when the agent has begun to work on the prompt. If this is new and must be saved,
+// works records that the agent has begun to work on the prompt. If this is new and must be saved,
 // the result is true. The caller must hold Client.mu.
 func (t *turn) works() (news bool) {
 	now := &t.s.memory.Now
@@ -197,7 +199,7 @@ func (t *turn) works() (news bool) {
 	return news
 }
 
-// acts is called when the agent has sent a request to the client. It saves this fact.
+// acts records and saves that the agent has sent a request to the client.
 func (t *turn) acts() {
 	t.c.mu.Lock()
 	t.heard = true
@@ -208,8 +210,7 @@ func (t *turn) acts() {
 	}
 }
 
-// remember is called when a turn has ended. If the turn succeeded and the manager has a store, it
-// saves how the turn ended.
+// remember saves how the turn ended, if the turn succeeded and the manager has a store.
 func (c *Client) remember(t *turn, end bgagent.TurnEnd, err error) {
 	if err != nil || t.prompt.Instance == "" {
 		return

@@ -73,7 +73,7 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 	return fmt.Errorf("acp: session %q: %w: the agent answered %.40q%s", id, bgagent.ErrUncertain, answer.Outcome, end)
 }
 
-// leaves is called when the agent has refused the text. It saves this fact.
+// leaves records and saves that the agent has refused the text.
 func (t *turn) leaves(text string) {
 	if t.prompt.Instance == "" {
 		return

@@ -236,8 +236,8 @@ func (p *process) endIfUseless() {
 	}
 }
 
-// retire is called when a process does not stop a turn. A retired process does not get new turns,
-// and it is terminated once its other turns are over.
+// retire marks a process as retired, because it does not stop a turn. A retired process does not
+// get new turns, and it is terminated once its other turns are over.
 func (c *Client) retire(p *process) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

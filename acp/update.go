@@ -226,7 +226,7 @@ func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 	return []report{func(r *bgagent.Reporter) { r.Activity() }}
 }
 
-// says is called for each piece of the model's text.
+// says adds a piece of the model's text to the conversation, and returns the reports about it.
 func (s *session) says(t *turn, text string, id *string) []report {
 	if strings.TrimSpace(text) != "" {
 		t.refused = ""

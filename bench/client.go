@@ -171,7 +171,7 @@ func (s *starter) change(every int) {
 	}
 }
 
-// counted is called when a call in the current sweep has ended. Calls before the first sweep do not count.
+// counted adds a call that has ended to the current sweep. Calls before the first sweep do not count.
 func (s *starter) counted(reads, bytes int) {
 	if len(s.sweeps) == 0 {
 		return

@@ -16,8 +16,8 @@ const (
 	openEnded = 100_000
 )
 
-// blocker is a client whose first turn ends immediately. The other turns last until they are stopped. The
-// next process sends the prompt of the stopped turn again.
+// blocker is a client whose first turn ends immediately. The other turns last until they are stopped.
+// RestoreSession makes the next process send the prompt of the stopped turn again.
 type blocker struct {
 	runner
 	begun chan time.Time
@@ -71,7 +71,7 @@ func fillStore(dir string, live, ended int) error {
 	}); err != nil {
 		return err
 	}
-	<-b.begun // the turn of the task that ends
+	<-b.begun // the first turn, which ends immediately
 	<-b.begun
 	if err := suspend(m); err != nil {
 		return err

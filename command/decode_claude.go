@@ -210,8 +210,8 @@ func (d *claudeDecoder) begin(o *Output) {
 	d.list = list
 }
 
-// alive is called when the model has answered. If the end of the turn was reported because of a
-// rejected key, the turn continues.
+// alive withdraws the end of the turn if it was reported because of a rejected key. It is called
+// when the model has answered.
 func (d *claudeDecoder) alive() {
 	if d.gone {
 		d.gone = false

@@ -295,7 +295,7 @@ func (s *feedState) put(r row) {
 	s.changes.MoveToBack(el)
 }
 
-// drop is called when a task was evicted.
+// drop marks a task as evicted.
 func (s *feedState) drop(id string) {
 	el := s.rows[id]
 	if el == nil {

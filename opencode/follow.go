@@ -159,7 +159,8 @@ func (f *follower) forget() {
 	f.c.dropped = nil
 }
 
-// connected is called when the server confirms that the stream is connected.
+// connected records that the server has confirmed the connection of the stream, and reports this to
+// the manager.
 func (f *follower) connected() {
 	if f.up {
 		return
@@ -185,7 +186,7 @@ func (f *follower) tick() {
 	}
 }
 
-// The method "down" is called when the connection ends. After that, the follower does not emit
+// The method "down" records that the connection has ended. After that, the follower does not emit
 // anything.
 func (f *follower) down() {
 	f.mu.Lock()
@@ -202,7 +203,7 @@ func (f *follower) down() {
 	}
 }
 
-// lost is called if an event was missed. It makes the manager read everything again.
+// lost makes the manager read everything again, because an event was missed.
 func (f *follower) lost() {
 	clear(f.views)
 	clear(f.whole)
@@ -241,7 +242,7 @@ func (f *follower) ours(session string) (ours bool, awaited string) {
 	return s.ours, s.awaited
 }
 
-// begun is called when the stream has mentioned the session's current turn.
+// begun records that the stream has mentioned the session's current turn.
 func (f *follower) begun(session string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 // and might not contain any message from its agent. A session whose agent wrote nothing looks the
 // same. Only a client that noticed the outage can tell the two apart.
 
-// cutOff is called when the server cannot be reached. The client treats every current turn as cut
-// off until the server reports that the turn's session is still in a turn.
+// cutOff marks every current turn as cut off, because the server cannot be reached. The mark of a
+// turn is removed when the server reports that the turn's session is still in a turn.
 func (c *Client) cutOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -25,8 +25,8 @@ func (c *Client) cutOff() {
 // cutText is the error of a turn that was cut off.
 const cutText = "the opencode server was unreachable in the middle of the turn"
 
-// rests is called when a session is idle. It emits an error if the session's turn was cut off. If
-// the turn did end properly, its last message shows this. c.mu must be held.
+// rests records that a session is idle. It emits an error if the session's turn was cut off. If the
+// turn did end properly, its last message shows this. c.mu must be held.
 func (c *Client) rests(s *session) {
 	if s.cut && c.tell != nil {
 		c.tell(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: bgagent.StopInterrupted, Error: cutText})
@@ -34,7 +34,8 @@ func (c *Client) rests(s *session) {
 	s.turn, s.cut = "", false
 }
 
-// works is called when a session is in a turn. c.mu must be held.
+// works records that a session is in a turn, and whether the server is retrying a request. c.mu
+// must be held.
 func (c *Client) works(s *session, w wireStatus) {
 	s.cut = false
 	if s.over.retried = w.Type == "retry"; s.over.retried {

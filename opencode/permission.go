@@ -118,8 +118,8 @@ func (c *Client) asking(a *ask) *ask {
 	return a
 }
 
-// answered is called when a question is no longer open. A list that was requested earlier or a late
-// event can still contain the question.
+// answered forgets a question that is no longer open, and keeps its id, because a list that was
+// requested earlier or a late event can still contain the question.
 func (c *Client) answered(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

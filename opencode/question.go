@@ -228,10 +228,11 @@ func (c *Client) bury(a *ask) {
 	c.unask(a)
 }
 
-// The method "dies" is called when a question is over. c.mu must be held.
+// The method "dies" records the id of a question that is over, so that the question is not
+// registered again. c.mu must be held.
 func (c *Client) dies(id string) {
 	if len(id) > maxAskID {
-		return // an id of any length would take memory; if the server lists the question again, it is rejected again
+		return // ids of any length would take too much memory; such a question is rejected each time that the server lists it
 	}
 	if len(c.dead) >= maxDead {
 		clear(c.dead)

@@ -36,7 +36,7 @@ func (j *job) close() error {
 func (c *runCmd) input(all *cli) (*settings.Settings, *job, error) {
 	set, wrong := all.settings()
 	if wrong != nil && (c.List == "" && c.Resume == "" || c.List == "-") {
-		return nil, nil, wrong // the list cannot be checked now: it is unknown, or the user would have to type it first
+		return nil, nil, wrong // no list is checked: the command line names none, or the user would have to type it on standard input
 	}
 	if wrong == nil {
 		sayFiles(set)

@@ -42,8 +42,8 @@ func (s *serving) takeOver() {
 	}
 }
 
-// checkStore is called if the manager reports trouble with its store. If the store belongs to another
-// process, the server cannot continue.
+// checkStore makes the server exit if the manager's store belongs to another process. It is called if
+// the manager reports trouble with the store.
 func (s *serving) checkStore() {
 	if s.cluster == nil {
 		return

@@ -19,7 +19,7 @@ type display interface {
 	watch(tasks []bgagent.Task) (end func())
 	// task shows the current state of a task, unless a later state has already been shown.
 	task(t bgagent.Task)
-	// told is called when the notice was delivered to the parent.
+	// told shows that the notice was delivered to the parent.
 	told(n bgagent.Notice)
 }
 

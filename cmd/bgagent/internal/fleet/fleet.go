@@ -70,7 +70,7 @@ func (f *Fleet) Log(task string) *transcript.Log {
 	return f.logs.Take(task)
 }
 
-// printed is called with output from programs.
+// printed passes on the output of a task's program to the places where output is kept.
 func (f *Fleet) printed(task string, stream int, p []byte) {
 	if f.logs != nil {
 		f.logs.Printed(task, stream, p)
