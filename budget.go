@@ -215,7 +215,7 @@ type TreeBudget struct {
 
 // BudgetLimit is one limit of a budget, and how much of it has been used.
 type BudgetLimit struct {
-	Task  string     `json:"task,omitempty"` // id of the task that has the budget; empty if a tree has it
+	Task  string     `json:"task,omitempty"` // id of the task that has the budget; empty if a tree has the budget
 	Root  string     `json:"root,omitempty"` // root session of the tree that has the budget
 	Part  BudgetPart `json:"part"`           // the limit
 	Limit float64    `json:"limit"`          // number of tokens or calls, or US dollars

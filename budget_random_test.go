@@ -142,7 +142,7 @@ func (w *spenders) suspend(t *testing.T) {
 	p := w.process
 	w.meet("suspension")
 	p.leaves.Store(true)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+w.pause(5*time.Second)) // all but the last 10 s (StopTimeout), which is up to 5 s, is for turns to end on their own
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+w.pause(5*time.Second)) // turns may continue until only StopTimeout (10 s) remains, so they have up to 5 s to end on their own
 	defer cancel()
 	if err := p.m.Suspend(ctx); err != nil {
 		w.fail("suspend: %v", err)

@@ -94,7 +94,7 @@ func TestAccountsJoinWhenATreeBecomesPartOfAnother(t *testing.T) {
 		scope, err := m.Launch(t.Context(), bgagent.Caller{Session: "ses_2"}, bgagent.LaunchInput{Agent: "worker", Prompt: "a"})
 		require.NoError(t, err)
 		time.Sleep(3500 * time.Millisecond)
-		task := launch(t, m, "b") // its session is ses_2
+		task := launch(t, m, "b") // the session of the task is ses_2
 		time.Sleep(1200 * time.Millisecond)
 		require.Equal(t, "ses_2", get(t, m, task.ID).Session)
 		b := m.Figures().Budgets
@@ -113,7 +113,7 @@ func TestAnAccountKeepsItsPeriodWhenItsTreeJoinsOneWithoutAccount(t *testing.T) 
 		require.NoError(t, err)
 		before := m.Figures().Budgets[0]
 		time.Sleep(3500 * time.Millisecond)
-		launch(t, m, "b") // its session is ses_2
+		launch(t, m, "b") // the session of the task is ses_2
 		time.Sleep(1200 * time.Millisecond)
 		b := m.Figures().Budgets
 		require.Len(t, b, 1)

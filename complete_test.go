@@ -351,7 +351,7 @@ func TestEveryCountOfATreeMovesWithIt(t *testing.T) {
 	counts := reflect.ValueOf(&part).Elem()
 	for i := range counts.NumField() {
 		require.Equal(t, reflect.Int, counts.Field(i).Kind(), "liveCounts.%s must be an int", counts.Type().Field(i).Name)
-		// The counts are unexported, so they are set through their addresses.
+		// The counts are unexported, so package reflect can set them only through their addresses.
 		*(*int)(counts.Field(i).Addr().UnsafePointer()) = i + 1
 	}
 	from, to := &node{counts: part.plus(part)}, &node{counts: part}

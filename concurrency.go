@@ -37,7 +37,7 @@ import (
 type ConcurrencyManager struct {
 	slots *slots.Manager
 	epoch time.Time   // cool-down times are relative to this time
-	timer *time.Timer // ends the next cool-down; nil until the first one; guarded by the lock of slots
+	timer *time.Timer // ends the next cool-down; nil until the first cool-down; guarded by the lock of slots
 	from  SlotSource  // source whose figures this ConcurrencyManager shows; nil if it grants slots itself
 	roots requestRoots
 

@@ -134,7 +134,7 @@ func TestCrossedCapsDoNotBlockEachOther(t *testing.T) {
 	more := []*guest{ask(c, "r/m", "b", nil), ask(c, "q/m", "a", nil)}
 	holdsA.leave(c)
 	holdsB.leave(c)
-	for _, g := range more { // these guests do not block other guests
+	for _, g := range more { // these guests get the slots, because caps hold back the guests before them in line
 		requireHolds(t, c, g)
 		g.leave(c)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// The code in this file handles Config.Fallback and the key "fallback" of a file. Each of its
-// entries is a model with the list of its fallbacks.
+// The code in this file handles Config.Fallback and the key "fallback" of a file. Each entry of the
+// key is a model with the list of its fallbacks.
 
 // fallbackKey is the key of the fallbacks in a file.
 const fallbackKey = "fallback"

@@ -21,7 +21,7 @@ type scenario struct {
 	name string
 	cfg  bgagent.Config
 	host func(*process)            // what the host does in the first process; in later processes, the host only reads
-	want map[string]bgagent.Status // expected status of the tasks with these prompts
+	want map[string]bgagent.Status // expected status of each task, by prompt
 
 	refuses bool // the provider refuses turns; a client that restores a session does not report why the session's turn failed
 }

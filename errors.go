@@ -42,8 +42,8 @@ var (
 	// launched tasks that are still needed.
 	ErrStillNeeded = errors.New("the task is still needed: its end has not been reported, or tasks below it are not over")
 
-	// ErrAlreadyEnded is returned by Cancel and Send for a task that has ended. They then change
-	// nothing.
+	// ErrAlreadyEnded is returned by Cancel and Send for a task that has ended. In that case,
+	// neither method changes anything.
 	ErrAlreadyEnded = errors.New("the task has already ended")
 
 	// ErrDepth is returned by Launch if the task would be at a greater depth than Config.MaxDepth

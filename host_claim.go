@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent/internal/inside"
 )
 
-// The code in this file chooses the slot source, makes the calls to Config.Slots, and passes its
-// answers to the state.
+// The code in this file chooses the slot source, makes the calls to the source, and passes the
+// source's answers to the state.
 
 // chooseSlots sets the ConcurrencyManager that hands out the slots. If another source hands them
 // out, chooseSlots sets m.cfg.Slots to this source; otherwise, it sets m.cfg.Slots to nil.

@@ -162,7 +162,7 @@ func (m *BackgroundManager) look(l looked) {
 		}
 		cursor, ctx = a.t.sess.cursor, m.contextOf(a.t)
 		again = a.sight.c.unread > 0
-		o.read = st.current(a, l.status, now) // if true, the messages do not have to be read
+		o.read = st.current(a, l.status, now) // if o.read is true, the messages do not have to be read
 	})
 	var pages []Page
 	var err error

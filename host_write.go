@@ -192,7 +192,7 @@ func storeError(err error) error {
 // is still unknown whether the store contains the batch, and is a [*lostError] if the store belongs
 // to another manager or has other batches.
 func (m *BackgroundManager) reopenStore(b *StoreBatch, cause error) error {
-	if m.store.ctx.Err() != nil { // the manager is closing the store, so it must not be opened again
+	if m.store.ctx.Err() != nil { // the manager is closing the store, so the store must not be opened again
 		return cause
 	}
 	closeIt := func(StoreContents) { _ = m.cfg.Store.Close() } // closes a store that opens after the manager has stopped waiting

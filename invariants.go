@@ -168,8 +168,8 @@ func (c *checker) expect(ok bool, format string, args ...any) {
 	}
 }
 
-// String returns the id of the task. A check passes the task instead of its id, because this
-// does not allocate.
+// String returns the id of the task. A check passes the task instead of its id, because passing the
+// task does not allocate.
 func (t *task) String() string { return t.id() }
 
 func (c *checker) task(t *task) {

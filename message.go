@@ -66,7 +66,7 @@ type SendResult struct {
 type UnconsumedMessage struct {
 	Key       string `json:"key"`
 	Text      string `json:"text"`                // beginning of the message, in one line
-	Uncertain bool   `json:"uncertain,omitempty"` // a turn might have received it, because the attempt ended while the message was being handed over
+	Uncertain bool   `json:"uncertain,omitempty"` // a turn might have received the message, because the attempt ended while the message was being handed over
 }
 
 // Limits for messages.

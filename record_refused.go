@@ -31,7 +31,7 @@ type refusedRecord struct {
 type fallenRecord struct {
 	Tried []string `json:"tried"` // models before the current one
 	Why   string   `json:"why"`
-	Calls bool     `json:"calls,omitempty"` // an attempt with one of these models might have called a tool
+	Calls bool     `json:"calls,omitempty"` // an attempt with one of the models in Tried might have called a tool
 	Steps int32    `json:"steps,omitempty"` // number of attempts that continued with another model
 }
 

@@ -277,7 +277,7 @@ func TestAResumeWaitsUntilTheOldTurnHasStopped(t *testing.T) {
 }
 
 // CreateSession hangs beyond the stopping deadline. No session exists yet, so none can be marked as
-// stuck. The resume must still be refused, because it would wait forever.
+// stuck. The resume must still be refused, because the new attempt would wait forever.
 func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}
@@ -325,8 +325,8 @@ func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
 	})
 }
 
-// The resume abandons the notice that the earlier parent was owed, and records can expire because
-// of this. The record that is being resumed must not expire.
+// The resume abandons the notice that the earlier parent was owed. As a result, records can expire,
+// but the record of the resumed task must not.
 func TestResumeByAnotherDoesNotExpireTheTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

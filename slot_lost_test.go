@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, an attempt loses its slot while it is being stopped and the task's next attempt
-// waits for it to end.
+// In this test, an attempt loses its slot while it is being stopped. The task's next attempt is
+// waiting for the end of this attempt.
 func TestAResumedTaskKeepsWaitingIfTheEarlierAttemptLosesItsSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}

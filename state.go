@@ -64,14 +64,14 @@ type state struct {
 	recovery recovery
 	careful  careful
 	suspend  suspending
-	outdated bool                 // the store might belong to another manager that is still running, for example because it is a copy
+	outdated bool                 // the store might belong to another manager that is still running, for example because the store is a copy
 	budgets  bool                 // a budget has been set, so that usage is counted
 	costless map[kindKey]struct{} // kinds of tasks whose missing cost has been logged
 
 	openQuestions int    // number of open questions of all tasks
 	lastQuestion  uint64 // number of the last question that was opened
 
-	lateFor string // why the manager does not automatically begin turns of an earlier process's tasks; empty if it does
+	lateFor string // why the manager does not automatically begin turns of an earlier process's tasks; empty if it begins them
 
 	now int64 // time of the current update
 	due due

@@ -151,7 +151,7 @@ func (a *attempt) unsaid(cause Cause) bool {
 }
 
 // The method "end" ends the latest attempt of a task. It has no effect if the attempt has already
-// ended, so the first call decides.
+// ended, so only the first call counts.
 func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	if !t.live() {
 		return

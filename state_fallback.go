@@ -20,7 +20,7 @@ import (
 type fallen struct {
 	tried []string
 	why   string // why the task has its current model, for people
-	calls bool   // an attempt with one of these models might have called a tool
+	calls bool   // an attempt with one of the earlier models might have called a tool
 	steps int32  // number of attempts that continued with another model
 }
 

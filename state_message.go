@@ -260,8 +260,9 @@ func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain 
 	return false, uncertain
 }
 
-// refuseLetters withdraws the letters that are not durable, because the store refuses the task's record.
-// Otherwise, the next turn could receive them, because it does not wait for that record.
+// refuseLetters withdraws the letters that are not durable, because the store refuses the task's
+// record. Otherwise, the next turn could receive the letters, because the turn does not wait for a
+// record that the store refuses.
 func (st *state) refuseLetters(t *task) {
 	b := t.mail()
 	if b == nil || !t.hasRecord() {
@@ -364,8 +365,7 @@ func (t *task) endMail() {
 	if b == nil {
 		return
 	}
-	// If the current letter is in the state MessageAccepted, it is being handed over, unless the call
-	// has not begun yet.
+	// If the call has begun, a current letter in the state MessageAccepted is being handed over.
 	a := t.run
 	begun := a != nil && (a.inCall || a.stage == stageNone || a.recovering || a.loose)
 	for _, l := range b.letters {

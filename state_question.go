@@ -49,7 +49,7 @@ const (
 	notRefused           refusedQuestion = iota
 	questionsOff                         // Config.Ask is not set
 	questionsFull                        // too many questions are open
-	questionNotForModels                 // no model may answer it, and nobody else can (Config.OnlyModelsAnswer)
+	questionNotForModels                 // no model may answer the question, and nobody else can (Config.OnlyModelsAnswer)
 	questionLate                         // the turn has ended
 	questionInvalid                      // a starter reported an invalid question; not recorded, because its server might ask it again
 )

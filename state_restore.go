@@ -199,21 +199,22 @@ func (st *state) recoverTurn(a *attempt, clean bool, now int64) {
 	if why != "" {
 		st.end(a.t, CauseInterrupted, why, now)
 		a.countedIn = st.storing.open
-		st.wantCall(a) // the call stops processes that are still running
+		st.wantCall(a) // the restore call stops processes that are still running
 		return
 	}
 	a.activity = now
 	st.wantCall(a)
 }
 
-// stopAgain stops an attempt that was being stopped when the process ended. If the call has made the
-// process crash several times, the attempt counts as not stopped, and its client is not called again.
+// stopAgain stops an attempt that was being stopped when the process ended. If the host call that
+// stops the attempt has made the process crash several times, the attempt counts as not stopped,
+// and its client is not called again.
 func (st *state) stopAgain(a *attempt, clean bool, now int64) {
 	if mark := st.storing.task(a.t); !clean {
 		mark.restarts++
 		st.changed(a.t)
 		st.storing.urgent, a.countedIn = true, st.storing.open
-		if mark.restarts > maxRestarts+1 { // one more than for a live attempt, because an attempt that ends at maxRestarts is also stopped with such a call
+		if mark.restarts > maxRestarts+1 { // one more than for a live attempt, because an attempt that ends at maxRestarts is then stopped with one more call
 			a.stage = stageNone
 			st.overrun(a, now)
 			return

@@ -61,7 +61,7 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 func (st *state) haltAt(a *attempt) (at int64) {
 	x := a.sight.retry
 	step, goes := stepOf(x.err.Next)
-	if x.haltEnd > 0 || !goes { // the turn is being stopped, or is not stopped because it could not continue later
+	if x.haltEnd > 0 || !goes { // do not stop a turn that is already being stopped, or that could not continue later
 		return 0
 	}
 	switch {
@@ -82,7 +82,7 @@ func (st *state) haltAt(a *attempt) (at int64) {
 }
 
 // halt stops the turn of a live attempt, so that the attempt can be parked or continue with another
-// model. If neither is possible, its program keeps trying.
+// model. If neither is possible, the program of the turn keeps trying.
 func (st *state) halt(a *attempt, now int64) {
 	e := &a.sight.retry.err
 	step, goes := stepOf(e.Next)
@@ -123,8 +123,9 @@ func (a *attempt) halted() *ProviderError {
 	return nil
 }
 
-// afterHalt makes the attempt ready for further host calls, if its turn was being stopped. An Abort call
-// that is still in flight would stop the next turn. If it does not return in time, the attempt ends.
+// afterHalt makes the attempt ready for further host calls, if its turn was being stopped. An Abort
+// call that is still in flight would stop the next turn. If that call does not return in time, the
+// attempt ends.
 func (st *state) afterHalt(a *attempt, now int64) {
 	if a.halted() == nil {
 		return

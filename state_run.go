@@ -72,7 +72,7 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	if st.refusesTurn(t, now) {
 		return false
 	}
-	if a.live() && a.aborts > 0 { // the call would stop the next turn
+	if a.live() && a.aborts > 0 { // an Abort call in flight would stop the next turn
 		return false
 	}
 	if !st.slots.MayBegin(&t.wait) {

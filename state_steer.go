@@ -62,8 +62,8 @@ func (b *mailbox) waits(l *letter) {
 }
 
 // sendAgain makes the messages that joined a turn wait for their own turns, because the turn that
-// they joined is lost and begins again. A message that the client has not accepted yet follows once
-// the client has accepted it.
+// they joined is lost and begins again. A message that the client has not accepted yet waits for
+// its own turn only after the client has accepted it.
 func (a *attempt) sendAgain() {
 	b := a.t.mail()
 	if b == nil {

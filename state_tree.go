@@ -15,7 +15,7 @@ type node struct {
 	session  string
 	of       *session // session of the task to which the node belongs; nil for a root session or a scope
 	up       *node    // parent node, if a client reported it or the session's task has expired; otherwise nil
-	subs     []*node  // nodes whose up points to this node
+	subs     []*node  // nodes whose field "up" points to this node
 	dir      string
 	first    *task // first task in the list of the node's tasks, oldest first
 	last     *task

@@ -225,7 +225,7 @@ func (s *storing) asidePause() int64 {
 // refusal describes a record that the store refuses although it writes other records.
 type refusal struct {
 	key, why string
-	deletion bool // the store refuses to delete the record, not to write it
+	deletion bool // the store refuses the deletion of the record; if false, it refuses the record
 }
 
 // writtenApart is called after the store has refused the whole batch and has written it in parts.

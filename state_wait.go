@@ -96,7 +96,7 @@ type waiter struct {
 	due   bool          // listed in wakes
 	place int           // for the store: position among the waiters for the same batch
 	no    int           // for Run: number of the attempt that Run waits for
-	end   *Task         // for Run: the task as it was at the end of that attempt; a later resume does not change it
+	end   *Task         // for Run: the task as it was at the end of the attempt in the field "no"; a later resume does not change this copy
 }
 
 // wakeTask wakes the callers that wait for the task, and the callers that wait until all work has

@@ -103,7 +103,8 @@ func (s *story) hasNotice(session string, n bgagent.Notice) bool {
 	return false
 }
 
-// These are the rows of the table. Each row names an effect before which a change must be durable.
+// These constants are the rows of the first table in docs/store.md. Each row names an effect before
+// which a change must be durable.
 const (
 	rowLaunch  = "Launch returns"
 	rowResume  = "Resume returns"

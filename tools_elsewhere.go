@@ -203,8 +203,9 @@ func (o *outputCall) endedElsewhere(tasks []TaskElsewhere) waitEnd {
 	return waitTimedOut
 }
 
-// listElsewhere returns the caller's tasks that only other processes have: all of them by id, those that
-// have not ended, and up to the given number of ended ones for each process.
+// listElsewhere returns the caller's tasks that exist only in other processes. byID contains all of
+// them, live contains those that have not ended, and over contains those that have ended, up to the
+// given number for each process.
 func (o *outputCall) listElsewhere(ended int) (byID map[string]TaskElsewhere, live, over []Task) {
 	if o.elsewhere == nil {
 		return nil, nil, nil

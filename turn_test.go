@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// When a task is resumed, three things must not end the new attempt: the answer of the
-// earlier turn, a late event from that turn, and its time limit.
+// When a task is resumed, three things must not end the new attempt: the answer of the earlier
+// turn, a late event from that turn, and the time limit of that turn.
 func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 	for name, hides := range map[string]bool{"prompts are told": false, "prompts are not told": true} {
 		t.Run(name, func(t *testing.T) {

@@ -87,8 +87,8 @@ type patience uint8
 
 const (
 	waitFully   patience = iota // only if waiting longer could deadlock
-	waitBriefly                 // in addition, if all live tasks must wait a long time for their provider, or if one asks another question
-	waitAnswer                  // in addition, if a task is already asking a question that a model may answer, because the caller can answer it
+	waitBriefly                 // like waitFully, and also if all live tasks must wait a long time for their provider, or if a task asks another question
+	waitAnswer                  // like waitBriefly, and also if a task is already asking a question that a model may answer, because the caller can answer the question
 )
 
 func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, p patience, ids ...string) ([]Task, error) {
