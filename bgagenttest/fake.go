@@ -13,10 +13,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Fake is the common part of [Runner] and [Starter]. It holds sessions with messages, todos
-// and an inbox, applies faults, and records the turns that ran. Set its exported fields
-// before the client is passed to [bgagent.New], and do not change them afterwards. All
-// methods are safe for concurrent use.
+// Fake is the common part of [Runner] and [Starter]. It holds sessions with messages, todos and an
+// inbox, applies faults, and records the turns that ran. Set its exported fields before the client
+// is passed to [bgagent.New], and do not change them after that call. All methods are safe for
+// concurrent use.
 //
 // A fake waits only for its own timers and channels. Therefore, in a bubble of
 // testing/synctest, the turns take as much time as the script determines, but the test takes

@@ -63,7 +63,8 @@ type ClusterOptions struct {
 	// Connect contains further options for the connection.
 	Connect []nats.Option
 
-	// Store contains settings of the store. Its Replicas and Warn are those of the cluster.
+	// Store contains settings of the store. Its fields Replicas and Warn are replaced with the fields of
+	// the same names in ClusterOptions.
 	Store StoreOptions
 
 	// Warn is called for problems that occur outside of calls. It must not block, and must not call

@@ -19,8 +19,8 @@ import (
 // The servers limit the size of an atomic batch. A larger batch is written in three steps:
 //
 //  1. All its messages are written to a journal, under subjects that nobody reads.
-//  2. One message about the store names the journal and the number of the batch. From then on, the
-//     store contains the batch.
+//  2. One message about the store names the journal and the number of the batch. When this
+//     message has been stored, the store contains the batch.
 //  3. The messages are written under their own subjects, and another message about the store
 //     completes the batch. If the process dies in this step, the next Open repeats the step.
 //

@@ -92,7 +92,7 @@ func (w *wire) readMeta(ctx context.Context) (m meta, err error) {
 	return m, nil
 }
 
-// writeMeta writes content that was read before and then changed.
+// writeMeta writes m, which the caller has read from the stream and changed.
 func (w *wire) writeMeta(ctx context.Context, m *meta) error {
 	msg, err := m.message(w.names)
 	if err != nil {
@@ -114,9 +114,9 @@ func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
 }
 
-// take makes the owner the store's owner. From then on, the owner answers requests. The function "may"
-// reports whether the store can be taken from its present owner, if there is one, and changes the content as
-// needed. If the result is false without an error, take calls the function again.
+// take makes the owner the store's owner. It also subscribes, so that the owner answers the method "ping".
+// The function "may" reports whether the store can be taken from its present owner, if there is one, and
+// changes the content as needed. If the result is false without an error, take calls the function again.
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(context.Context, *meta) (bool, error)) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // if the answer is lost, the asking manager repeats its request
@@ -151,7 +151,7 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(cont
 		}
 	}
 	if answering != nil {
-		_ = answering.Unsubscribe() // the first error is reported
+		_ = answering.Unsubscribe() // a failure before this call is reported instead
 	}
 	return m, nil, err
 }

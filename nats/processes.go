@@ -36,7 +36,7 @@ func (p Process) String() string {
 // ProcessTasks are the tasks of a process, without prompts, results and metadata.
 type ProcessTasks struct {
 	Process
-	Tasks []bgagent.Task `json:"tasks"` // those that have not ended come first
+	Tasks []bgagent.Task `json:"tasks"` // tasks that have not ended come first
 	More  bool           `json:"more"`  // there are further ended tasks, which the list does not contain
 	Err   error          `json:"-"`     // why the list is not complete, or nil
 }
@@ -443,10 +443,10 @@ func (f *found) tryKeptTask(ctx context.Context, id string) (t bgagent.Task, err
 }
 
 // Cancel cancels a task of any process, on behalf of the host. Like the manager's method, it returns a
-// snapshot of the task, taken right before the cancellation, and it returns once the cancellation is
-// durable. The argument "ref" is the id of the task, or of its session. If the task's process is dead,
-// the error matches [ErrProcessDead], and the task can be cancelled only after the process has started
-// again, or after another process has taken over its tasks.
+// snapshot of the task, taken right before the cancellation, and it returns when the cancellation is
+// durable. The argument "ref" is the id of the task, or of its session. If the task's process is dead, the
+// error matches [ErrProcessDead], and the task can be cancelled only after the process has started again, or
+// after another process has taken over its tasks.
 func (c *Cluster) Cancel(ctx context.Context, ref, reason string) (t bgagent.Task, err error) {
 	f, id, err := c.find(ctx, ref)
 	if err == nil {

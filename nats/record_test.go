@@ -93,7 +93,7 @@ func FuzzAJournalIsReadBackOrRefused(f *testing.F) {
 			return
 		}
 		for _, m := range all {
-			m.expect(1) // there is a header
+			m.expect(1) // adds a header
 		}
 	})
 }

@@ -128,7 +128,7 @@ func (s *Slots) heardCool(m *nats.Msg) {
 }
 
 // publishCool sends a message about cool-downs. Without a connection, it drops the message: the other
-// processes learn about the limit when their own turns are refused.
+// processes then cool down only when their own turns are refused.
 func (s *Slots) publishCool(m coolMsg) {
 	m.From, m.Sent = s.me, time.Now()
 	if body, err := json.Marshal(m); err == nil && s.w.nc.IsConnected() {

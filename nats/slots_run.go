@@ -132,7 +132,7 @@ func (s *Slots) tellHolders() {
 		h := s.holders[n.ID]
 		s.mu.Unlock()
 		switch {
-		case h == nil: // the slot was released in the meantime
+		case h == nil: // the slot was released before its holder was notified
 		case n.Lost:
 			h.SlotLost(n.Until, n.Why)
 		default:
@@ -283,7 +283,8 @@ func (s *Slots) take(ctx context.Context, k alloc.Key, rev uint64) bool {
 	return true
 }
 
-// keep writes the key again.
+// keep writes the key again, so that this process remains the allocator. It admits the processes that have
+// asked to join.
 func (s *Slots) keep(ctx context.Context, c *chair) {
 	s.mu.Lock()
 	members, waiting := c.a.Members(), c.joining

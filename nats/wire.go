@@ -18,7 +18,7 @@ import (
 
 const (
 	answerWithin = 10 * time.Second       // time after which a request is treated as unanswered
-	askAgain     = 2 * time.Second        // time after which a request is repeated if this is harmless
+	askAgain     = 2 * time.Second        // time after which a request is sent again if it is harmless to repeat it
 	inFlightFor  = 12 * time.Second       // time for which a refused batch is sent again; longer than the servers keep an unfinished batch
 	retryEvery   = 100 * time.Millisecond // pause between two attempts of a request that the servers cannot answer yet
 	maxGet       = 64                     // maximum number of messages of one read
@@ -94,8 +94,8 @@ func isCode(err error, codes ...int) bool {
 	return false
 }
 
-// ErrFull means that the servers, the account or the stream have no space left. These errors also match
-// [syscall.ENOSPC].
+// ErrFull means that the servers, the account or the stream have no space left. Errors that match ErrFull
+// also match [syscall.ENOSPC].
 var ErrFull = errors.New("no space is left on the servers")
 
 // errNotConnected is returned if the connection to the servers is interrupted.
@@ -257,14 +257,14 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// publish writes the messages as one atomic batch and returns the sequence number of the last
-// message. The sequence numbers of the others directly precede it. If the error matches
-// [bgagent.ErrUncertain], it is unknown whether the stream contains the batch. After any other
-// error, the stream does not contain any part of the batch.
+// publish writes the messages as one atomic batch and returns the sequence number of the last message. The
+// other messages have the numbers directly before it. If the error matches [bgagent.ErrUncertain], it is
+// unknown whether the stream contains the batch. After any other error, the stream does not contain any part
+// of the batch.
 func (w *wire) publish(ctx context.Context, all []message) (last uint64, err error) {
-	// The server may drop the batch, and accept it when it is sent again. This happens, for example, if it
-	// loses leadership in the middle of the batch, or if other processes have begun 50 batches and died. The
-	// server forgets such batches after ten seconds.
+	// The server may drop the batch, and accept it when it is sent again. This happens, for example, if the
+	// server loses leadership in the middle of the batch, or if other processes have begun 50 batches and
+	// died. The server forgets such batches after ten seconds.
 	for end := time.Now().Add(inFlightFor); ; {
 		last, err = w.publishOnce(ctx, all)
 		if !isCode(err, codeInFlight, codeIncomplete) || time.Now().After(end) || pause(ctx, retryEvery) != nil {

@@ -20,7 +20,8 @@ func (w *work) begin(f func()) bool {
 	return true
 }
 
-// end makes begin refuse further functions, and waits for those that have begun.
+// After a call to the method "end", the method "begin" refuses further functions. The method "end" waits
+// for the functions that "begin" has started.
 func (w *work) end() {
 	w.mu.Lock()
 	w.ended = true

@@ -39,7 +39,8 @@ func (s *Store) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return nil
 }
 
-// failed is called after a write error, and stores its consequences for later writes.
+// failed is called after a write error. It records whether the last batch might be in the stream, and
+// whether the store has another owner.
 func (s *Store) failed(err error) {
 	s.doubt = s.doubt || errors.Is(err, bgagent.ErrUncertain)
 	if owned := new(bgagent.StoreOwnedError); errors.As(err, &owned) {

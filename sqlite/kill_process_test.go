@@ -135,7 +135,7 @@ func (w *killWorld) restore(_ context.Context, r bgagent.SessionRestore) (inproc
 		return inproc.Restored{Prompt: bgagent.PromptUnknown}, nil
 	case !begun:
 		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil
-	case last.What == kills.Begin || last.Text == "": // killed, or stopped by a cancelled context
+	case last.What == kills.Begin || last.Text == "": // the turn was killed, or it was stopped because its context had ended
 		return inproc.Restored{Prompt: bgagent.PromptInterrupted}, nil
 	}
 	return inproc.Restored{Prompt: bgagent.PromptAnswered, End: bgagent.TurnEnd{Text: last.Text}}, nil

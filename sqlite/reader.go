@@ -38,7 +38,7 @@ func openReader(dir, vfs string) (*Reader, error) {
 	f := files{dir: real, vfs: vfs}
 	info, err := os.Lstat(f.database())
 	if err == nil && info.Size() == 0 {
-		err = fs.ErrNotExist // the database is being created
+		err = fs.ErrNotExist // the database has been created, but has no tables yet
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: there is no store in %s: %w", real, err)

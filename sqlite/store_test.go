@@ -91,7 +91,7 @@ func sql(dir, statement string) error {
 }
 
 func TestAFolderOfAnotherUserIsRefused(t *testing.T) {
-	dir := "/" // belongs to the superuser
+	dir := "/" // this folder belongs to the superuser
 	if os.Geteuid() == 0 {
 		dir = filled(t)
 		if err := os.Chown(dir, 4711, 4711); err != nil {

@@ -112,7 +112,7 @@ func (u *upkeep) run() {
 	defer close(u.gone)
 	defer func() {
 		if u.conn != nil {
-			_ = u.conn.Close() // an error does not matter, because the database already contains all changes of this connection
+			_ = u.conn.Close() // an error does not matter, because the changes of this connection are already committed
 		}
 	}()
 	pause := retryMin

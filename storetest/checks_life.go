@@ -86,7 +86,7 @@ func checkOpenAgain(c *checkContext) {
 			c.failf("Close failed: %v", err)
 		}
 	}
-	_, contents := c.open() // opened by another process
+	_, contents := c.open() // as another process
 	c.due(contents, want...)
 }
 

@@ -238,7 +238,7 @@ func writesBehind(l *liar) {
 	var last *bgagent.StoreBatch
 	flush := func() {
 		if last != nil {
-			_ = l.Process.Write(context.Background(), last) // the batch has already been checked
+			_ = l.Process.Write(context.Background(), last) // cannot fail, because the batch has already been checked
 			last = nil
 		}
 	}

@@ -80,9 +80,9 @@ func (f Fault) Error() *bgagent.ProviderError {
 }
 
 // Repeated returns the error to report when the program says that it is retrying the request. It returns nil
-// if there is no error or if the report must not reach the manager. A failed connection must not hold back
-// other turns, because this machine's network can be the cause. A key that is not certainly rejected must not
-// end the task.
+// if there is no error. It also returns nil if the connection failed, because the cause can be this machine's
+// network, and the manager would hold back other turns. Finally, it returns nil if it is not certain that the
+// provider has rejected the key, because the manager would end the task.
 func (f Fault) Repeated() *bgagent.ProviderError {
 	e := f.Error()
 	if e == nil || f.Lost() || e.Kind == bgagent.ProviderAuthentication && !f.Rejected() {

@@ -58,15 +58,15 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Status: 429, Body: google("GenerateRequestsPerDayPerProject", "26s")}, bgagent.ProviderQuota, 429},
 		{Fault{Status: 429, Body: `{"error":{"type":"insufficient_quota","filler":"` + strings.Repeat("x", maxRead) + `"}}`}, bgagent.ProviderRateLimited, 429},
 		{Fault{Text: strings.Repeat("x", maxRead) + " Overloaded"}, 0, 0},
-		{Fault{Status: 418, Names: []string{"RATE_LIMIT_EXCEEDED"}}, bgagent.ProviderRateLimited, 418}, // letters of any case
-		{Fault{Names: []string{"rate_limit", "usage_limit_reached"}}, bgagent.ProviderQuota, 0},        // two names for the limit of a plan
+		{Fault{Status: 418, Names: []string{"RATE_LIMIT_EXCEEDED"}}, bgagent.ProviderRateLimited, 418}, // the case of the letters does not matter
+		{Fault{Names: []string{"rate_limit", "usage_limit_reached"}}, bgagent.ProviderQuota, 0},        // some providers also call the limit of a plan a rate limit
 		{Fault{Names: []string{"server_error", "unavailable"}}, bgagent.ProviderOverloaded, 0},
 		{Fault{Status: 500, Names: []string{"unavailable"}}, bgagent.ProviderBroken, 500},
 		{Fault{Names: []string{"resource_exhausted"}, Text: "You exceeded your current quota"}, bgagent.ProviderRateLimited, 0},
 		{Fault{Status: 404, Text: "models/x is not found for API version v1beta"}, bgagent.ProviderUnknownModel, 404},
 		{Fault{Text: "The model `x` does not exist or you do not have access to it."}, bgagent.ProviderUnknownModel, 0},
 		{Fault{Text: "We’re currently experiencing high demand, which may cause temporary errors."}, bgagent.ProviderBroken, 0},
-		{Fault{Text: "502 Bad Gateway"}, bgagent.ProviderBroken, 502}, // the status in words
+		{Fault{Text: "502 Bad Gateway"}, bgagent.ProviderBroken, 502}, // the text begins with a status
 		{Fault{Text: "gateway timeout."}, bgagent.ProviderBroken, 504},
 		{Fault{Text: "Too Many Requests"}, bgagent.ProviderRateLimited, 429},
 		{Fault{Text: "Unauthorized"}, bgagent.ProviderAuthentication, 401},
@@ -75,9 +75,9 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Text: "request failed with Status Code: 429"}, bgagent.ProviderRateLimited, 429},
 		{Fault{Text: "a bad gateway drug"}, 0, 0},
 		{Fault{Text: "the file has 429 lines"}, 0, 0},
-		{Fault{Status: 1000}, 0, 0}, // not a status
+		{Fault{Status: 1000}, 0, 0}, // 1000 is not a status
 		{Fault{Status: -429}, 0, 0},
-		{Fault{Status: 200, Text: "Overloaded"}, bgagent.ProviderOverloaded, 0}, // the stream had already begun
+		{Fault{Status: 200, Text: "Overloaded"}, bgagent.ProviderOverloaded, 0}, // the error came in a stream that had begun with status 200
 		// JSON in other text, in JSON, and in strings in JSON.
 		{Fault{Text: `[API Error: {"error":{"code":429,"message":"slow","status":"RESOURCE_EXHAUSTED"}}]`}, bgagent.ProviderRateLimited, 429},
 		{Fault{Body: `[{"error":{"code":"503","message":"no"}}]`}, bgagent.ProviderOverloaded, 503},

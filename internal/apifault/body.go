@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// apiError is an error in the form of a provider's API. If errors are nested, it has the message of
-// the innermost error, and the other fields of all of them.
+// apiError is an error in the form of a provider's API. If errors are nested, an apiError contains
+// the message of the innermost error, and the other fields of all nested errors.
 type apiError struct {
 	message string
 	names   []string
@@ -60,7 +60,7 @@ func split(text string, known *regexp.Regexp) (before string, e apiError, after 
 		}
 		words[at] += text[:begin]
 		var object json.RawMessage
-		if json.NewDecoder(strings.NewReader(text[begin:])).Decode(&object) != nil { // a brace in prose
+		if json.NewDecoder(strings.NewReader(text[begin:])).Decode(&object) != nil { // the brace is part of prose
 			words[at] += "{"
 			text = text[begin+1:]
 			continue

@@ -216,8 +216,8 @@ func Value(v any) string {
 	}
 	var text bytes.Buffer
 	out := json.NewEncoder(&text)
-	out.SetEscapeHTML(false)  // people read the text
-	if out.Encode(v) != nil { // v is not from JSON
+	out.SetEscapeHTML(false)  // the text is for people, not for a web page
+	if out.Encode(v) != nil { // v is not a value from Decode
 		return fmt.Sprint(v)
 	}
 	return strings.TrimSuffix(text.String(), "\n")

@@ -41,10 +41,10 @@ func (o *oracle) newProcess() {
 	o.limitsAt = time.Now()
 }
 
-// mayRename reports whether the notice about an attempt may have a different id than before. If the parent
-// session is deleted, a process gives up the notice, unless it knows that an earlier process has delivered
-// it. A host that calls TakeNotice later gets a new notice about the attempt. The item in the new notice
-// has the same id as before.
+// mayRename reports whether the notice about an attempt may get a new id. If the parent session is
+// deleted, a process gives up the notice, unless it knows that an earlier process has delivered it. A host
+// that calls TakeNotice later gets a new notice about the attempt. The item in the new notice has the same
+// id as the item in the old notice.
 func (o *oracle) mayRename(key attemptKey, n bgagent.Notice) bool {
 	return o.earlier[key] && o.noParent[n.Session]
 }

@@ -53,7 +53,7 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { // after a call to healAll, agents ask no more questions
+	go func() { // withdraws the question when healAll is called, because nobody answers it after that call
 		select {
 		case <-f.o.heal:
 			cancel()

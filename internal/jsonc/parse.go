@@ -29,7 +29,7 @@ type ErrorFunc func(at Origin, key, problem string) error
 // is skipped and does not count as a column. A carriage return ends a line even if no line feed follows. The
 // function "fail" creates every error about the file, including the errors of [Value.Errorf] and
 // [Member.Errorf]. The values refer to the bytes in the argument "data", so these bytes must not be changed
-// afterwards.
+// after the call.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	data = oneLineEnd(bytes.TrimPrefix(data, []byte(byteOrderMark)))
 	f := &file{name: name, lines: newLines(data), fail: fail}

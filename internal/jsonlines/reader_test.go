@@ -102,7 +102,7 @@ func TestRepeatedInputIsNoEvent(t *testing.T) {
 		"> in the end: " + end + "\n":        nil,
 		end + " is what I was told\n":        nil,
 		"prompt: " + end + end + "\n":        nil,
-		end + "\n":                           {end}, // the event without an envelope
+		end + "\n":                           {end}, // a line that consists of the event is not a repetition of the input
 		"\x1b[0m" + end + "\x1b[0m\r\n":      {end},
 		"Welcome! " + `{"type":"x"}` + "\n":  {`{"type":"x"}`},
 		`{"type":"text","text":"{\"type\": `: nil,

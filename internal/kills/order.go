@@ -88,9 +88,9 @@ func (o Order) Kill(ctx context.Context, lines int, until func(context.Context))
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		_, _ = io.CopyN(io.Discard, out, int64(lines)) // each line is one byte
+		_, _ = io.CopyN(io.Discard, out, int64(lines)) // returns early if the process ends first
 		cancel()
-		_, _ = io.Copy(io.Discard, out) // the pipe ends with the process
+		_, _ = io.Copy(io.Discard, out) // returns when the process has ended
 	}()
 	until(ctx)
 	_ = cmd.Process.Kill() // an error means that the process has already ended, and Wait reports this

@@ -187,7 +187,7 @@ func host(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, watch *
 		<-stopped
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		_ = m.Close(ctx) // the error lists undelivered notices
+		_ = m.Close(ctx) // an error only lists notices that were not delivered
 		require.NoError(t, ctx.Err())
 	})
 	return m

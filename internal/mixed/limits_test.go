@@ -53,13 +53,13 @@ type limitedPlay struct {
 func TestRealProgramsGetThroughATokenBucket(t *testing.T) {
 	w := realagent.New(t, "opencode", "codex", "claude")
 	server := w.ServeOpencode(t)
-	warm(t, w, server, 1) // a program's first task takes longer
+	warm(t, w, server, 1) // the times are not used, because a program's first task takes longer
 	paces := warm(t, w, server, 2*slots)
 	for _, limited := range programs {
 		t.Run(limited.name, func(t *testing.T) {
 			every := min(max(paces[limited.agent], leastEvery), mostEvery)
 			r := play(t, w, server, limited, every)
-			for tries := 0; len(r.refusals()) == 0; tries++ { // the programs were slower than before, so the limit was not reached
+			for tries := 0; len(r.refusals()) == 0; tries++ { // tries again if the programs were too slow to reach the limit
 				require.Less(t, tries, 3, "the programs never reach the limit")
 				t.Logf("the provider accepted all requests at an interval of %v", every)
 				every *= 2

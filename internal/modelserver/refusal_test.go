@@ -27,7 +27,7 @@ type errorBody struct {
 }
 
 func TestEveryReasonHasTheFormOfItsProtocol(t *testing.T) {
-	for script, want := range map[string]map[ms.Protocol]string{ // type or status, and code
+	for script, want := range map[string]map[ms.Protocol]string{ // the type or the status of the error, and its code
 		"@error 429 slow":                          {ms.Chat: "rate_limit_error rate_limit_exceeded", ms.Messages: "rate_limit_error", ms.Gemini: "RESOURCE_EXHAUSTED"},
 		"@error 500 oops":                          {ms.Chat: "server_error", ms.Messages: "api_error", ms.Gemini: "INTERNAL"},
 		"@error 503 oops":                          {ms.Chat: "server_error", ms.Messages: "api_error", ms.Gemini: "UNAVAILABLE"},

@@ -88,7 +88,7 @@ func TestTheSameConversationIsReadTheSameInEveryProtocol(t *testing.T) {
 }
 
 func TestAnAnswerIsHeardWholeInEveryProtocol(t *testing.T) {
-	finish := map[ms.Protocol][3]string{ // after text, after tool calls, at the token limit
+	finish := map[ms.Protocol][3]string{ // reasons for the end of an answer: after text, after tool calls, at the token limit
 		ms.Chat:      {"stop", "tool_calls", "length"},
 		ms.Responses: {"completed", "completed", "incomplete"},
 		ms.Messages:  {"end_turn", "tool_use", "max_tokens"},

@@ -89,7 +89,7 @@ func TestARuleAppliesToEverythingThatItsWordCovers(t *testing.T) {
 
 func TestAWildcardAllowsNothingByAnotherWord(t *testing.T) {
 	require.True(t, Of("read").Named(rule("re*", "", yes)))
-	for _, tool := range []string{"edit", "delete", "move"} { // re* matches replace, remove and rename
+	for _, tool := range []string{"edit", "delete", "move"} { // the pattern re* matches replace, remove and rename
 		require.False(t, Of(tool).Named(rule("re*", "", yes)), tool)
 		require.True(t, Of(tool).Named(rule("re*", "", no)), tool)
 	}

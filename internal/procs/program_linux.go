@@ -46,7 +46,7 @@ func (p *Program) endRest(grace time.Duration) error {
 	p.mu.Lock()
 	session := p.PID()
 	if p.over {
-		session = 0 // another session may have this ID
+		session = 0 // the program was reaped, so another session may have this ID
 	}
 	p.mu.Unlock()
 	// The program's group is killed even if no process could be read.

@@ -139,7 +139,7 @@ func TestMain(m *testing.M) {
 		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // exit ends only the calling thread
 	}
 	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // these tests spend most of the time waiting for processes
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // the default is too low, because these tests spend most of the time waiting for processes
 		_ = f.Value.Set("8")
 	}
 	os.Exit(m.Run())

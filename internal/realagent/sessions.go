@@ -21,7 +21,7 @@ var sessionFiles = []string{
 func (w *World) SessionFiles(id string) (files []string) {
 	in := strings.NewReplacer("ID", id, "PART", id[:min(8, len(id))])
 	for _, pattern := range sessionFiles {
-		found, _ := filepath.Glob(w.path(in.Replace(filepath.FromSlash(pattern)))) // the patterns are correct
+		found, _ := filepath.Glob(w.path(in.Replace(filepath.FromSlash(pattern)))) // cannot fail, because the patterns are valid
 		files = append(files, found...)
 	}
 	return files
@@ -31,7 +31,7 @@ func (w *World) SessionFiles(id string) (files []string) {
 // contain characters that JSON escapes.
 func (w *World) HasStored(text string) bool {
 	for _, file := range w.SessionFiles("") {
-		content, _ := os.ReadFile(file) // opencode removes some files of its database
+		content, _ := os.ReadFile(file) // fails if opencode has just removed this file of its database
 		for line := range strings.Lines(string(content)) {
 			// Before it stores the prompt, Claude Code also stores the text in other lines.
 			if strings.Contains(line, text) && (strings.Contains(line, `"user"`) || strings.Contains(file, "opencode.db")) {

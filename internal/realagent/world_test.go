@@ -29,7 +29,7 @@ type fakeTest struct {
 func try(t *testing.T, f func(t testing.TB)) *fakeTest {
 	fake := &fakeTest{TB: t}
 	over := make(chan struct{})
-	go func() { // Fatal and Skip exit the goroutine
+	go func() { // a separate goroutine, because Fatal and Skip exit the goroutine
 		defer close(over)
 		defer func() {
 			for len(fake.cleanups) > 0 {

@@ -382,8 +382,7 @@ func (c *capped) figures(to []Figures) []Figures {
 	return to
 }
 
-// leaveAll takes all waiters out of the lines and returns them. The lines must not be
-// used afterwards.
+// leaveAll takes all waiters out of the lines and returns them. The lines must not be used after the call.
 func (c *capped) leaveAll() (waiting []*Waiter) {
 	for _, l := range c.busy {
 		for _, x := range l.byRoot {

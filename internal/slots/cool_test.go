@@ -159,7 +159,7 @@ func TestASlotFromBeforeTheCoolDownMayNotBegin(t *testing.T) {
 	m.Warm(300 * second)
 	require.True(t, m.MayBegin(&first.Waiter))
 	require.True(t, m.Unproven(&first.Waiter))
-	all[1].proves(m) // its turn is still running
+	all[1].proves(m) // the provider accepts a request of the turn that is still running
 	require.Equal(t, 2, holders(m, append(crowd(m, "m", 3), first)), "one slot for the turn that was still running, and one of the two new slots for the others")
 }
 

@@ -139,9 +139,8 @@ func (p *pool) leaveAll(to []*Waiter) []*Waiter {
 	return to
 }
 
-// grantFirst removes the first waiter from the line and grants a slot to that waiter. The
-// caller must set the order of the returned waiter to 0. From then on, the waiter holds the
-// slot.
+// grantFirst removes the first waiter from the line and grants a slot to that waiter. The caller must set
+// the order of the returned waiter to 0, which marks it as the holder of a slot.
 func (p *pool) grantFirst() *Waiter {
 	w := p.first
 	p.remove(w)

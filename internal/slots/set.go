@@ -74,7 +74,7 @@ func (s sparse) len() (n int) {
 // numbers per step. The number of steps is at most the number of words in s.
 func (s sparse) next(o set, i int) int {
 	at, _ := s.find(i)
-	mask := ^uint64(0) // the numbers of the word from i on
+	mask := ^uint64(0) // the bits of the current word whose numbers are at least i
 	for ; at < len(s) && s[at].at < len(o); at++ {
 		if s[at].at == i/64 {
 			mask = ^uint64(0) << (i % 64)

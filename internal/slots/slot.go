@@ -24,7 +24,7 @@ func (s Slot) Release() {
 	}
 	k := r.key
 	var granted []*Waiter
-	if r.prev != nil && r.passes() { // no refusal was reported
+	if r.prev != nil && r.passes() { // a slot that is released without a refusal counts as proved
 		granted = m.proved(&r.Waiter)
 	}
 	m.giveBack(&r.Waiter, k)

@@ -46,7 +46,7 @@ type Server struct {
 	lock *os.File
 }
 
-// startWithin is the maximum time that the server may take to start once JetStream has read its files.
+// startWithin is the maximum time that the server may take to start after JetStream has read its files.
 const startWithin = time.Minute
 
 // lockName is the name of the lock file in the folder. The server that uses the folder holds the

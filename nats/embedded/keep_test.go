@@ -51,7 +51,7 @@ func (c *content) untilParts(t *testing.T, want int) {
 
 // The function "some" returns a batch of 120 ended tasks, a live task, and an ended task whose end has not
 // been reported. The first 100 ended tasks ended an hour ago, in the order of their keys. The end times of
-// the others are an hour in the future.
+// the other 20 ended tasks are an hour in the future.
 func some() *bgagent.StoreBatch {
 	owed := ended("owed", time.Now().Add(-1000*time.Hour))
 	owed.Due = true

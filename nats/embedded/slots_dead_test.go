@@ -10,8 +10,8 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// TestOnlyOneSlotWaitsForAProcessThatCannotBeReached cuts off a process that is first in line. To the other
-// processes, it is dead. The lease is too long to expire during the test.
+// TestOnlyOneSlotWaitsForAProcessThatCannotBeReached cuts off a process that is first in line. The other
+// processes cannot distinguish it from a dead process. The lease is too long to expire during the test.
 func TestOnlyOneSlotWaitsForAProcessThatCannotBeReached(t *testing.T) {
 	server := startServer(t)
 	o := bgnats.SlotOptions{Limits: bgagent.Limits{Default: 2}, Lease: time.Hour}

@@ -14,7 +14,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// holder passes on its grants and losses.
+// holder sends its grants and losses to channels.
 type holder struct {
 	granted chan time.Time
 	lost    chan error

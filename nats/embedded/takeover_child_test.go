@@ -79,7 +79,7 @@ func runMember(args string) error {
 		}
 	}})
 	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
-		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil // the work can be repeated
+		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil // the manager may repeat the work
 	}
 	manage := func(store *bgnats.Store) (*bgagent.BackgroundManager, error) {
 		return bgagent.New(client, bgagent.Config{
@@ -114,7 +114,7 @@ func runMember(args string) error {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		words := strings.Fields(in.Text())
 		switch words[0] {
-		case "launch": // with the name of the task, and how long it takes
+		case "launch": // its arguments are the name of the task and the duration of its work
 			t, err := m.Launch(ctx, bgagent.Caller{Session: "parent-" + words[1]}, bgagent.LaunchInput{Agent: "worker", Description: words[1], Prompt: words[1] + " " + words[2]})
 			if err != nil {
 				says("refused", err)

@@ -24,7 +24,7 @@ type history struct {
 	lines []reported
 }
 
-// reported is a line of a process.
+// reported is a line that a process has written.
 type reported struct {
 	by    *life
 	at    time.Time // when the test read it

@@ -84,7 +84,8 @@ func (l *link) run(holder int, command string) {
 	require.NoError(l.t, err, "%s: %s", command, out)
 }
 
-// set connects the namespaces, or cuts them off from each other. Packets are then dropped silently.
+// set connects the namespaces, or cuts them off from each other. While they are cut off, packets are dropped
+// silently.
 func (l *link) set(state string) { l.run(l.hub, "ip link set hub "+state) }
 
 func TestAPartitionStopsOnlyTheProcessThatIsCutOff(t *testing.T)   { cutOff(t, "one", false) }

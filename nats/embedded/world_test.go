@@ -48,7 +48,7 @@ func faultsOf(t *testing.T, always bool) int {
 	switch {
 	case *faults > 0:
 		return *faults
-	case !always, testing.Short(), race.Enabled: // each fault takes a lease, whatever the processes do
+	case !always, testing.Short(), race.Enabled: // each fault lasts for a lease, so it takes long even with the shortest lease
 		t.Skip("it waits for leases; run it with -args -faults 10")
 	}
 	return 1
@@ -64,7 +64,8 @@ func bound(t *testing.T, took, most time.Duration) {
 	require.Less(t, took, most)
 }
 
-// worldLease is a lease that is allowed outside of tests. The allocator's key then lasts for worldKey.
+// worldLease is a lease that is allowed outside of tests. With this lease, the allocator's key lasts for
+// worldKey.
 const (
 	worldLease = 15 * time.Second
 	worldKey   = worldLease / 6

@@ -92,7 +92,7 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(tmp)
-	planted, passed := 0, map[string]bool{} // sets of tests that have passed without a fault
+	planted, passed := 0, map[string]bool{} // "passed" contains the sets of tests that have passed without a fault
 	var broken []error                      // faults that cannot be tried, for example because the package does not compile
 	for _, f := range faults {
 		overlay, err := f.overlay(dir, tmp)

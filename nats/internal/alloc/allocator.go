@@ -29,7 +29,7 @@ type process struct {
 	seen         time.Time // time at which the last answered message of the process arrived
 	listed       bool      // an earlier allocator knew the process
 	done         bool      // the registration is complete
-	leaving      bool      // the process is exiting, and is forgotten once it holds no slots
+	leaving      bool      // the process is exiting, and is forgotten when it holds no slots
 	unsure       time.Time // time at which Tick first saw a grant that the process has not confirmed; zero if there is none
 	quiet        bool      // the process does not confirm its grants, so its requests are out of line until it sends a message
 	claims       map[uint64]*claim

@@ -11,7 +11,8 @@ import (
 // maxOps is the largest number of ops in a message.
 const maxOps = 256
 
-// Member is the side of a process that asks for slots. Its methods must not be called concurrently.
+// Member is the side of the protocol in a process that asks for slots. Its methods must not be called
+// concurrently.
 type Member struct {
 	name         string
 	lease        time.Duration

@@ -12,7 +12,7 @@
 //     frozen process that wakes up refuses the grants that are still in its socket.
 //   - The allocator reserves a process's slots for one lease after the last message that it
 //     answered. A message is answered after it was sent, so the process gives up its slots first.
-//   - An allocator stops answering once two thirds of its key's time have passed, counted from when
+//   - An allocator stops answering when two thirds of its key's time have passed, counted from when
 //     it sent the last successful write. Another process takes the key only after it has seen the
 //     key unchanged for the whole time.
 //   - The allocator adds a process to the value of the key before it answers the process. A new

@@ -137,7 +137,7 @@ func TestARootOfASlowProcessHasOneTurnPerRound(t *testing.T) {
 	for id := uint64(1); len(turns) < 4; {
 		now = now.Add(100 * time.Millisecond)
 		a.Unreachable("slow")
-		exchange(t, now, a, slow) // the process was only slow
+		exchange(t, now, a, slow) // the process is only slow, and confirms its grant now
 		if id > 0 {
 			slow.Release(id)
 			id = 0

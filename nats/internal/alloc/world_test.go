@@ -136,7 +136,7 @@ func (w *world) handle(e event) {
 	}
 }
 
-// judge counts the bodies in processes that are not frozen, except those that must have stopped.
+// judge counts the bodies in processes that are not frozen, except bodies that must have stopped.
 func (w *world) judge() {
 	n := 0
 	for _, p := range w.procs {
