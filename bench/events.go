@@ -75,7 +75,8 @@ func runEvents(o Options) ([]Check, error) {
 	for _, n := range o.sizes(10, 1000, 10_000, 100_000) {
 		o.note("%d live", n)
 		s := newStarter()
-		// The interval is too long for any poll. Another row measures polls.
+		// The interval is so long that no poll happens during the measurement. Another row measures
+		// polls.
 		m, err := live(n, s, bgagent.Config{PollInterval: time.Hour, HostUnreachable: bgagent.Disabled})
 		if err != nil {
 			return nil, err

@@ -36,7 +36,7 @@ type feed struct {
 type feedState struct {
 	name      string                   // random name; a page starts over when the name changes
 	rows      map[string]*list.Element // elements of the list "changes", by task id; also for evicted tasks
-	changes   *list.List               // *change for each task, latest change last
+	changes   *list.List               // contains a *change for each task; the latest change is last
 	gone      int                      // number of evicted tasks in the list "changes"
 	rev       uint64                   // number of the latest change
 	pruned    uint64                   // highest number of a change that was removed

@@ -155,7 +155,7 @@ func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
 				require.True(t, p.index("out").Interrupted)
 				return took
 			}
-			const most = 3500 * time.Millisecond // the grace periods add up to 4 s
+			const most = 3500 * time.Millisecond // less than the grace periods, which add up to 4 s, so the program did not wait for all of them
 			took := end()
 			for try := 1; took >= most && try < 5; try++ { // a busy machine can need longer
 				took = end()

@@ -22,7 +22,7 @@ import (
 func trusted(path string) error {
 	wrong := untrusted(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil && real != path && wrong == "" {
-		wrong = cmp.Or(untrusted(real), detour(path)) // a link without a target is reported when it is read
+		wrong = cmp.Or(untrusted(real), detour(path)) // if the link has no target, the error is reported when the file is read
 	}
 	if wrong == "" {
 		return nil
