@@ -113,7 +113,7 @@ func TestRealRefusedTurnIsContinuedAndTheModelSeesThePromptOnce(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.turns(t, true)
 		// Opencode needs more than a minute to give up after status 429, but it gives up immediately
-		// after status 401. The session is the same.
+		// after status 401. The content of the session is the same in both cases.
 		script, kind, status := "@error 429 times=1 slow down", limited, 429
 		if r.name == "opencode" {
 			script, kind, status = "@error 401 times=1 no", authentication, 401

@@ -33,9 +33,9 @@ type Process struct {
 	Name  string
 	Tasks []bgagent.Task
 
-	// Problem says in a few words why the tasks are in the state that was stored last, or are not known,
-	// for example "not running". It is empty if the process has answered. Tasks that the process
-	// reported earlier stay on the page.
+	// Problem says in a few words why the current state of the tasks is not known, for example "not
+	// running". It is empty if the process has answered. Tasks that the process reported earlier stay on
+	// the page.
 	Problem string
 }
 

@@ -117,7 +117,7 @@ func TestAMessageDoesNotCrossIntoTheNextTurn(t *testing.T) {
 	})
 }
 
-// The messages are read together, so the answer names only the last one.
+// The messages are read together, so the answer names only the last message.
 func TestMessagesThatJoinTogetherAreBothTaken(t *testing.T) {
 	bubble(t, opencode.Config{}, bgagent.Config{CallTimeout: time.Hour}, func(t *testing.T, r *rig) {
 		r.f.do(func() { r.f.gathers = true })

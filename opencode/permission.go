@@ -102,7 +102,7 @@ func (c *Client) asking(a *ask) *ask {
 	if c.closed || c.dead[a.id] || known != nil && known.isSame(a) {
 		return known
 	}
-	if known != nil { // an answer to the known question must not be used for this one
+	if known != nil { // an answer to the known question must not be used for the new question, which has the same id
 		c.unask(known)
 		a.changed = true
 		c.tellQuestions(known.owner)

@@ -324,7 +324,7 @@ func (m *wireMessage) message() bgagent.Message {
 		case "text":
 			asks = true
 			if id := p.promptID(); id != "" && out.Role == bgagent.RoleUser {
-				out.PromptID = id // the last one, if the prompt was continued
+				out.PromptID = id // the last of the message's prompt ids, if the prompt was continued
 			}
 			if !p.Ignored {
 				separate(&text, p.Text)

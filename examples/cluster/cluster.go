@@ -168,9 +168,9 @@ func (c *cluster) untilEnded(n int) error {
 	return c.until(fmt.Sprint(n, " bodies have ended"), func() bool { return c.log.count("end") >= n })
 }
 
-// killWorker kills a worker that runs bodies: either the one that grants slots to all workers, or
-// another one. It then restarts the worker, which finds its tasks on the servers and continues
-// them.
+// killWorker kills a worker that runs bodies: either the worker that grants slots to all workers,
+// or another worker. It then restarts the worker, which finds its tasks on the servers and
+// continues them.
 func (c *cluster) killWorker(say func(string, ...any), allocator bool) error {
 	i, soon := 0, time.Now().Add(5*time.Second)
 	err := c.until("a worker can be killed", func() bool {

@@ -68,8 +68,8 @@ type campaign struct {
 	server *realagent.OpencodeServer // nil if the program has no server
 }
 
-// store kills n processes on a new store, lets another one finish, and returns the evidence. The
-// names of the conversations begin with the given name.
+// store kills n processes on a new store, lets another process finish the tasks, and returns the
+// evidence. The names of the conversations begin with the given name.
 func (c *campaign) store(of string, n int) (e evidence) {
 	url := ""
 	if c.server != nil {
