@@ -62,7 +62,7 @@ func formatMembers(c Config) (members []jsonMember, err error) {
 		if err != nil {
 			return nil, &InputError{"Config." + k.field, err.Error()}
 		}
-		if name, nested := strings.CutPrefix(k.key, inBreaker); nested { // at most one key of the object is ever written
+		if name, nested := strings.CutPrefix(k.key, inBreaker); nested { // the object gets only this key, because at most one of its keys is ever written
 			members = append(members, jsonMember{breaker, jsonObject([]jsonMember{{name, k.text(n)}}, "    ")})
 			continue
 		}

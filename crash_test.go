@@ -248,7 +248,7 @@ type enumeration struct {
 	at      int
 	plays   int
 	rnd     *rand.Rand
-	oneOf   int  // one out of this many faults is tried
+	oneOf   int  // on average, one fault out of this number is tried
 	reached bool // the scenario has at least as many writes as the field "at" says
 	fated   bool // a turn was running in the previous play when the process ended
 }

@@ -291,7 +291,7 @@ func (st *state) loadBatches(n *node, ends []loadedEnd, now int64) {
 			continue
 		}
 		owed[e.batch] = true
-		at := max(min(st.at(e.at), now), 1) // the clock might have been set back
+		at := max(min(st.at(e.at), now), 1) // the recorded time can be in the future, because the clock might have been set back
 		if e.no == e.t.no {
 			e.t.debt = int32(len(n.owed))
 		}

@@ -278,7 +278,7 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	case v.needTodos && o.answered && !o.poll && !s.looking:
 		st.lookSoon(a) // an event does not show the todos, so poll the session
 	default:
-		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // keep a later poll that an event requested
+		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // do not replace a later poll that an event requested
 			s.lookAt = v.lookAt
 		}
 		st.setDeadline(a, now)

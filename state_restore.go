@@ -300,7 +300,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 		if a.recovering = a.recovering && !r.stopped; a.recovering {
 			st.wantCall(a) // something might still be running, so the call is repeated until the stopping deadline
 		} else {
-			st.rest(a, now) // for a starter, polls show whether its session is running
+			st.rest(a, now) // for a starter, rest lets polls find out whether its session is running
 		}
 		return
 	}

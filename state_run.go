@@ -124,7 +124,7 @@ func (st *state) spec(t *task, s *SessionSpec) {
 		s.Key, s.Instance = st.storing.keyOf(t), st.storing.instance
 	}
 	if x := t.more; x != nil {
-		s.Directory, s.Metadata = x.directory, maps.Clone(x.metadata) // the client must not change the record
+		s.Directory, s.Metadata = x.directory, maps.Clone(x.metadata) // cloned, because the client must not be able to change the record
 	}
 }
 
@@ -162,8 +162,8 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 		mark.instance, mark.counted, p.Instance = "", spent{}, st.storing.instance
 	}
 	if a.notice != nil {
-		p.Notice = a.notice.notice.clone() // the client must not change the record
-	} else if a.told != nil { // the prompt is repeated, with the notice that it contained
+		p.Notice = a.notice.notice.clone() // cloned, because the client must not be able to change the record
+	} else if a.told != nil { // the prompt is repeated, together with the notice that it contained
 		p.Notice = a.told.clone()
 	}
 	if st.claims == nil { // with a SlotSource, the source must confirm the slot before promptBegins is called
@@ -429,7 +429,7 @@ func (st *state) bind(t *task, id string) (other *session) {
 		// A scope with this name existed before the session. Its tasks become children of the
 		// session's task.
 		n.of, t.sess.own = t.sess, n
-		for env := n.nextLeft(); env != nil; env = n.nextLeft() { // the task's next turn reports these debts
+		for env := n.nextLeft(); env != nil; env = n.nextLeft() { // the task's next turn reports the debts in the envelope
 			n.held.again = append(n.held.again, env)
 		}
 		st.regraft(n, t)
