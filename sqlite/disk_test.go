@@ -17,6 +17,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/race"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/bgagent/bgagent/storetest"
 )
 
@@ -140,7 +141,7 @@ type judge struct {
 }
 
 func newJudge(t *testing.T, script *storetest.Script) *judge {
-	return &judge{t: t, script: script, dir: inMemory(t), layer: newSpy(t, nil), seen: map[[32]byte]bool{}}
+	return &judge{t: t, script: script, dir: tempdir.InMemory(t), layer: newSpy(t, nil), seen: map[[32]byte]bool{}}
 }
 
 // look opens an image, unless an identical image was opened before. The error describes what is wrong with
@@ -203,7 +204,7 @@ func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 		d.happened(a)
 		return nil
 	})
-	s := New(filepath.Join(inMemory(t), "tasks"), Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
+	s := New(filepath.Join(tempdir.InMemory(t), "tasks"), Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
 	s.vfs = layer.name
 	open(t, s)
 	setSync(t, s, plant)
@@ -264,7 +265,7 @@ func TestNothingIsLostIfTheMachineStopsAgain(t *testing.T) {
 		d.happened(a)
 		return nil
 	})
-	s := New(filepath.Join(inMemory(t), "tasks"), Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
+	s := New(filepath.Join(tempdir.InMemory(t), "tasks"), Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
 	s.vfs = layer.name
 	open(t, s)
 	for n := 1; n <= batches; n++ {
@@ -293,7 +294,7 @@ type stopped struct {
 // The method "again" reopens the image and checks the contents of the disk for each moment at which
 // the machine can stop while the image is being opened.
 func (j *judge) again(at stopped) {
-	dir := filepath.Join(inMemory(j.t), "tasks")
+	dir := filepath.Join(tempdir.InMemory(j.t), "tasks")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		j.t.Fatal(err)
 	}

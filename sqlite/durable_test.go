@@ -10,6 +10,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/bgagent/bgagent/storetest"
 )
 
@@ -28,7 +29,7 @@ func TestWhatOpenReturnsIsOnTheDiskEvenAfterAFailedSync(t *testing.T) {
 		d.happened(a)
 		return nil
 	}
-	dir := filepath.Join(inMemory(t), "tasks")
+	dir := filepath.Join(tempdir.InMemory(t), "tasks")
 	start := func() (*Store, *spy, bgagent.StoreContents) {
 		layer := newSpy(t, watch)
 		s := New(dir, Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})

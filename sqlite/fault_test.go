@@ -16,6 +16,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/race"
+	"github.com/bgagent/bgagent/internal/tempdir"
 	"github.com/bgagent/bgagent/storetest"
 )
 
@@ -74,7 +75,7 @@ func TestAnErrorOfTheDiskAtAnyCallLosesNothing(t *testing.T) {
 				}
 				return nil
 			})
-			dir := filepath.Join(inMemory(t), "tasks")
+			dir := filepath.Join(tempdir.InMemory(t), "tasks")
 			s := New(dir, Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
 			s.vfs = layer.name
 			persist(t, s, script)
@@ -158,7 +159,7 @@ func TestWhatCannotBeWrittenIsSaidToBeReadOnly(t *testing.T) {
 
 // If the file was truncated, SQLite returns another text without an error.
 func TestAFileThatWasCutIsNoticed(t *testing.T) {
-	dir := filepath.Join(inMemory(t), "tasks")
+	dir := filepath.Join(tempdir.InMemory(t), "tasks")
 	s := New(dir, Options{})
 	open(t, s)
 	b := &bgagent.StoreBatch{Number: 1}

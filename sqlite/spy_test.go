@@ -1,13 +1,12 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 
 	"github.com/ncruces/go-sqlite3/vfs"
 )
@@ -122,23 +121,18 @@ func folder(t interface{ TempDir() string }) string { return filepath.Join(t.Tem
 // written, and the locks are released.
 func crash(s *Store, sp *spy) {
 	sp.set(func(act) error { return errDead })
-	s.mu.Lock()
-	up, w := s.upkeep, s.w
-	s.upkeep = nil
-	s.mu.Unlock()
-	up.stop()
-	if w == nil {
-		return
+	s.life.Lock() // waits for Reopen, which can no longer write
+	defer s.life.Unlock()
+	l := s.held
+	w, r := s.halt()
+	if w != nil {
+		l = w.lock
+		_ = errors.Join(r.close(), w.disconnect()) // an error is expected, because the files cannot be written
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reader.Lock()
-	defer s.reader.Unlock()
-	_ = s.reader.close() // an error is expected, because the files cannot be written
-	_ = w.lock.f.Close() // releases the lock without removing the owner from the file
-	w.lock.f, _ = os.Open(os.DevNull)
-	_ = w.close()
-	s.w, s.reader.reading = nil, nil
+	if l != nil {
+		_ = l.f.Close() // releases the lock without removing the owner from the file
+	}
+	s.held = nil
 }
 
 var errDead = fmt.Errorf("the process is dead")
@@ -150,15 +144,4 @@ func parts(all map[string][]byte) string {
 		out = append(out, fmt.Sprintf("%s: %d bytes", name, len(data)))
 	}
 	return strings.Join(out, ", ")
-}
-
-// inMemory returns a temporary folder. The folder is in memory if the system has an in-memory
-// file system at /dev/shm, because the tests that model the disk need no real disk.
-func inMemory(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "bgagent-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // if this fails, files remain in memory
-	return dir
 }

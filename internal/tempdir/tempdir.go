@@ -18,16 +18,36 @@ const patience = 30 * time.Second
 // up to 30 s. If the folder cannot be created or removed, the test fails.
 func New(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "bgagent-test-")
+	dir, err := os.MkdirTemp("", pattern)
 	if err != nil {
 		t.Fatalf("tempdir: %v", err)
 	}
+	removeLater(t, dir)
+	return dir
+}
+
+// InMemory is like New, but if the system has an in-memory file system at /dev/shm, the folder is there. It is
+// for tests that do not need a real disk.
+func InMemory(t testing.TB) string {
+	t.Helper()
+	if dir, err := os.MkdirTemp("/dev/shm", pattern); err == nil {
+		removeLater(t, dir)
+		return dir
+	}
+	return New(t)
+}
+
+// pattern is the pattern of the names of folders.
+const pattern = "bgagent-test-"
+
+// removeLater removes the folder at the end of the test.
+func removeLater(t testing.TB, dir string) {
+	t.Helper()
 	t.Cleanup(func() {
 		if err := Remove(dir); err != nil {
 			t.Errorf("tempdir: %v", err)
 		}
 	})
-	return dir
 }
 
 // Remove removes a folder and its contents. If another process creates files during the removal, Remove tries
