@@ -21,14 +21,20 @@ func TestAStoreOnSQLiteKeepsThePromisesOfAStore(t *testing.T) {
 // newContent returns the content of a store in a folder, with all the functions that the suite
 // supports.
 func newContent(t storetest.TB) storetest.Content {
-	dir := folder(t)
+	c := contentOf(t, folder(t), Options{})
+	if race.Enabled { // SQLite takes about ten times as long with the race detector
+		const step = 8
+		crashAt, first := c.CrashAt, rand.IntN(step) // CrashAt uses every step-th place, beginning with the place "first"
+		c.CrashAt = func(s bgagent.Store, place int) { crashAt(s, first+step*place) }
+	}
+	return c
+}
+
+// contentOf returns the content of stores in the folder with the given options. Processes can die at every
+// place.
+func contentOf(t storetest.TB, dir string, o Options) storetest.Content {
 	var mu sync.Mutex
 	layers := map[bgagent.Store]*spy{}
-	first, step := 0, 1 // CrashAt uses every step-th place, beginning with the place "first"
-	if race.Enabled {   // SQLite takes about ten times as long with the race detector
-		step = 8
-		first = rand.IntN(step)
-	}
 	of := func(s bgagent.Store) (*Store, *spy) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -36,7 +42,7 @@ func newContent(t storetest.TB) storetest.Content {
 	}
 	return storetest.Content{
 		Process: func() bgagent.Store {
-			s, sp := New(dir, Options{}), newSpy(t, nil)
+			s, sp := New(dir, o), newSpy(t, nil)
 			s.vfs = sp.name
 			mu.Lock()
 			defer mu.Unlock()
@@ -46,7 +52,6 @@ func newContent(t storetest.TB) storetest.Content {
 		Crash: func(s bgagent.Store) { crash(of(s)) },
 		CrashAt: func(s bgagent.Store, place int) {
 			_, sp := of(s)
-			place = first + step*place
 			sp.set(func(act) error {
 				if place--; place < 0 {
 					return errDead

@@ -17,13 +17,13 @@ import (
 
 // In a run with crashes, the manager has a store. From time to time, the manager's process ends, either
 // between two operations or during a write to the store, and a new manager opens the store. The hosts and the
-// oracle outlive the process.
+// oracle outlive the process. The store is a disk; see the file disk.go.
 
 // life is one simulated process of the manager.
 type life struct {
 	h     *hammer
 	m     *bgagent.BackgroundManager
-	store *storetest.Process
+	store process
 	began time.Time
 	over  atomic.Bool     // whether the process has ended; its calls then have no effect
 	dead  chan struct{}   // closed when over becomes true
@@ -55,7 +55,7 @@ func (h *hammer) newLife() {
 		cfg.Notify = l.notify
 	}
 	if h.crashes {
-		l.store = h.memory.Process()
+		l.store = h.disk.process()
 		cfg.Store = l.store
 	}
 	h.o.mu.Lock()
@@ -78,8 +78,12 @@ func (h *hammer) newLife() {
 	h.o.mu.Lock()
 	h.o.m = l.m
 	h.o.mu.Unlock()
-	for _, d := range l.m.Restored().Damage {
+	found := l.m.Restored()
+	for _, d := range found.Damage {
 		h.o.fault("the record %s cannot be read: %s", d.Key, d.Problem)
+	}
+	if found.Outdated != "" {
+		h.o.fault("the store claims to be outdated: %s", found.Outdated)
 	}
 	if h.checks {
 		inside.CheckAlways(l.m, h.o.invariant)
@@ -189,8 +193,13 @@ func (h *hammer) nothingLost() {
 	if !h.crashes {
 		return
 	}
+	records, err := h.disk.records()
+	if err != nil {
+		h.o.fault("the store cannot be read at the end: %v", err)
+		return
+	}
 	states := map[string]bgagent.Status{}
-	for _, r := range h.memory.Records() {
+	for _, r := range records {
 		if r.Kind == bgagent.StoreTask {
 			var x struct{ Status bgagent.Status }
 			if err := json.Unmarshal(r.Data, &x); err != nil {

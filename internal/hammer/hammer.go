@@ -18,7 +18,6 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/inside"
-	"github.com/bgagent/bgagent/storetest"
 )
 
 var (
@@ -39,13 +38,6 @@ var (
 	models = []string{"", "", "one/a", "two/a", "two/b", "three/c"}
 	roots  = []string{"root1", "root2", "root3", "scope1", "scope2"}
 )
-
-// Options are the options of [Run].
-type Options struct {
-	// With Crashes, every manager has a store, and the hammer ends the simulated process of the
-	// manager from time to time.
-	Crashes bool
-}
 
 // Run performs random runs for the duration given by the flag -hammer.time, and at least the number
 // of runs given by the flag -hammer.runs. If the flag -hammer.seed is set, Run repeats the run with
@@ -146,11 +138,12 @@ func runAgain(t *testing.T, o Options, seed uint64) {
 
 func runOnce(t *testing.T, o Options, seed uint64, met matrix, again bool) bool {
 	return t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+		d := o.disk(t)
 		synctest.Test(t, func(t *testing.T) {
-			h := newHammer(t, o, seed, met)
+			h := newHammer(t, o, seed, met, d)
 			h.run()
 			if len(h.o.faults) > 0 {
-				t.Errorf("seed %d failed; repeat it with -run TestHammer -hammer.crashes=%v -hammer.seed %d", seed, o.Crashes, seed)
+				t.Errorf("seed %d failed; repeat it with %s", seed, o.repeat(t.Name(), seed))
 				for _, f := range h.o.faults[:min(len(h.o.faults), 10)] {
 					t.Error(f)
 				}
@@ -165,7 +158,7 @@ func runOnce(t *testing.T, o Options, seed uint64, met matrix, again bool) bool 
 // Of 100 runs with crashes, shortRuns are short: they have fewer operations, and a crash follows sooner.
 // Of 100 short runs, only checkedRuns check the invariants after each update, because these checks take
 // most of the time of a run. The oracle judges all runs. One full run with crashes takes about as long
-// as thirty short runs.
+// as thirty short runs. On a real store, all runs are short.
 const (
 	shortRuns   = 99
 	checkedRuns = 2
@@ -185,7 +178,7 @@ type hammer struct {
 	crashes bool
 	short   bool // see shortRuns
 	checks  bool // whether the invariants are checked after each update
-	memory  storetest.Memory
+	disk    disk
 	life    *life
 	gone    []*life
 	sub     *bgagent.Subscription
@@ -201,7 +194,7 @@ type hammer struct {
 	closeErr error
 }
 
-func newHammer(t *testing.T, op Options, seed uint64, met matrix) *hammer {
+func newHammer(t *testing.T, op Options, seed uint64, met matrix, d disk) *hammer {
 	r := rand.New(rand.NewPCG(seed, 0))
 	o := newOracle(seed)
 	o.rate = [...]float64{0, 0.05, 0.2, 0.4}[r.IntN(4)]
@@ -212,7 +205,7 @@ func newHammer(t *testing.T, op Options, seed uint64, met matrix) *hammer {
 	case inside.Store != nil:
 		o.storeDelay = 50 * time.Millisecond
 	}
-	h := &hammer{t: t, r: r, o: o, met: met, crashes: op.Crashes}
+	h := &hammer{t: t, r: r, o: o, met: met, crashes: op.Crashes, disk: d}
 	h.ctx, h.giveUp = context.WithCancel(context.Background())
 	runner, starter := newHost(o, "r"), newHost(o, "s")
 	for _, f := range []*host{runner, starter} {
@@ -252,9 +245,9 @@ func newHammer(t *testing.T, op Options, seed uint64, met matrix) *hammer {
 		cfg.StopTimeout = time.Duration(500+r.IntN(5000)) * time.Millisecond
 	}
 	h.shared, h.cfg = r.IntN(2) == 0, cfg
-	h.short = op.Crashes && r.IntN(100) < shortRuns
+	h.short = op.Crashes && r.IntN(100) < shortRuns || op.Content != nil
 	h.checks = !h.short || r.IntN(100) < checkedRuns
-	h.memory.SetFaults(h.strike)
+	d.use(h)
 	h.newLife()
 	return h
 }

@@ -29,7 +29,12 @@ func TestAStoreOnJetStreamKeepsThePromisesOfAStore(t *testing.T) {
 // start starts a server for a test.
 func start(t storetest.TB) *embedded.Server {
 	t.Helper()
-	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir()}, func(o *server.Options) {
+	return startIn(t, t.TempDir())
+}
+
+func startIn(t storetest.TB, dir string) *embedded.Server {
+	t.Helper()
+	s, err := embedded.StartWith(embedded.Options{Dir: dir}, func(o *server.Options) {
 		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // more than the default, because the server counts the open batches of a simulated process for ten seconds after the process dies
 	})
 	if err != nil {
@@ -104,21 +109,26 @@ func (c *content) of(s bgagent.Store) *process {
 
 // newContent returns a store's content, with all the functions that the suite can use.
 func newContent(t storetest.TB, server *embedded.Server) storetest.Content {
-	c := newStores(t, server)
-	losses := 0
-	first, step := 0, 1 // CrashAt uses every step-th place, beginning with the place "first"
+	c := contentOf(newStores(t, server), bgnats.StoreOptions{})
 	if race.Enabled {
-		step = 4
-		first = rand.IntN(step)
+		const step = 4
+		crashAt, first := c.CrashAt, rand.IntN(step) // CrashAt uses every step-th place, beginning with the place "first"
+		c.CrashAt = func(s bgagent.Store, place int) { crashAt(s, first+step*place) }
 	}
+	return c
+}
+
+// contentOf returns the content of stores with the given options. Processes can die at every place.
+func contentOf(c *content, o bgnats.StoreOptions) storetest.Content {
+	losses := 0
 	return storetest.Content{
 		Process: func() bgagent.Store {
 			c.settle()
-			s, _ := c.store(bgnats.StoreOptions{})
+			s, _ := c.store(o)
 			return s
 		},
 		Crash:   func(s bgagent.Store) { c.of(s).crash() },
-		CrashAt: func(s bgagent.Store, place int) { c.of(s).crashAt(first + step*place) },
+		CrashAt: func(s bgagent.Store, place int) { c.of(s).crashAt(place) },
 		LoseAnswer: func(s bgagent.Store) {
 			losses++
 			c.of(s).loseAnswer([]verdict{cutBefore, cutAfter}[losses%2])

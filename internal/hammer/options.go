@@ -1,0 +1,37 @@
+package hammer
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/bgagent/bgagent/storetest"
+)
+
+// Options are the options of [Run].
+type Options struct {
+	// With Crashes, every manager has a store, and the hammer ends the simulated process of the
+	// manager from time to time.
+	Crashes bool
+
+	// Content returns the content of a new store for a run with Crashes. It needs the functions
+	// Process, Crash, CrashAt and LoseAnswer, and its stores must implement
+	// [bgagent.StoreReopener]. The time of a run starts in the year 2000, so the stores must not delete old
+	// tasks. Content and the stores are called outside of the bubble of the run. If Content is nil, the store
+	// is a [storetest.Memory].
+	Content func(t storetest.TB) storetest.Content
+
+	// Package is the folder of the test, such as ./sqlite. It is part of failure messages. If it is empty, the
+	// test is in the root.
+	Package string
+}
+
+// repeat returns the command that repeats the run of a test.
+func (o *Options) repeat(test string, seed uint64) string {
+	test, _, _ = strings.Cut(test, "/")
+	flags := ""
+	if o.Package == "" {
+		flags = fmt.Sprintf(" -hammer.crashes=%v", o.Crashes)
+	}
+	return fmt.Sprintf("go test -run '^%s$' %s -args%s -hammer.seed %d", test, cmp.Or(o.Package, "."), flags, seed)
+}
