@@ -23,7 +23,7 @@ type Turn struct {
 	caller context.Context // context of RunTurn or StartTurn
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	unhook func() bool   // for a runner: stops watching caller
+	unhook func() bool   // for a runner: stops watching the context "caller"
 	done   chan struct{} // closed when the script returns
 	runner bool
 	r      *bgagent.Reporter // receives the reports; nil for a starter

@@ -58,7 +58,7 @@ const (
 	maxCallerWait = 10 * time.Second
 	// maxCallerWaits is the maximum number of requests that wait in a process at the same time.
 	maxCallerWaits = 32
-	// confirmEvery is how often the callers are confirmed with the other processes.
+	// confirmEvery is the pause between two confirmations of the callers with the other processes.
 	confirmEvery = 10 * time.Second
 )
 
@@ -75,7 +75,7 @@ const (
 // callerInput is a question on behalf of a caller. Each kind of question uses some of the fields after Proofs.
 type callerInput struct {
 	Caller string   `json:"caller"`
-	Proofs []string `json:"proofs"` // for each secret of the caller
+	Proofs []string `json:"proofs"` // one proof for each secret of the caller
 
 	ID     string `json:"id,omitempty"`
 	Ended  int    `json:"ended,omitempty"`

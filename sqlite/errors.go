@@ -22,7 +22,8 @@ func (diskFull) Is(target error) bool { return target == syscall.ENOSPC }
 // errDamaged means that data differs from the data that was written.
 var errDamaged = errors.New("it is damaged")
 
-// If a write fails while fewer than this number of bytes are free, the disk is treated as full.
+// The number "little" is a number of bytes. If a write fails while fewer bytes are free, the disk is
+// treated as full.
 const little = 1 << 20
 
 // room describes the space on a file system that is available to this user.

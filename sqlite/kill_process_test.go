@@ -106,7 +106,7 @@ func (w *killWorld) work(ctx context.Context, t *inproc.Turn) (string, error) {
 // delegate launches two tasks and ends its turn. The answer of the last turn is the task's result.
 func (w *killWorld) delegate(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Notice != nil {
-		w.Told(*t.Prompt.Notice) // logged before the turn begins: a session that contains the prompt also contains the notice
+		w.Told(*t.Prompt.Notice) // logs the notice before the turn begins, because a session that contains the prompt also contains the notice
 	}
 	end := w.begin(t)
 	if t.Prompt.Notice == nil {

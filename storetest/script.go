@@ -31,8 +31,8 @@ type content struct {
 	texts   map[textKey]string
 }
 
-// NewScript makes a script of n batches. The same arguments produce the same script. The launch times of the
-// tasks begin at the given start time. The start must be recent if the store deletes old tasks.
+// NewScript makes a script of n batches. The same arguments produce the same script. No task is launched
+// before the given start time. The start must be recent if the store deletes old tasks.
 func NewScript(seed uint64, n int, start time.Time) *Script {
 	w := writer{
 		rnd: rand.New(rand.NewPCG(seed, 1)), now: start.Round(0).UTC(),

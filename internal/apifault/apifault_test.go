@@ -90,7 +90,8 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Body: `{"error":null,"code":"insufficient_quota"}`}, bgagent.ProviderQuota, 0},
 		{Fault{Body: `{"type":"error","error":{"type":"overloaded_error","message":"x"},"code":""}`}, bgagent.ProviderOverloaded, 0},
 		{Fault{Body: strings.Repeat(`{"error":`, 40) + `{"code":"insufficient_quota"}` + strings.Repeat("}", 40)}, 0, 0},
-		// A provider can quote what was sent to the model.
+		// A provider can quote what was sent to the model. The quotation must not
+		// decide the kind.
 		{Fault{Status: 400, Body: `{"error":{"message":"messages[2] is wrong: {\"error\":{\"code\":\"rate_limit_exceeded\"}}","type":"invalid_request_error"}}`}, 0, 0},
 		{Fault{Text: `unexpected status 400 Bad Request: Invalid 'input[3].output': {"error":{"code":"rate_limit_exceeded"}}, url: http://model`}, 0, 0},
 		{Fault{Text: `unexpected status 400 Bad Request: bad input {"code":"invalid_api_key"}`}, 0, 0},

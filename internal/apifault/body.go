@@ -34,8 +34,8 @@ func (e *apiError) limits(word string) bool {
 const maxDepth = 6
 
 // prefixes matches what can be in front of the provider's response in a message: nothing, or words
-// of the agent program. An object after other words can be a quotation of what was sent to the
-// model.
+// of the agent program. An object after other words is ignored, because it can be a quotation of
+// what was sent to the model.
 var prefixes = regexp.MustCompile(`^(?:(?:Failed to authenticate\. )?\[?API Error: (?:[45]\d\d )?|unexpected status [45]\d\d [^:{]*: )?$`)
 
 // bodyPrefixes matches what can be in front of the first object in a body: nothing, the start of a
@@ -120,7 +120,7 @@ func (e *apiError) object(data []byte, depth int) bool {
 }
 
 // whole adds the error to e and returns true if the whole text is an object that contains an error.
-// Other text that contains an object can quote what was sent to the model.
+// It ignores an object within other text, because the text can quote what was sent to the model.
 func (e *apiError) whole(text string, depth int) bool {
 	return strings.HasPrefix(text, "{") && strings.HasSuffix(text, "}") && e.object([]byte(text), depth)
 }

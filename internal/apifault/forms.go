@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// codexForms matches codex's messages about failed requests. Codex reports failures on this machine
-// and failures of MCP servers in the same way, and such a message can contain any words.
+// codexForms matches codex's messages about failed requests. Codex reports failures on this machine and
+// failures of MCP servers in the same way. The text of such a message can contain any words, so it must
+// not decide the kind.
 var codexForms = regexp.MustCompile(`(?s)^(?:\{.*\}$` +
 	`|unexpected status \d{3}\b|exceeded retry limit\b|stream disconnected before completion: ` +
 	`|You['’]ve hit your usage limit|Quota exceeded\.` +

@@ -80,7 +80,7 @@ func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem st
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return end, "ends too early; a bracket, a quotation mark or a comment is not closed"
 	}
-	// Only the error text contains the place. The column counts bytes.
+	// The parser reports the place of an error only in the text of the error, and its column counts bytes.
 	var line, column int
 	problem = err.Error()
 	if _, scan := fmt.Sscanf(problem, "hujson: line %d, column %d:", &line, &column); scan == nil {

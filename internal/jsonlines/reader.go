@@ -130,7 +130,7 @@ func (r *Reader) readLine() []byte {
 			r.long = sh.append(r.long, piece)
 		default: // drop the line now, because it may never end
 			if told == 0 {
-				if len(r.long) == 0 { // the first piece is too long already
+				if len(r.long) == 0 { // the first piece is already too long
 					r.long = sh.append(nil, piece[:min(len(piece), r.cfg.MaxLine)])
 				}
 				r.drops(r.long)

@@ -29,10 +29,10 @@ const (
 	bucketSize = 12                     // number of requests that the provider accepts in a burst after an idle time
 	bucketLeft = 3                      // number of requests that the provider accepts in a burst at the start of the test
 	leastEvery = 800 * time.Millisecond // shortest time until the provider accepts one more request; a pause of 6 s does not fill the bucket
-	mostEvery  = 3 * time.Second        // longest such time, on a busy machine
+	mostEvery  = 3 * time.Second        // longest time until the provider accepts one more request, on a busy machine
 
 	firstPause = 5 * time.Second // shortest pause of a pool after a refusal
-	mostPause  = 6 * time.Second // the same pause with the largest random addition
+	mostPause  = 6 * time.Second // longest pause of a pool after a refusal, with the largest random addition
 )
 
 // limitedPlay is one run of the test: 100 tasks of three programs, one of which is limited.

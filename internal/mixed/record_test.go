@@ -262,7 +262,7 @@ func (r *record) best() time.Duration {
 	return drain(traces, slots, bucketAt(simulated, r.every))
 }
 
-// othersHeldUp finds tasks of the other agents that did not start as soon as their predecessor had ended,
+// othersHeldUp finds tasks of the other agents that did not start as soon as a slot of their pool was free,
 // although their pools did not cool down.
 func (r *record) othersHeldUp() (faults []string) {
 	byAgent := map[string][]bgagent.Task{}

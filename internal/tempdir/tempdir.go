@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// patience is the maximum time for which the removal of a folder is retried. A killed process is
-// gone within milliseconds. A process that has noticed the death of its parent first writes its
-// last files.
+// patience is the maximum time for which the removal of a folder is retried. A killed process is gone within
+// milliseconds. A process that notices the death of its parent may still write files before it exits.
 const patience = 30 * time.Second
 
 // New creates a folder that is removed at the end of the test. Unlike with testing.T.TempDir, another process

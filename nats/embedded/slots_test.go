@@ -52,7 +52,8 @@ func (l *line) set(cut bool) {
 	}
 }
 
-// shorter counts the tests that need short leases, because some of them run at the same time.
+// shorter counts the running tests that need short leases. The last of them to end restores
+// the usual minimum.
 var shorter struct {
 	sync.Mutex
 	tests int

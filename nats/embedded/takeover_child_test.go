@@ -271,7 +271,7 @@ func (g *group) requireEnds(reader *bgnats.Cluster, names []string) {
 	}
 }
 
-// reader joins the cluster without a home, to read the tasks of the others.
+// reader joins the cluster without a home, to read the tasks of the other processes.
 func (g *group) reader(name string) *bgnats.Cluster {
 	return joined(g.t, g.url, bgnats.ClusterOptions{Process: name, Lease: g.lease, Limits: bgagent.Limits{Default: 4}})
 }

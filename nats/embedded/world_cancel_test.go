@@ -22,7 +22,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-const childCanceller = "BGAGENT_NATS_TEST_CANCELLER" // a workerPlan: the process launches and cancels tasks
+const childCanceller = "BGAGENT_NATS_TEST_CANCELLER" // with a workerPlan as its value, the process launches and cancels tasks
 
 func init() { roles[childCanceller] = runCanceller }
 
@@ -70,8 +70,8 @@ func runCanceller(text string) error {
 	return errors.Join(m.Close(ctx), c.Close(ctx))
 }
 
-// tell sends a line to the process, and returns the words of the first line that begins with the word "answer" and
-// that the process writes afterwards.
+// tell sends a line to the process. It returns the words of the first line that begins with the word "answer"
+// and that the process writes after that.
 func (w *world) tell(l *life, line, answer string) (words []string) {
 	w.t.Helper()
 	n := len(w.log.all())
@@ -89,11 +89,11 @@ func (w *world) tell(l *life, line, answer string) (words []string) {
 	return words
 }
 
-// TestACancelFromAnotherProcessReachesTheBodySoon measures the time from the call of Cancel in one process of the
-// operating system to the end of the body's context in another one. The processes take turns.
+// TestACancelFromAnotherProcessReachesTheBodySoon measures the time from the call of Cancel in one process of
+// the operating system to the end of the body's context in another process. The processes take turns.
 func TestACancelFromAnotherProcessReachesTheBodySoon(t *testing.T) {
 	t.Parallel()
-	n, most := 30, 2*time.Second // machines for tests can be busy
+	n, most := 30, 2*time.Second // the bound is generous, because machines for tests can be busy
 	if *faults > 0 {
 		n, most = max(200, 20**faults), 15*time.Millisecond
 	}

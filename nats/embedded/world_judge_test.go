@@ -81,13 +81,13 @@ func listed(lines []reported, zero time.Time) string {
 	return b.String()
 }
 
-// body is one call of a task's function. The zero end means that it is running.
+// body is one call of a task's function. While the body is running, the field "end" is zero.
 type body struct {
 	by         *life
 	pool       string
 	begin, end time.Time
 	stopped    bool // its context ended before its work was done
-	last       int  // index of the last line about it
+	last       int  // index of the last line about the body
 }
 
 // bodies returns all bodies in the order in which they began. If the process of a body is killed or frozen

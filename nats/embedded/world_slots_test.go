@@ -44,7 +44,7 @@ type order struct {
 
 // news is a message from the process to the test.
 type news struct {
-	Do     string // Do of the order that it answers, or "granted" or "lost"
+	Do     string // value of Do in the order that the message answers, or "granted" or "lost"
 	ID     int
 	OK     bool                `json:",omitempty"`
 	Until  time.Time           `json:",omitzero"`

@@ -86,7 +86,7 @@ func (a *agentServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(c) // fails if the caller is dead
 }
 
-// touched returns the calls that create, start or stop something.
+// touched returns the calls that create a session, or that start or stop a turn.
 func (a *agentServer) touched() []agentCall {
 	a.mu.Lock()
 	defer a.mu.Unlock()
