@@ -37,8 +37,8 @@ type hostClient struct {
 // host returns the hostClient whose record in the state is cl.
 func (m *BackgroundManager) host(cl *client) *hostClient { return m.hosts[cl.index] }
 
-// addClient adds a client. It checks that the client is either a runner or a starter, and finds the
-// client's other abilities.
+// addClient adds a client. It checks that the client is either a runner or a starter, and detects
+// the client's other abilities.
 func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	field := "client"
 	if name != "" {

@@ -94,7 +94,7 @@ type runRecord struct {
 	ToolCalls int       `json:"tool_calls,omitempty"` // number of tool calls in earlier turns
 	Waits     bool      `json:"waits,omitempty"`      // the attempt is parked
 	EndCause  Cause     `json:"end_cause,omitempty"`  // cause with which the attempt ends if no further turn begins
-	Stopping  bool      `json:"stopping,omitempty"`   // something other than the agent ended the attempt, which might still be running
+	Stopping  bool      `json:"stopping,omitempty"`   // something other than the agent ended the attempt, whose turn might still be running
 	Overrun   bool      `json:"overrun,omitempty"`    // the attempt missed its stopping deadline
 	OpenTodos int32     `json:"open_todos,omitempty"` // number of open todos after the last turn
 	Heard     bool      `json:"heard,omitempty"`      // the session has received the prompt of the attempt that this attempt replaced

@@ -12,7 +12,7 @@ import (
 // SessionClient is the port to a host's agent runtime: the interface through which the manager runs
 // each agent in its own session. A client also implements exactly one of [TurnRunner] and
 // [TurnStarter]; [New] refuses a client with both or neither. Everything else that a runtime can do
-// is an optional ability, which the manager finds by type assertion: [Notifier], [EventSource],
+// is an optional ability, which the manager detects by type assertion: [Notifier], [EventSource],
 // [NoticeRecognizer], [MessageReader], [TodoReader], [SessionFinder], [AgentLister],
 // [SessionForgetter], [CostReporter], [TokenReporter], [FallbackReporter], [Steerer], [Answerer].
 // If a method of an ability returns [errors.ErrUnsupported], the ability counts as missing, so a

@@ -236,7 +236,7 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 		return
 	}
 	at := st.dueAt(n)
-	if a.late { // no turns of the task begin any more, so only owed ends count, not questions
+	if a.late { // the task begins no further turn in which it could answer questions, so only owed ends count
 		at = st.endsDueAt(n)
 	}
 	switch {
