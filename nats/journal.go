@@ -71,7 +71,9 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 				return err
 			}
 		}
-		return fmt.Errorf("a part of a large batch cannot be written: %v", err) // %v drops ErrUncertain: no message names the journal yet, so the stream certainly does not contain the batch
+		// The error must not match ErrUncertain, so it is not wrapped: no message names the journal yet, so the
+		// stream certainly does not contain the batch.
+		return fmt.Errorf("a part of a large batch cannot be written: %v", err)
 	}
 	next := p.next
 	next.Journal = j

@@ -12,7 +12,7 @@ import (
 )
 
 func TestHammerOnSQLite(t *testing.T) {
-	dir := tempdir.InMemory(t) // the machine does not crash, so the stores need no real disk
+	dir := tempdir.InMemory(t) // because the machine does not crash, the stores need no real disk
 	keepAll := Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1}
 	var runs atomic.Int64
 	hammer.Run(t, hammer.Options{Crashes: true, Package: "./sqlite", Content: func(tb storetest.TB) storetest.Content {

@@ -121,7 +121,7 @@ func folder(t interface{ TempDir() string }) string { return filepath.Join(t.Tem
 // written, and the locks are released.
 func crash(s *Store, sp *spy) {
 	sp.set(func(act) error { return errDead })
-	s.life.Lock() // waits for Reopen, which can no longer write
+	s.life.Lock() // waits for a Reopen in progress, which can no longer write
 	defer s.life.Unlock()
 	l := s.held
 	w, r := s.halt()

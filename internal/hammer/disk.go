@@ -12,13 +12,13 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// disk is the content of the store in a run with crashes. It outlives the simulated processes.
+// disk is the content of the store in a run with crashes. It outlives the simulated processes of the run.
 type disk interface {
 	// process returns the store for the next process.
 	process() process
 	// records returns the records of all tasks after the last process has closed the store.
 	records() ([]bgagent.StoreRecord, error)
-	// use must be called before the method "process". The faults of the writes come from h.
+	// use must be called before the method "process". The hammer h determines the faults of the writes.
 	use(h *hammer)
 }
 
@@ -28,7 +28,7 @@ type process interface {
 	Crash()
 }
 
-// disk returns the content of a new store. It must be called outside of the bubble.
+// disk returns the content of a new store. It must be called outside of the synctest bubble.
 func (o *Options) disk(t *testing.T) disk {
 	if o.Content == nil {
 		return &memoryDisk{}
@@ -44,7 +44,7 @@ func (d *memoryDisk) records() ([]bgagent.StoreRecord, error) { return d.Records
 
 func (d *memoryDisk) use(h *hammer) { d.SetFaults(h.strike) }
 
-// realDisk is the content of a store that lives outside of the bubble.
+// realDisk is the content of a store outside of the synctest bubble; see the file outside.go.
 type realDisk struct {
 	out     outside
 	content storetest.Content
@@ -63,7 +63,7 @@ func (d *realDisk) process() process {
 // are several pages.
 const pageSize = 7
 
-// records opens the store in another process and reads all that it contains.
+// records opens the store in another process, and returns the records that Open and History return.
 func (d *realDisk) records() ([]bgagent.StoreRecord, error) {
 	p, ctx := d.process(), context.Background()
 	c, err := p.Open(ctx, bgagent.StoreOwner{Instance: "the judge"})
@@ -79,7 +79,7 @@ func (d *realDisk) records() ([]bgagent.StoreRecord, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, page...) // some ended tasks were also returned by Open
+		all = append(all, page...) // some ended tasks are in the list twice, because Open has returned them, too
 		if len(page) < pageSize {
 			return all, p.Close()
 		}
@@ -87,11 +87,12 @@ func (d *realDisk) records() ([]bgagent.StoreRecord, error) {
 	}
 }
 
-// A process dies at one of the first 1, 2, 4, … places of a Write, because most batches are small. There are
-// sizes such limits.
+// A process dies at one of the first 1, 2, 4, … places of a Write. The limit is chosen at random among
+// several limits, so that early places are likely, because most batches are small. The number of limits is
+// "sizes".
 const sizes = 7
 
-// realProcess passes calls to a store outside of the bubble, and applies the faults.
+// realProcess passes calls to a store outside of the bubble, and applies the faults of the run.
 type realProcess struct {
 	d *realDisk
 	s bgagent.Store
@@ -112,8 +113,8 @@ func (p *realProcess) isDead() bool {
 	return p.dead
 }
 
-// ask makes a call that returns a value. A call by a dead process fails, even if it began before the
-// death.
+// ask makes a call that returns a value. A call by a dead process fails, even if the call began before the
+// process died.
 func ask[T any](ctx context.Context, p *realProcess, f func(context.Context) (T, error)) (value T, err error) {
 	var none T
 	if p.isDead() {
@@ -140,7 +141,7 @@ func (p *realProcess) Crash() {
 	}
 	p.do(context.Background(), func(context.Context) {
 		p.d.content.Crash(p.s)
-		_ = p.s.Close() // ends the goroutines of the store; a dead process cannot release it
+		_ = p.s.Close() // ends the goroutines of the store; an error does not matter, because a dead process cannot release the store
 	})
 }
 
@@ -148,7 +149,7 @@ func (p *realProcess) Open(ctx context.Context, owner bgagent.StoreOwner) (bgage
 	return ask(ctx, p, func(ctx context.Context) (bgagent.StoreContents, error) { return p.s.Open(ctx, owner) })
 }
 
-// Reopen implements [bgagent.StoreReopener]. The real store must implement it, too.
+// Reopen implements [bgagent.StoreReopener]. The store outside of the bubble must also implement it.
 func (p *realProcess) Reopen(ctx context.Context) (bgagent.StoreContents, error) {
 	return ask(ctx, p, p.s.(bgagent.StoreReopener).Reopen)
 }
@@ -172,7 +173,7 @@ func (p *realProcess) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	}
 	prepare := func(f func()) { p.do(context.Background(), func(context.Context) { f() }) }
 	switch fault.Kind {
-	case storetest.CrashBefore: // the process dies somewhere in the Write
+	case storetest.CrashBefore: // the process dies at a random place in the Write
 		r := p.d.h.o.draw("place", "")
 		place := r.IntN(1 << r.IntN(sizes))
 		prepare(func() { p.d.content.CrashAt(p.s, place) })
@@ -183,7 +184,7 @@ func (p *realProcess) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 		return storetest.ErrDead
 	case storetest.Refused:
 		return storetest.ErrRefused
-	case storetest.LostWritten, storetest.LostUnwritten: // the store decides which one it is
+	case storetest.LostWritten, storetest.LostUnwritten: // the store decides which of the two happens
 		prepare(func() { p.d.content.LoseAnswer(p.s) })
 	}
 	return write()

@@ -14,11 +14,10 @@ type Options struct {
 	// manager from time to time.
 	Crashes bool
 
-	// Content returns the content of a new store for a run with Crashes. It needs the functions
-	// Process, Crash, CrashAt and LoseAnswer, and its stores must implement
-	// [bgagent.StoreReopener]. The time of a run starts in the year 2000, so the stores must not delete old
-	// tasks. Content and the stores are called outside of the bubble of the run. If Content is nil, the store
-	// is a [storetest.Memory].
+	// Content returns the content of a new store for a run with Crashes. It needs the functions Process,
+	// Crash, CrashAt and LoseAnswer, and its stores must implement [bgagent.StoreReopener]. The time of a run
+	// starts in the year 2000, so the stores must not delete old tasks. The hammer calls Content and the
+	// stores outside of the bubble of the run. If Content is nil, the store is a [storetest.Memory].
 	Content func(t storetest.TB) storetest.Content
 
 	// Package is the folder of the test, such as ./sqlite. It is part of failure messages. If it is empty, the

@@ -6,8 +6,9 @@ import (
 )
 
 // A real store waits for files or connections, so its goroutines are never durably blocked, and time
-// would stand still in a bubble that contains them. Therefore, a real store lives outside of the
-// bubble. Channels of a bubble cannot be used outside of it, but the reverse is allowed.
+// would stand still in a bubble that contains them. Therefore, a real store lives outside of the bubble.
+// A channel that was made in a bubble cannot be used outside of the bubble, but a bubble can use
+// channels that were made outside.
 
 // outside makes calls outside of the bubble in which its method "do" is called.
 type outside chan *call
@@ -19,7 +20,8 @@ type call struct {
 	done  chan struct{} // closed when the call has returned
 }
 
-// newOutside must be called outside of the bubble.
+// newOutside returns a value whose method "do" makes calls outside of the bubble. It must be called
+// outside of the bubble.
 func newOutside(t *testing.T) outside {
 	calls, over := make(outside), make(chan struct{})
 	t.Cleanup(func() { close(over) })
@@ -38,7 +40,7 @@ func newOutside(t *testing.T) outside {
 }
 
 func (c *call) serve() {
-	defer close(c.done) // also if a helper of the test has ended the goroutine
+	defer close(c.done) // deferred, so that c.done is also closed if f ends the goroutine
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -51,8 +53,8 @@ func (c *call) serve() {
 	(<-c.f)(ctx)
 }
 
-// do calls f outside of the bubble and waits until f returns. The time of the bubble stands still in the
-// meantime. The context of f ends when ctx ends.
+// do calls f outside of the bubble and waits until f returns. The time of the bubble stands still during
+// the call. The context of f ends when ctx ends.
 func (o outside) do(ctx context.Context, f func(context.Context)) {
 	c := <-o
 	stop := context.AfterFunc(ctx, func() { close(c.ended) })

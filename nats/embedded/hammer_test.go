@@ -12,7 +12,7 @@ import (
 )
 
 func TestHammerOnJetStream(t *testing.T) {
-	server := startIn(t, tempdir.InMemory(t)) // the server does not die, so it needs no real disk
+	server := startIn(t, tempdir.InMemory(t)) // because the server does not die, it needs no real disk
 	keepAll := bgnats.StoreOptions{KeepFor: -1, KeepTasks: -1, KeepBytes: -1}
 	hammer.Run(t, hammer.Options{Crashes: true, Package: "./nats/embedded", Content: func(tb storetest.TB) storetest.Content {
 		c := newStores(tb, server)

@@ -60,13 +60,14 @@ func (h *history) last(l *life, word string) (second string) {
 	return second
 }
 
-// tail returns the last lines, with their times before now.
+// tail returns the last n lines. The time of each line is relative to the present.
 func (h *history) tail(n int) string {
 	all := h.all()
 	return listed(all[max(0, len(all)-n):], time.Now())
 }
 
-// around returns the lines before and after the line with the index, with the times between them.
+// around returns the lines before and after the line with the index i. Their times are relative to the time
+// of that line.
 func (h *history) around(i int) string {
 	all := h.all()
 	return listed(all[max(0, i-30):min(len(all), i+10)], all[i].at)
