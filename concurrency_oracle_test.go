@@ -13,7 +13,7 @@ type oracle struct {
 	clock  func() uint64
 	all    []*oracleOne
 
-	passed map[oracleLane]int    // number of slots that later waiters in the pool received since the lane last got a slot
+	passed map[oracleLane]int    // number of slots that later waiters in the pool have received since the lane last got a slot
 	kept   map[oracleLane]bool   // true if a slot of the pool is kept for the lane
 	served map[oracleTurn]uint64 // when a waiting root last got a slot of the pool
 

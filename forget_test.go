@@ -299,7 +299,7 @@ func TestATaskWhoseSessionHasNotStoppedIsNotForgotten(t *testing.T) {
 		synctest.Wait()
 		_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
-		for range 2 { // the second time, the stopping deadline has passed
+		for range 2 { // at the second call to Forget, the stopping deadline has passed
 			require.ErrorIs(t, m.Forget(t.Context(), root, id, bgagent.ForgetOptions{Force: true}), bgagent.ErrNotStopped)
 			time.Sleep(2 * time.Minute)
 		}

@@ -260,7 +260,7 @@ func (m *BackgroundManager) continues(agent string) (bool, error) {
 // a process of the session is still running.
 func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, in SessionRestore) (r restoredSession, err error) {
 	if cl.restorer == nil {
-		return r, nil // the progress of the session is unknown
+		return r, nil // without a SessionRestorer, the progress of the session is unknown
 	}
 	most := restoreTimes * m.cfg.CreateTimeout
 	end := time.Now().Add(most)
@@ -319,7 +319,7 @@ func (m *BackgroundManager) lookForPrompt(ctx context.Context, cl *hostClient, i
 		return answer, lookedAt(err)
 	})
 	if err != nil {
-		return r, false, fmt.Errorf("%w: %w", ErrUnreachable, err) // a failed read proves nothing
+		return r, false, fmt.Errorf("%w: %w", ErrUnreachable, err) // a failed call does not show whether the session exists
 	}
 	idle := false
 	switch s := answer[in.Session]; s.State {

@@ -136,7 +136,7 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	if err := m.checkBudgets(ctx, by.Session, in.Agent, in.Budget, in.TreeBudget, p.cl); err != nil {
 		return p, err
 	}
-	if agent := in.Agent; m.cfg.AgentPermissions != nil { // a copy for the closure, so that the argument "in" does not escape
+	if agent := in.Agent; m.cfg.AgentPermissions != nil { // the closure gets a copy, so that the argument "in" does not escape to the heap
 		p.agentRules, err = within(ctx, m, goCall, "Config.AgentPermissions", m.cfg.CallTimeout, func(context.Context) ([]Permission, error) {
 			return slices.Clone(m.cfg.AgentPermissions(agent)), nil
 		})
@@ -307,7 +307,7 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 	values := valuesOf(ctx)
 	var t *task
 	m.update(func(st *state, now int64) {
-		if unread != nil && !st.closing && !st.inMemory(ref) { // resuming without the data in the record would overwrite the record
+		if unread != nil && !st.closing && !st.inMemory(ref) { // resuming the task without the data in its unreadable record would overwrite this record
 			err = fmt.Errorf("%w: %w", ErrStore, unread)
 			return
 		}

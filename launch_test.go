@@ -105,7 +105,7 @@ func TestIDsAreUnguessableAndDistinct(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := limit(1)
 		cfg.MaxTasksPerRoot = bgagent.Unlimited
-		m, err := bgagent.New(working(time.Hour), cfg) // manage is not used here, because 50,000 checked updates would take minutes
+		m, err := bgagent.New(working(time.Hour), cfg) // not created by the function "manage", because checking the invariants after each of 50,000 updates would take minutes
 		require.NoError(t, err)
 		seen := map[string]bool{}
 		var letters [16]map[byte]bool

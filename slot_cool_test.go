@@ -132,8 +132,8 @@ func TestACoolDownAppliesToAllUsersOfASource(t *testing.T) {
 	}
 }
 
-// The provider refuses many turns that had begun in several processes. The cool-down ends when it would
-// end in a single process.
+// The provider refuses many turns that had begun in several processes. The cool-down ends at the
+// same time as if all these turns had begun in a single process.
 func TestReportsDoNotProlongEachOther(t *testing.T) {
 	for _, wait := range []time.Duration{0, time.Minute} {
 		for _, processes := range []int{1, 2, 4} {

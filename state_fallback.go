@@ -308,7 +308,7 @@ func (st *state) fallBack(a *attempt, now int64) {
 	if a.aborts > 0 {
 		return
 	}
-	if !st.mayFallBack(a, r.kind, r.step) { // for example, because the next model was refused while the attempt waited
+	if !st.mayFallBack(a, r.kind, r.step) { // the attempt can no longer fall back, for example, because the next model was refused while the attempt waited
 		st.staysOnModel(a, now)
 		return
 	}

@@ -287,7 +287,7 @@ func (st *state) holdForPool(a *attempt, now int64) {
 			r.step, r.prompt = stepNotice, ""
 		}
 	}
-	if a.promptID = ""; a.turn > 0 { // the record still names the prompt of the last turn
+	if a.promptID = ""; a.turn > 0 { // until the next turn begins, the record needs the name of the last turn's prompt, not the text of the next prompt
 		a.prompt = ""
 	}
 	st.parkForProvider(a, now)

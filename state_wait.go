@@ -6,7 +6,7 @@ package bgagent
 type callEnd uint8
 
 const (
-	callGoesOn    callEnd = iota // the call does not stop early
+	callGoesOn    callEnd = iota // the call continues to wait
 	callTimedOut                 // the call stops waiting, and its task continues in the background
 	callCancelled                // the call was cancelled, and its task is also cancelled
 	callSuspended                // the manager was suspended

@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests in this file check the wall around the state: its files must not use hosts,
-// clocks, goroutines or wording. An update must only note its effects. They are performed
-// after the lock is released.
+// The tests in this file check the wall around the state: its files must not use hosts, clocks,
+// goroutines or wording. An update must only note its effects. The effects are performed after the
+// lock is released.
 
 // stateImports lists the packages that the state's files may import.
 var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "math", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/mdtext", "github.com/bgagent/bgagent/internal/slots"}
@@ -139,8 +139,8 @@ func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
 	return names
 }
 
-// The test above would also succeed if breaches never found anything, so the function "breaches"
-// must find each of these planted violations.
+// TestTheStateKnowsNothingOfHostsAndClocks would also succeed if the function "breaches" never
+// found anything, so this function must find each of these planted violations.
 func TestTheWallFindsWhatIsPlanted(t *testing.T) {
 	for planted, want := range map[string]string{
 		"import \"context\"":                                   "imports context",
