@@ -40,7 +40,7 @@ func reading(b *badRunner, change func(page *bgagent.Page)) {
 	}
 }
 
-// guardedSet is a set of sessions.
+// guardedSet is a set of sessions that is safe for concurrent use.
 type guardedSet struct {
 	mu  sync.Mutex
 	set map[string]bool

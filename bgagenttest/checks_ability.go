@@ -269,7 +269,6 @@ func checkTodos(c *checkContext) {
 	}
 }
 
-// find calls FindSession.
 func (c *checkContext) find(session string) (info bgagent.SessionInfo, err error) {
 	c.Helper()
 	err = c.call("FindSession", func(ctx context.Context) (err error) {

@@ -209,7 +209,6 @@ const (
 	harnessRequests need = "has no Restart.Requests"
 )
 
-// check is one check of the suite.
 type check struct {
 	name  string
 	why   string // one line about the consequence of a failure
@@ -217,7 +216,6 @@ type check struct {
 	run   func(c *checkContext)
 }
 
-// checks holds all checks of the suite.
 var checks = slices.Concat(sessionChecks, messageChecks, abilityChecks, questionChecks, restartChecks)
 
 // inReach reports whether the harness provides what the check needs.

@@ -150,7 +150,6 @@ func guarded(what string, f func() error) (err error) {
 	return f()
 }
 
-// create creates a session.
 func (c *checkContext) create() string {
 	c.Helper()
 	var id string
@@ -184,7 +183,6 @@ func (c *checkContext) spec(agent string) bgagent.SessionSpec {
 	}
 }
 
-// abort aborts the turn of the session.
 func (c *checkContext) abort(session string) {
 	c.Helper()
 	if err := c.call("Abort", func(ctx context.Context) error { return c.sc.Abort(ctx, session) }); err != nil {
@@ -192,7 +190,6 @@ func (c *checkContext) abort(session string) {
 	}
 }
 
-// statuses returns the result of Statuses for the sessions.
 func (c *checkContext) statuses(sessions ...string) map[string]bgagent.SessionStatus {
 	c.Helper()
 	var got map[string]bgagent.SessionStatus
@@ -206,7 +203,6 @@ func (c *checkContext) statuses(sessions ...string) map[string]bgagent.SessionSt
 	return got
 }
 
-// page reads one page of messages.
 func (c *checkContext) page(session string, after bgagent.Cursor, most int) bgagent.Page {
 	c.Helper()
 	var page bgagent.Page

@@ -227,7 +227,6 @@ func (d *driven) awaitFor(limit time.Duration, since string) outcome {
 	return d.outcome()
 }
 
-// outcome describes how the turn ended.
 func (d *driven) outcome() (o outcome) {
 	if d.c.runner == nil {
 		msgs := d.messages()

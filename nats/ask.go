@@ -118,7 +118,6 @@ func (e *answerError) As(target any) bool {
 	return false
 }
 
-// reply answers a question.
 func reply(nc *nats.Conn, to string, out any, err error) error {
 	var a answer
 	text, bad := json.Marshal(out)

@@ -71,8 +71,8 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 				return err
 			}
 		}
-		// The error must not match ErrUncertain, so it is not wrapped: no message names the journal yet, so the
-		// stream certainly does not contain the batch.
+		// The error is not wrapped, because it must not match ErrUncertain: no message names the journal yet,
+		// so the stream certainly does not contain the batch.
 		return fmt.Errorf("a part of a large batch cannot be written: %v", err)
 	}
 	next := p.next

@@ -466,7 +466,7 @@ func (c *Cluster) Answer(ctx context.Context, ref string, in bgagent.AnswerInput
 	return q, err
 }
 
-// leave ends everything that the cluster has started.
+// leave ends the subscriptions, the goroutines and the watched connections of the cluster.
 func (c *Cluster) leave() {
 	for _, sub := range c.subs {
 		_ = sub.Unsubscribe() // fails only if the connection was closed, which ends its subscriptions

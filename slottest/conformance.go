@@ -59,7 +59,6 @@ func Conformance(t *testing.T, h Harness) {
 	}
 }
 
-// check is one check of the suite.
 type check struct {
 	name   string
 	why    string // one line about the problem if a source fails the check

@@ -217,7 +217,6 @@ func create(conn *sqlite3.Conn, store string, lockFile int64) (err error) {
 	return run(conn, "INSERT INTO meta VALUES (1, ?, 0, 0, 0, '', '', ?, '')", store, lockFile)
 }
 
-// run executes one statement.
 func run(conn *sqlite3.Conn, sql string, args ...any) error {
 	stmt, _, err := conn.Prepare(sql)
 	if err != nil {

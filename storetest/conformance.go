@@ -94,7 +94,6 @@ const (
 	aBadText    need = "DamageText"
 )
 
-// check is one check of the suite.
 type check struct {
 	name  string
 	why   string // one line about the problem if a store fails the check
@@ -102,7 +101,6 @@ type check struct {
 	run   func(c *checkContext)
 }
 
-// checks contains all checks of the suite.
 var checks = append(append(append([]check{}, contentChecks...), orderChecks...), lifeChecks...)
 
 // hold runs the check on the content of a new store.
@@ -164,7 +162,6 @@ func (c *checkContext) next(records ...bgagent.StoreRecord) *bgagent.StoreBatch 
 	return &bgagent.StoreBatch{Number: c.batch + 1, Records: records}
 }
 
-// write writes the batch.
 func (c *checkContext) write(s bgagent.Store, b *bgagent.StoreBatch) {
 	c.Helper()
 	if err := s.Write(c.Context(), b); err != nil {

@@ -163,7 +163,6 @@ func keysOf(all []bgagent.StoreRecord) string {
 	return short(strings.Join(keys, " "))
 }
 
-// short shortens s for an error message.
 func short(s string) string {
 	if len(s) > 200 {
 		return fmt.Sprintf("%s… (%d bytes)", s[:200], len(s))

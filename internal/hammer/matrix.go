@@ -13,7 +13,6 @@ import (
 
 var states = slices.Concat([]string{"pending", "pending again", "held back"}, phases(), []string{"completed", "error", "cancelled", "expired"})
 
-// phases returns the names of all phases.
 func phases() (names []string) {
 	for p := bgagent.PhaseNone + 1; !strings.HasPrefix(p.String(), "("); p++ {
 		names = append(names, p.String())

@@ -12,7 +12,6 @@ import (
 	"github.com/bgagent/bgagent/internal/inside"
 )
 
-// caller returns a random caller.
 func (h *hammer) caller() bgagent.Caller {
 	var by bgagent.Caller
 	switch x := h.r.IntN(20); {
@@ -29,7 +28,6 @@ func (h *hammer) caller() bgagent.Caller {
 	return by
 }
 
-// session returns the session of a random task.
 func (h *hammer) session() string {
 	tasks := h.m.List(bgagent.Query{})
 	if len(tasks) == 0 {

@@ -450,7 +450,6 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 	}
 }
 
-// invariant reports a violation of an invariant.
 func (o *oracle) invariant(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// objects reads all objects from r.
 func objects(t testing.TB, r io.Reader, cfg Config) (all []string, n Noise) {
 	t.Helper()
 	in := NewReader(r, cfg)

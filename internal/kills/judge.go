@@ -153,7 +153,6 @@ func (j *Judge) Survived(id string) int {
 	return j.last[id] - launchedBy(j.Found.Tasks[id].Description)
 }
 
-// task judges how a task ended.
 func (j *Judge) task(id string, t bgagent.Task) {
 	f := &j.Figures
 	f.Tasks++

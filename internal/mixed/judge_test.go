@@ -156,7 +156,6 @@ func (r *record) afterPause() (c *coolDown, first, second *begun) {
 	return nil, nil, nil
 }
 
-// change changes a task of the record.
 func (r *record) change(id string, change func(*bgagent.Task)) {
 	task := r.tasks[id]
 	change(&task)

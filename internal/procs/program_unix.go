@@ -27,7 +27,6 @@ func (p *Program) ask(sig os.Signal) bool {
 	return true
 }
 
-// kill kills the program's process group.
 func (p *Program) kill() { p.signalGroup(syscall.SIGKILL) }
 
 // signalGroup signals the program's process group, unless the program has been reaped.

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 )
 
-// process is a live process.
 type process struct {
 	pid     int
 	command string

@@ -12,7 +12,6 @@ import (
 	"syscall"
 )
 
-// process is a live process.
 type process struct {
 	pid     int
 	command string
@@ -76,7 +75,6 @@ func watch(variable, folder string) (stop func(), err error) {
 // ownGroup makes the command the leader of a new process group.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// killGroup kills a process group.
 func killGroup(pid int) error { return syscall.Kill(-pid, syscall.SIGKILL) }
 
 // terminate sends SIGTERM to a process.

@@ -453,7 +453,6 @@ func (c *capped) giveUpKept(p *pool) {
 	c.turned(&p.capped.gate)
 }
 
-// checkCools checks the cool-downs.
 func (m *Manager) checkCools() string {
 	if int(m.cooling.Load()) != len(m.cools) {
 		return "the number of cool-downs is wrong"

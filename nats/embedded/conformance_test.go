@@ -26,7 +26,6 @@ func TestAStoreOnJetStreamKeepsThePromisesOfAStore(t *testing.T) {
 	storetest.Conformance(t, storetest.Harness{New: func(t storetest.TB) storetest.Content { return newContent(t, server) }})
 }
 
-// start starts a server for a test.
 func start(t storetest.TB) *embedded.Server {
 	t.Helper()
 	return startIn(t, t.TempDir())

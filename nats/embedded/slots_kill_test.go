@@ -314,7 +314,6 @@ func faulty(t *testing.T, hurtsAllocator bool, hurt func(t *testing.T, j *judge,
 	require.Equal(t, map[string]int{"a": 2, "b": 3}, j.most, "all slots were used")
 }
 
-// The function "until" waits until the condition is true.
 func until(t *testing.T, f func() bool) {
 	t.Helper()
 	require.Eventually(t, f, time.Minute, 5*time.Millisecond)

@@ -33,7 +33,6 @@ const memberLease = 4 * time.Second
 // suspendedFor is the value of ClusterOptions.TakeOverSuspended in the processes.
 const suspendedFor = 8 * time.Second
 
-// says prints a line.
 var says = func() func(...any) {
 	var mu sync.Mutex
 	return func(words ...any) {
@@ -183,7 +182,6 @@ func (g *group) all(words ...string) (out []heard) {
 	return out
 }
 
-// kill kills a process.
 func (g *group) kill(c *child, process string) {
 	c.kill()
 	g.mu.Lock()

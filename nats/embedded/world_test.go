@@ -191,7 +191,6 @@ func (w *world) spawn(name, role string, plan any) *life {
 	return l
 }
 
-// start starts the workers with the names.
 func (w *world) start(names ...string) {
 	for _, name := range names {
 		p := w.plan
@@ -200,7 +199,6 @@ func (w *world) start(names ...string) {
 	}
 }
 
-// until waits until the condition is true.
 func (w *world) until(what string, f func() bool) {
 	w.t.Helper()
 	over := time.Now().Add(90 * time.Second)
@@ -268,7 +266,7 @@ func (w *world) leader() (leads int) {
 	return leads
 }
 
-// life is a process.
+// life is one process of a worker or of a server, from its start to its end.
 type life struct {
 	name string
 	cmd  *exec.Cmd

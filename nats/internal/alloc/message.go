@@ -115,7 +115,6 @@ func (w *Watch) See(now time.Time, rev uint64, k *Key) bool {
 // holder from writing the key.
 func (w *Watch) Forget() { w.from = time.Time{} }
 
-// twoThirds returns two thirds of the duration.
 func twoThirds(d time.Duration) time.Duration { return d * 2 / 3 }
 
 // The function "since" returns the time that has passed, according to the monotonic clock or the wall
