@@ -64,9 +64,9 @@ var (
 	ErrParentCycle = errors.New("the parents of the session form a cycle")
 
 	// ErrGoesOn is returned by Run and Wait, together with the tasks, if waiting longer could cause
-	// a deadlock. Run also returns ErrGoesOn if the deadline has passed or if a task asks a
-	// question. Tasks that have not ended continue in the background and will be reported when they
-	// end.
+	// a deadlock. Run also returns ErrGoesOn if the deadline of its context has passed or if a task
+	// asks a question. Tasks that have not ended continue in the background and will be reported
+	// when they end.
 	ErrGoesOn = errors.New("the task goes on in the background")
 
 	// ErrNothingOwed is returned by NextNotice if no notice is owed to the session and no task that

@@ -175,7 +175,7 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 	case len(in.Key) > messageKeyBytes || mdtext.Valid(in.Key) != in.Key:
 		return r, &InputError{"Key", fmt.Sprintf("must be valid UTF-8 of at most %d bytes", messageKeyBytes)}
 	}
-	_ = m.fetch(ctx, ref) // if the record cannot be loaded, the method fails as it would without a store
+	_ = m.fetch(ctx, ref) // if the record cannot be loaded, sendTo fails as it would without a store
 	var t *task
 	var l *letter
 	for {

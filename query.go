@@ -41,7 +41,7 @@ func (m *BackgroundManager) Read(by Caller, id string) (Task, error) {
 // is the number of that attempt; 0 means the latest one. Notices of other attempts do not count as
 // read.
 func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handing) (s Task, err error) {
-	_ = m.fetch(m.base, id) // if the record cannot be loaded, the method fails as it would without a store
+	_ = m.fetch(m.base, id) // if the record cannot be loaded, readAttempt fails as it would without a store
 	thought := false
 	m.update(func(st *state, now int64) {
 		var t *task

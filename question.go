@@ -205,7 +205,7 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 	if in.Key == "" {
 		return q, &InputError{"Key", "is missing; it must be the key of the question"}
 	}
-	_ = m.fetch(ctx, ref) // if the record cannot be loaded, the method fails as it would without a store
+	_ = m.fetch(ctx, ref) // if the record cannot be loaded, answerQuestion fails as it would without a store
 	var t *task
 	m.update(func(st *state, now int64) { q, t, err = st.answerQuestion(by, ref, in, now) })
 	if err != nil {

@@ -42,7 +42,7 @@ type state struct {
 	drainers   []*waiter // waiters of Drain and Close, which wait until all work has stopped
 	live       int       // number of pending and running tasks
 	unquiet    int       // number of attempts that have ended but are not quiet yet
-	inStopTime int       // like unquiet, but only for attempts whose stopping deadline has not passed
+	inStopTime int       // like the field "unquiet", but only for attempts whose stopping deadline has not passed
 	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
 	waived     *task  // task that the session in the field "waiver" is cancelling right now

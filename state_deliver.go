@@ -32,7 +32,7 @@ type delivery struct {
 	retry  int64   // earliest time of the next try
 	trying int64   // when the blocked delivery was first due; 0 if no delivery is blocked
 	fails  int     // number of consecutive status queries that did not return the status
-	silent int     // like fails, but only for queries that a client answered without mentioning the session
+	silent int     // like the field "fails", but only for queries that a client answered without mentioning the session
 }
 
 // forgetLooks resets the counts of status queries that did not return the status.

@@ -26,7 +26,7 @@ func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *ha
 	case st.hasEnded(t):
 		st.answered(t)
 		st.runReturns(t, t.no, true, out, now)
-		if t.up.session == by.Session { // an earlier copy of the same tool call might have launched the task in the background
+		if t.up.session == by.Session { // if an earlier copy of the same tool call launched the task in the background, the answer replaces the notice about its end
 			st.read(t, out, now)
 		}
 	case !t.live() && (left != callGoesOn || st.storing != nil && st.storing.over): // the end of the task is being written
