@@ -128,7 +128,8 @@ type Config struct {
 	// Slots, if set, grants the manager's slots in place of a ConcurrencyManager. If several
 	// processes share the source, limits apply across all of them. Limits and Concurrency must be
 	// empty if Slots is set. If the source loses the slot of an attempt, the attempt ends with
-	// [CauseSlotLost] and its session is stopped. Tree budgets still apply to each manager
+	// [CauseSlotLost] and its session is stopped. An attempt that has not begun to use its slot,
+	// because the store has not yet answered, waits for another slot instead. Tree budgets still apply to each manager
 	// separately. Unless the source is a [CoolDownSource], cool-downs after a provider's refusals
 	// also apply to each manager separately: other managers notice a provider's limit only when the
 	// provider refuses their own turns. The task that probes whether the provider accepts requests

@@ -78,6 +78,45 @@ func TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost(t *testing.T) {
 	})
 }
 
+// In this test, the slot is lost while the store writes the record with the session. The session gets its
+// prompt only afterwards, so nothing of the task runs yet.
+func TestATaskThatHasNotUsedItsSlotWaitsForAnotherOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scriptedSource{}
+		store := &slowStore{Store: (&storetest.Memory{}).Process()}
+		var begun []string
+		f := &goRunner{run: func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			begun = append(begun, p.Text)
+			time.Sleep(time.Minute)
+			return bgagent.TurnEnd{Text: "ok"}, nil
+		}}
+		f.create = func(context.Context, bgagent.SessionSpec) (string, error) {
+			begun = append(begun, "create")
+			return f.nextID(), nil
+		}
+		m := manage(t, f, bgagent.Config{Store: store, Slots: s, TimeToLive: time.Hour})
+		task := launch(t, m, "prompt")
+		k := s.claim(t, 0)
+		store.slow.Store(true)
+		k.h.SlotGranted()
+		time.Sleep(time.Second / 2)
+		k.lose(5 * time.Second)
+		time.Sleep(2 * time.Hour) // the attempt's time to live is paused
+		require.Equal(t, []string{"create"}, begun)
+		require.Equal(t, 1, k.releases())
+		require.Equal(t, bgagent.Running, get(t, m, task.ID).Status)
+		k = s.claim(t, 1)
+		require.True(t, k.Head)
+		require.False(t, k.Running)
+		k.h.SlotGranted()
+		end := ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.Completed, end.Status, end.Reason)
+		require.Equal(t, []string{"create", "prompt"}, begun)
+		require.Equal(t, 1, k.releases())
+		require.Equal(t, 2, s.asked())
+	})
+}
+
 // This test uses a source whose calls take some time.
 func TestSuspendReturnsOnceTheSourceHasAllSlotsBack(t *testing.T) {
 	for _, takes := range []time.Duration{time.Second / 2, time.Hour} {

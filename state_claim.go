@@ -15,7 +15,7 @@ import (
 //
 //	askForSlot -> a slot of state.slots -> ask -> the source grants -> granted: the task starts
 //	releaseSlot -> the source gets its slot back
-//	the source loses the slot -> slotLost -> end
+//	the source loses the slot -> slotLost -> end, or claimAnew if the slot was not used yet
 //
 // The calls to the source are effects: a goroutine makes them in the order of the queue.
 
@@ -88,20 +88,30 @@ func (st *state) hasOwnClaim(a *attempt) bool {
 	if st.claims == nil {
 		return true
 	}
-	c := st.claims.of[a.t]
-	if c.running {
-		runs := c
-		st.newClaim(a.t, true, slots.FirstTicket-1)
-		c = st.claims.of[a.t]
-		st.askSource(c)
-		st.callSource(claimCall{c: runs, release: true}) // release the old slot only now, so that the attempt is already in line when the slot becomes free
-		st.setDeadline(a, st.now)
+	if st.claims.of[a.t].running {
+		st.claimAnew(a)
 	}
-	return c.granted
+	return st.claims.of[a.t].granted
 }
 
-// awaitsClaim reports whether an attempt that continues after a restart waits for the slot that
-// hasOwnClaim has requested.
+// claimAnew replaces the attempt's claim with a request at the head of the line. The attempt keeps its slot
+// of state.slots, and its next host call is made when the source grants the request; see goesOn.
+func (st *state) claimAnew(a *attempt) {
+	old := st.claims.of[a.t]
+	st.newClaim(a.t, true, slots.FirstTicket-1)
+	st.askSource(st.claims.of[a.t])
+	st.callSource(claimCall{c: old, release: true}) // release the old slot only now, so that the attempt is already in line when the slot becomes free
+	st.setDeadline(a, st.now)
+}
+
+// isUnused reports whether the attempt has a slot, but has not yet made the host call for which it got the
+// slot, for example because the store has not yet answered. Nothing of the attempt runs then.
+func (st *state) isUnused(c *claim) bool {
+	a := c.t.run
+	return c.granted && !c.running && a != nil && a.live() && !a.inCall && !a.recovering && a.stage != stageNone
+}
+
+// awaitsClaim reports whether the attempt waits for the slot that claimAnew has requested.
 func (st *state) awaitsClaim(a *attempt) bool {
 	return st.claims != nil && a.t.is(flagSlot) && !st.claims.of[a.t].granted
 }
@@ -223,12 +233,17 @@ func (st *state) sourceGranted(c *claim) {
 
 // slotLost ends the attempt whose slot, or whose place in line, the source has lost. Its session
 // must have stopped by the given time; otherwise, it counts as a session that could not be stopped.
+// If the attempt has not used its slot yet, it waits for another one instead.
 func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
 	t := c.t
 	if st.claims.of[t] != c || st.suspend == frozen {
 		return
 	}
-	if !t.is(flagAwaitsQuiet) { // with flagAwaitsQuiet, the slot belongs to an earlier attempt, which is being stopped
+	if st.isUnused(c) {
+		st.claimAnew(t.run)
+		return
+	}
+	if !t.is(flagAwaitsQuiet) { // otherwise, the slot belongs to an earlier attempt, which is being stopped
 		st.end(t, CauseSlotLost, reason, now)
 	}
 	if a := t.run; a != nil && a.ended && !a.overrun {

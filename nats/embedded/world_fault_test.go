@@ -145,6 +145,30 @@ func TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer(t *testing.T) {
 	w.judge()
 }
 
+// TestAnOutageOfTheServersEndsNoTask kills two of three servers and starts them again after two thirds of the
+// lease. In the meantime, nothing can be stored, but the processes still reach each other. Tasks that get a
+// slot just after the kill cannot begin, and lose the slot again. By then, all bodies have ended.
+func TestAnOutageOfTheServersEndsNoTask(t *testing.T) {
+	n := faultsOf(t, true)
+	t.Parallel()
+	w := newWorld(t, "127.0.0.1", here, quick)
+	w.start("one", "two", "three")
+	w.allWork(time.Time{})
+	for range n {
+		w.until("all slots are in use", w.isFull)
+		leads := w.leader()
+		for i := range w.alive[1:] {
+			w.alive[(leads+i)%3].kill()
+		}
+		passes(worldLease*2/3 + 2*time.Second)
+		for i := range w.alive[1:] {
+			w.startNode((leads + i) % 3)
+		}
+		w.allWork(time.Now())
+	}
+	w.judge()
+}
+
 // TestAFreeSlotIsUsedSoon measures the time from the end of a body to the beginning of the next body in the
 // same pool, in any of three processes.
 func TestAFreeSlotIsUsedSoon(t *testing.T) {
