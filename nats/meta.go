@@ -70,12 +70,7 @@ func (m meta) message(n names) (message, error) {
 // readMeta returns the content of the store's message about itself. For a new store, it returns
 // content without an owner.
 func (w *wire) readMeta(ctx context.Context) (m meta, err error) {
-	var msg message
-	found := false
-	err = w.patiently(ctx, func(ctx context.Context) error {
-		msg, found, err = w.last(ctx, w.meta())
-		return err
-	})
+	msg, found, err := w.last(ctx, w.meta())
 	if err != nil {
 		return m, err
 	}
@@ -111,7 +106,7 @@ func moved(err error) bool { return isCode(err, codeWrongSequence, codeWrongSequ
 // The function "again" reports whether a failed write of the content can succeed after the content
 // is read again.
 func again(err error) bool {
-	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
+	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain)
 }
 
 // take makes the owner the store's owner. It also subscribes, so that the owner answers the method "ping".
@@ -121,9 +116,15 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(cont
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // if the answer is lost, the asking manager repeats its request
 	if err == nil {                                                                           // no process may see the token before the servers have registered the subscription
-		flushing, done := w.during(ctx)
-		err = w.nc.FlushWithContext(flushing)
-		done()
+		err = w.patiently(ctx, func(ctx context.Context) error {
+			flushing, done := w.during(ctx)
+			defer done()
+			err := w.nc.FlushWithContext(flushing)
+			if errors.Is(err, nats.ErrConnectionClosed) && !w.nc.IsClosed() { // the client library returns this error after an interruption
+				return errNotConnected
+			}
+			return unanswered(ctx, err)
+		})
 	}
 	for before := uint64(0); err == nil; {
 		if m, err = w.readMeta(ctx); err != nil {

@@ -133,8 +133,7 @@ func (s *Slots) join(ctx context.Context, replace bool) error {
 	if err := s.w.ensure(ctx, want); err != nil {
 		return err
 	}
-	var k alloc.Key
-	err := s.w.patiently(ctx, func(ctx context.Context) (err error) { k, _, err = s.readKey(ctx); return err })
+	k, _, err := s.readKey(ctx)
 	if err != nil {
 		return err
 	}

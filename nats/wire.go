@@ -196,13 +196,25 @@ func (w *wire) call(ctx context.Context, subject string, in, out any) error {
 			return err
 		}
 	}
-	ctx, done := w.during(ctx)
+	asking, done := w.during(ctx)
 	defer done()
-	m, err := w.nc.RequestWithContext(ctx, "$JS.API."+subject, body)
+	m, err := w.nc.RequestWithContext(asking, "$JS.API."+subject, body)
 	if err != nil {
-		return err
+		return unanswered(ctx, err)
 	}
 	return decode(m.Data, out)
+}
+
+// unanswered returns the error of a request that had the context of the method "during" and failed with err.
+// The argument ctx is the caller's context, from which that context was made.
+func unanswered(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() == nil && errors.Is(err, context.Canceled):
+		return errNotConnected
+	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the servers did not answer within %v", answerWithin)
+	}
+	return err
 }
 
 // decode decodes an answer, which contains an error or fields for out.
@@ -223,9 +235,9 @@ func decode(data []byte, out any) error {
 }
 
 // soon reports whether the operation might succeed soon. This is the case while the servers are
-// starting or electing a leader.
+// starting or electing a leader, and while the connection is interrupted.
 func soon(err error) bool {
-	return errors.Is(err, nats.ErrNoResponders) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errNotConnected) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
 }
 
 // patiently calls f until it succeeds, or fails with an error that will not disappear soon. Without a leader,
@@ -372,7 +384,7 @@ func (w *wire) at(ctx context.Context, seq uint64) (message, bool, error) {
 
 func (w *wire) get(ctx context.Context, query any) (m message, found bool, err error) {
 	var s stored
-	if err := w.call(ctx, "STREAM.MSG.GET."+w.stream, query, &s); err != nil {
+	if err := w.patiently(ctx, func(ctx context.Context) error { return w.call(ctx, "STREAM.MSG.GET."+w.stream, query, &s) }); err != nil {
 		if isCode(err, codeNoMessage) {
 			err = nil
 		}
@@ -390,12 +402,17 @@ func (w *wire) get(ctx context.Context, query any) (m message, found bool, err e
 // latest returns the last message on each of the subjects that has one. Any of the stream's servers can
 // answer, so the messages might be older than the leader's messages. The caller must pass at most maxGet
 // subjects.
-func (w *wire) latest(ctx context.Context, subjects []string) (map[string]message, error) {
+func (w *wire) latest(ctx context.Context, subjects []string) (all map[string]message, err error) {
+	err = w.patiently(ctx, func(ctx context.Context) (err error) { all, err = w.latestOnce(ctx, subjects); return err })
+	return all, err
+}
+
+func (w *wire) latestOnce(ctx context.Context, subjects []string) (map[string]message, error) {
 	body, err := json.Marshal(map[string]any{"multi_last": subjects})
 	if err != nil {
 		return nil, err
 	}
-	ctx, done := w.connection(ctx)
+	asking, done := w.connection(ctx)
 	defer done()
 	inbox := w.nc.NewInbox()
 	sub, err := w.nc.SubscribeSync(inbox)
@@ -411,11 +428,11 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	}
 	all := make(map[string]message, len(subjects))
 	for {
-		waiting, cancel := context.WithTimeout(ctx, answerWithin)
+		waiting, cancel := context.WithTimeout(asking, answerWithin)
 		m, err := sub.NextMsgWithContext(waiting)
 		cancel()
 		if err != nil {
-			return nil, err
+			return nil, unanswered(ctx, err)
 		}
 		switch status := m.Header.Get("Status"); status {
 		case "":
