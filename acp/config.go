@@ -67,8 +67,8 @@ type Config struct {
 	// called concurrently.
 	Terminal func(ctx context.Context, q TerminalRequest) error
 
-	// MCPServers returns the MCP servers for a session. It is called before the session
-	// is created. Nil means that sessions have no MCP servers.
+	// MCPServers returns the MCP servers for a session. It is called before the session is created,
+	// and by RestoreSession. Nil means that sessions have no MCP servers.
 	MCPServers func(s bgagent.SessionSpec) []MCPServer
 
 	// Instance identifies this run of the host. Every agent process has this value in its

@@ -195,6 +195,7 @@ func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (
 	if err := json.Unmarshal(raw, s); err != nil {
 		return sdk.LoadSessionResponse{}, err
 	}
+	s.MCP = len(q.McpServers)
 	a.mu.Lock()
 	a.sessions[string(q.SessionId)] = s
 	a.mu.Unlock()

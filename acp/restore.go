@@ -123,6 +123,7 @@ func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 	if m.Directory != "" {
 		dir, err = m.Directory, nil
 	}
+	mcp := c.mcpServers(in.Spec)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.sessions[in.Session]
@@ -148,7 +149,7 @@ func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 		}
 		c.sessions[s.id] = s
 	}
-	s.restoring = true
+	s.restoring, s.mcp = true, mcp
 	return s, nil
 }
 
@@ -213,10 +214,9 @@ func (c *Client) reload(ctx context.Context, s *session, in bgagent.SessionResto
 		}
 		return noSession(s.id)
 	}
-	if c.cfg.MCPServers != nil {
-		if s.mcp, err = p.mcpServers(c.cfg.MCPServers(in.Spec)); err != nil {
-			return err
-		}
+	servers, err := p.mcpServers(s.mcp)
+	if err != nil {
+		return err
 	}
 	if wait, late := c.minuteLeft(s), time.Now(); wait > 0 {
 		if end, ok := ctx.Deadline(); ok && end.Before(late.Add(wait)) {
@@ -226,7 +226,7 @@ func (c *Client) reload(ctx context.Context, s *session, in bgagent.SessionResto
 	c.mu.Lock()
 	s.replay = &replay{}
 	c.mu.Unlock()
-	switch err = c.load(ctx, p, s); {
+	switch err = c.load(ctx, p, s, servers); {
 	case err == nil, errors.Is(err, bgagent.ErrBusy), errors.Is(err, bgagent.ErrNoSession):
 		return err
 	}

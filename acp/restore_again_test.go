@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/tempdir"
@@ -51,4 +52,29 @@ func TestAClientLearnsWhatAnotherProcessDidInItsSession(t *testing.T) {
 	turn(c, "p3", "say three", three)
 	in.Instance, in.Spec.Instance = three, four
 	require.Equal(t, "three", states(t, c, in, bgagent.PromptAnswered).Text)
+}
+
+// A session whose last turn is over is loaded for its next prompt, and other sessions are loaded by
+// RestoreSession.
+func TestARestoredSessionHasTheMCPServersOfItsManager(t *testing.T) {
+	for script, want := range map[string]bgagent.PromptState{"say hello": bgagent.PromptAnswered, "wait": bgagent.PromptInterrupted} {
+		t.Run(want.String(), func(t *testing.T) {
+			h, last := kept(t, "", script)
+			if want == bgagent.PromptAnswered {
+				h.read("end0")
+			} else {
+				require.Eventually(t, func() bool { return h.read("text") == "I wait" }, time.Minute, time.Millisecond)
+			}
+			in := h.restore(last)
+			h.killWithAgent(true)
+			cfg := h.o.config()
+			cfg.MCPServers = func(s bgagent.SessionSpec) []MCPServer {
+				require.Equal(t, in.Spec.Instance, s.Instance)
+				return []MCPServer{{Name: "one", Command: []string{"server"}}}
+			}
+			c := open(t, cfg)
+			states(t, c, in, want)
+			require.Equal(t, "1", goesOn(t, c, in, "mcp"))
+		})
+	}
 }

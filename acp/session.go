@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,7 +21,7 @@ type session struct {
 	parent string
 	dir    string // absolute
 	place  string // dir with links resolved, because they might lead to a different directory when the next host follows them
-	mcp    []sdk.McpServer
+	mcp    []MCPServer
 
 	// Client.mu guards the fields below.
 	proc    *process // process that has the session open; nil if the session must be loaded
@@ -74,15 +73,15 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	if err != nil {
 		return "", err
 	}
-	if c.cfg.MCPServers != nil {
-		if s.mcp, err = p.mcpServers(c.cfg.MCPServers(spec)); err != nil {
-			return "", err
-		}
+	s.mcp = c.mcpServers(spec)
+	servers, err := p.mcpServers(s.mcp)
+	if err != nil {
+		return "", err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()
 	var made sdk.NewSessionResponse
-	req := sdk.NewSessionRequest{Cwd: s.dir, McpServers: servers(s.mcp)}
+	req := sdk.NewSessionRequest{Cwd: s.dir, McpServers: servers}
 	if err := p.conn.call(ctx, sdk.AgentMethodSessionNew, req, &made); err != nil {
 		return "", fmt.Errorf("acp: creating a session: the agent %s: %w", c.program(), p.failed(ctx, during("create a session", err)))
 	}
@@ -168,7 +167,11 @@ func (c *Client) attach(ctx context.Context, s *session, instance string) (*proc
 		}
 		return nil, noSession(s.id)
 	}
-	if err := c.load(ctx, p, s); err != nil {
+	servers, err := p.mcpServers(s.mcp)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.load(ctx, p, s, servers); err != nil {
 		return nil, c.lostWith(s, err)
 	}
 	return p, nil
@@ -219,8 +222,8 @@ func (c *Client) release(ctx context.Context, p *process, s *session) error {
 // errEarlierManager is the reason for terminating a process whose manager has been closed.
 var errEarlierManager = errors.New("the manager of its sessions has been closed")
 
-// load makes the agent load the session.
-func (c *Client) load(ctx context.Context, p *process, s *session) error {
+// load makes the agent load the session and connect it to the MCP servers.
+func (c *Client) load(ctx context.Context, p *process, s *session, servers []sdk.McpServer) error {
 	if err := c.release(ctx, p, s); err != nil {
 		return err
 	}
@@ -234,7 +237,7 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()
 	var loaded sdk.LoadSessionResponse
-	req := sdk.LoadSessionRequest{SessionId: sdk.SessionId(s.id), Cwd: s.dir, McpServers: servers(s.mcp)}
+	req := sdk.LoadSessionRequest{SessionId: sdk.SessionId(s.id), Cwd: s.dir, McpServers: servers}
 	err := p.conn.call(ctx, sdk.AgentMethodSessionLoad, req, &loaded)
 	var re *sdk.RequestError
 	switch {
@@ -457,42 +460,4 @@ func (c *Client) set(ctx context.Context, p *process, s *session, ch choice, val
 	}
 	s.opts.configured(answer.ConfigOptions)
 	return nil
-}
-
-// servers returns the list. For a nil list, it returns an empty list, because the protocol does not
-// allow null.
-func servers(list []sdk.McpServer) []sdk.McpServer {
-	if list == nil {
-		return []sdk.McpServer{}
-	}
-	return list
-}
-
-// mcpServers converts the servers to the protocol's types.
-func (p *process) mcpServers(list []MCPServer) ([]sdk.McpServer, error) {
-	var out []sdk.McpServer
-	for _, s := range list {
-		bad := func(why string) error { return fmt.Errorf("acp: the MCP server %q: %s", s.Name, why) }
-		switch {
-		case s.Name == "":
-			return nil, errors.New("acp: an MCP server has no name; set MCPServer.Name")
-		case (len(s.Command) > 0) == (s.URL != ""):
-			return nil, bad("set either Command or URL")
-		case s.URL != "" && !p.init.AgentCapabilities.McpCapabilities.Http:
-			return nil, bad("the agent connects only to servers that are commands, not to URLs")
-		case s.URL != "":
-			h := &sdk.McpServerHttpInline{Name: s.Name, Type: "http", Url: s.URL, Headers: []sdk.HttpHeader{}}
-			for _, k := range slices.Sorted(maps.Keys(s.Headers)) {
-				h.Headers = append(h.Headers, sdk.HttpHeader{Name: k, Value: s.Headers[k]})
-			}
-			out = append(out, sdk.McpServer{Http: h})
-		default:
-			st := &sdk.McpServerStdio{Name: s.Name, Command: s.Command[0], Args: append([]string{}, s.Command[1:]...), Env: []sdk.EnvVariable{}}
-			for _, k := range slices.Sorted(maps.Keys(s.Env)) {
-				st.Env = append(st.Env, sdk.EnvVariable{Name: k, Value: s.Env[k]})
-			}
-			out = append(out, sdk.McpServer{Stdio: st})
-		}
-	}
-	return out, nil
 }
