@@ -123,30 +123,55 @@ func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
 	return nil
 }
 
-// The method "history" reads records of ended tasks. It fails if the store is lost, because another
-// manager can continue these tasks and change their records.
+// The method "history" reads records of ended tasks.
 func (m *BackgroundManager) history(ctx context.Context, q StoreQuery) ([]StoreRecord, error) {
-	var lost *lostError
-	m.view(func(st *state) {
-		if st.isLost() {
-			lost = st.storing.lost
-		}
-	})
-	if lost != nil {
-		return nil, lost
-	}
-	return within(ctx, m, goStore, "Store.History", m.cfg.StoreTimeout, func(ctx context.Context) ([]StoreRecord, error) {
-		found, err := m.cfg.Store.History(ctx, q)
-		return found, storeError(err)
-	})
+	return readStore(ctx, m, "Store.History", func(ctx context.Context) ([]StoreRecord, error) { return m.cfg.Store.History(ctx, q) })
 }
 
-// The method "text" reads a text from the store. It waits for at most Config.StoreTimeout.
+// The method "text" reads a text from the store.
 func (m *BackgroundManager) text(ctx context.Context, record, name string) (string, error) {
-	return within(ctx, m, goStore, "Store.Text", m.cfg.StoreTimeout, func(ctx context.Context) (string, error) {
-		text, err := m.cfg.Store.Text(ctx, record, name)
-		return text, storeError(err)
+	return readStore(ctx, m, "Store.Text", func(ctx context.Context) (string, error) { return m.cfg.Store.Text(ctx, record, name) })
+}
+
+// readStore calls a method that reads from the store, and waits for at most Config.StoreTimeout. It
+// fails if the store is lost before or during the call, because another manager can continue the
+// tasks and change what is read.
+func readStore[T any](ctx context.Context, m *BackgroundManager, what string, read func(context.Context) (T, error)) (T, error) {
+	var zero T
+	if err := m.storeLost(); err != nil {
+		return zero, err
+	}
+	found, err := within(ctx, m, goStore, what, m.cfg.StoreTimeout, func(ctx context.Context) (T, error) {
+		found, err := read(ctx)
+		return found, storeError(err)
 	})
+	if lost := m.storeLost(); lost != nil {
+		return zero, lost
+	}
+	return found, err
+}
+
+// storeLost returns the reason why the store is lost, or nil. The lock must not be held.
+func (m *BackgroundManager) storeLost() (err error) {
+	m.view(func(st *state) {
+		if st.isLost() {
+			err = st.storing.lost
+		}
+	})
+	return err
+}
+
+// orLost returns the error of a search for a task in memory. If the task was not found and the store
+// is lost, the error also says that the store, which might have the task, cannot be read. The lock
+// must not be held.
+func (m *BackgroundManager) orLost(err error) error {
+	if !errors.Is(err, ErrUnknownTask) && !errors.Is(err, ErrExpired) && !errors.Is(err, ErrNotDescendant) {
+		return err
+	}
+	if lost := m.storeLost(); lost != nil {
+		return fmt.Errorf("%w; %w: %w", err, ErrStore, lost)
+	}
+	return err
 }
 
 // inMemory reports whether memory has a record of the task with this id, or of the task whose

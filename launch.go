@@ -336,7 +336,7 @@ func (m *BackgroundManager) prepareResume(ctx context.Context, by Caller, ref, a
 	var k kindKey
 	m.update(func(st *state, _ int64) { k, err = st.kindOf(by, ref) })
 	if err != nil {
-		return "", err
+		return "", m.orLost(err)
 	}
 	if asked != "" {
 		if model, err = m.modelFor(ctx, k.agent, asked); err != nil {

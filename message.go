@@ -187,7 +187,7 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 			}
 		})
 		if err != nil {
-			return r, err
+			return r, m.orLost(err)
 		}
 		if !unsettled {
 			break

@@ -32,6 +32,9 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 // [ErrNotDescendant] if the task does not descend from the session. If the task has ended and the
 // session is owed a notice about it, that notice counts as read. With [Config].Store, Read also
 // finds ended tasks that only the store still contains, and results that were dropped from memory.
+// If the store is lost and memory does not have the task, the error also matches [ErrStoreLost]. If
+// memory has the task without its result, Read returns the task and an error that matches
+// ErrStoreLost.
 func (m *BackgroundManager) Read(by Caller, id string) (Task, error) {
 	m.heard(by.Session)
 	return m.readAttempt(by, id, 0, nil)
@@ -55,9 +58,16 @@ func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handi
 		s = st.fullSnapshot(t)
 		thought = t.fin != nil && t.fin.thought
 	})
-	if err == nil && s.Dropped && m.cfg.Store != nil {
-		if text, err := m.text(m.base, s.ID, textOf("result", int32(s.Attempt))); err == nil {
+	if err != nil {
+		return s, m.orLost(err)
+	}
+	if s.Dropped && m.cfg.Store != nil {
+		text, unread := m.text(m.base, s.ID, textOf("result", int32(s.Attempt)))
+		switch {
+		case unread == nil:
 			s.Result, s.Dropped, s.Reasoning = text, false, thought
+		case errors.Is(unread, ErrStoreLost):
+			err = fmt.Errorf("bgagent: read: task %s: %w: %w", s.ID, ErrStore, unread)
 		}
 	}
 	m.showSource(&s)

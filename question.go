@@ -209,7 +209,7 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 	var t *task
 	m.update(func(st *state, now int64) { q, t, err = st.answerQuestion(by, ref, in, now) })
 	if err != nil {
-		return q, err
+		return q, m.orLost(err)
 	}
 	if m.cfg.Store != nil {
 		stored := false // set in the update that ends the wait, because the task can change right after that update

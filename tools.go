@@ -373,7 +373,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 	switch {
 	case errors.As(err, &budget):
 		return budgetUsedUp(budget.Limit), nil
-	case errors.As(err, &gone):
+	case errors.As(err, &gone) && !errors.Is(err, ErrStoreLost):
 		return c.w.expired(gone), nil
 	case errors.As(err, &input):
 		if strings.HasPrefix(input.Field, "Config.") {
@@ -389,6 +389,9 @@ func (c *call) problem(err error, ref string) (string, error) {
 			if text := c.placeElsewhere(ref); text != "" {
 				return text, nil
 			}
+		}
+		if errors.Is(err, ErrStoreLost) { // the store might have the task
+			break
 		}
 		return c.w.unknown(ref, c.m.List(Query{Under: c.by.Session, Limit: unknownShown})), nil
 	}

@@ -143,7 +143,7 @@ func (o *outputCall) look(id string) (Task, error) {
 	if len(tasks) == 1 {
 		return tasks[0], nil
 	}
-	return Task{}, err
+	return Task{}, o.m.orLost(err)
 }
 
 // The method "task" answers a call about one task.
