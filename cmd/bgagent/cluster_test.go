@@ -7,8 +7,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -76,14 +78,24 @@ func TestServeTriesToReachTheServersOfItsClusterForAWhile(t *testing.T) {
 	require.ErrorContains(t, err, "cluster: cannot be joined: bgnats: join: no server can be reached after 0s; tried "+address)
 }
 
-// refusing is a store that belongs to another process.
-type refusing struct{ *storetest.Process }
+// takenStore is a store that another process takes when "taken" is set.
+type takenStore struct {
+	*storetest.Process
+	taken *atomic.Bool
+}
 
-func (refusing) Write(context.Context, *bgagent.StoreBatch) error { return &bgagent.StoreOwnedError{} }
+func (s takenStore) Write(ctx context.Context, b *bgagent.StoreBatch) error {
+	if s.taken.Load() {
+		return &bgagent.StoreOwnedError{}
+	}
+	return s.Process.Write(ctx, b)
+}
 
 func TestAServeNoticesThatItsTasksWereTakenOver(t *testing.T) {
 	var memory storetest.Memory
-	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(context.Context, *inproc.Turn) (string, error) { return "", nil }}), bgagent.Config{Store: refusing{memory.Process()}})
+	var taken atomic.Bool
+	taken.Store(true)
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(context.Context, *inproc.Turn) (string, error) { return "", nil }}), bgagent.Config{Store: takenStore{memory.Process(), &taken}})
 	require.NoError(t, err)
 	defer m.Close(context.Background())
 	_, events := m.Subscribe(16)
@@ -102,4 +114,32 @@ func TestAServeNoticesThatItsTasksWereTakenOver(t *testing.T) {
 	}
 	require.NoError(t, m.Close(context.Background()))
 	<-s.follow
+}
+
+// In this test, the event about the store is lost, because events that follow it fill the subscription.
+func TestAServeThatMissedEventsNoticesThatItsTasksWereTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var memory storetest.Memory
+		var taken atomic.Bool
+		m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(context.Context, *inproc.Turn) (string, error) { return "done", nil }}), bgagent.Config{Store: takenStore{memory.Process(), &taken}})
+		require.NoError(t, err)
+		root := bgagent.Caller{Session: "root"}
+		for range 3 {
+			_, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
+			require.NoError(t, err)
+		}
+		_, events := m.Subscribe(1)
+		taken.Store(true)
+		_, err = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
+		require.ErrorIs(t, err, bgagent.ErrStoreLost)
+		time.Sleep(2 * bgagent.DefaultRetention) // the ended tasks expire
+		s := &serving{cluster: &bgnats.Cluster{}, manager: m, lost: make(chan error, 1), follow: make(chan struct{})}
+		go s.watch(nil, events)
+		defer func() {
+			require.NoError(t, m.Close(context.Background()))
+			<-s.follow
+		}()
+		synctest.Wait()
+		require.Len(t, s.lost, 1)
+	})
 }

@@ -115,12 +115,11 @@ func (s *serving) handle(m *bgagent.BackgroundManager, live map[string]struct{},
 			}
 		case bgagent.EventQuiet: // the programs can print until this event
 			s.endLog(e.Task)
-		case bgagent.EventStoreTrouble:
-			if m == s.manager {
-				s.checkStore()
-			}
 		case bgagent.EventMissed:
 			clear(live) // it is unknown which tasks are live, so the next task that ends may be reported as the last
+		}
+		if m == s.manager && (e.Kind == bgagent.EventStoreTrouble || e.Kind == bgagent.EventMissed) {
+			s.checkStore()
 		}
 	}
 }
