@@ -25,12 +25,30 @@ func sh(t *testing.T, script string, env ...string) string {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		killGroup(cmd.Process)
 		_ = cmd.Wait()
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	return strings.TrimSpace(line)
+}
+
+// killGroup kills the process group of a program, unless the program has been reaped. In this case,
+// another process group can have the same ID. The functions that are tested reap the children of
+// this process that they terminate. The result reports whether the group was killed.
+func killGroup(p *os.Process) bool {
+	return p.Signal(syscall.Signal(0)) == nil && syscall.Kill(-p.Pid, syscall.SIGKILL) == nil
+}
+
+func TestTheGroupOfAReapedProgramIsNotKilled(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 600 & exit 0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	require.NoError(t, cmd.Start())
+	_, err := syscall.Wait4(cmd.Process.Pid, nil, 0, nil)
+	require.NoError(t, err)
+	defer func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }() // no other group can have the ID while sleep is in the group
+	require.NoError(t, syscall.Kill(-cmd.Process.Pid, 0), "sleep must be in the group")
+	require.False(t, killGroup(cmd.Process))
 }
 
 func TestTheProcessesOfARunAreFoundAndEnded(t *testing.T) {
