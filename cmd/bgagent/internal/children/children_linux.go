@@ -6,7 +6,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,9 +31,9 @@ func Kill(most time.Duration) {
 	quiet := 0
 	for pause := time.Millisecond; quiet < 2 && time.Now().Before(deadline); pause = min(2*pause, 20*time.Millisecond) {
 		found := false
-		for _, pid := range below(os.Getpid()) {
+		for _, c := range below(os.Getpid()) {
 			found = true
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			c.kill()
 		}
 		if quiet++; found {
 			quiet = 0 // the search can miss a process that starts during the search
@@ -43,36 +42,66 @@ func Kill(most time.Duration) {
 	}
 }
 
-// The function "below" returns the PIDs of all running processes below the process "root".
-func below(root int) []int {
+// child is a running process.
+type child struct {
+	pid   int
+	start string // when it was started; distinguishes it from a later process with the same PID
+}
+
+// kill kills the process if it is still running. The handle ensures that the signal cannot reach another
+// process that gets the PID after the check.
+func (c child) kill() {
+	h, err := os.FindProcess(c.pid)
+	if err != nil {
+		return
+	}
+	defer func() { _ = h.Release() }()
+	if now, _, _ := read(c.pid); now == c {
+		_ = h.Kill()
+	}
+}
+
+// The function "read" reads the process with the given PID. The result "live" is false if the process has
+// exited.
+func read(pid int) (c child, parent int, live bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return child{}, 0, false
+	}
+	// The file contains the process id, the name in brackets, the state and the parent. The start time is
+	// the 20th field after the name. The name can itself contain brackets, so the code searches for the last
+	// bracket.
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) < 20 {
+		return child{}, 0, false
+	}
+	parent, _ = strconv.Atoi(string(fields[1]))
+	return child{pid, string(fields[19])}, parent, fields[0][0] != 'Z' && fields[0][0] != 'X'
+}
+
+// The function "below" returns all running processes below the process "root".
+func below(root int) []child {
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil
 	}
-	children := map[int][]int{}
-	live := map[int]bool{}
+	children := map[int][]child{}
+	live := map[child]bool{}
 	for _, path := range dirs {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		// The file contains the process id, the name in brackets, the state and the parent. The name can
-		// itself contain brackets, so the code searches for the last bracket.
-		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-		if len(fields) < 2 {
+		c, parent, lives := read(pid)
+		if c.pid == 0 {
 			continue
 		}
-		parent, _ := strconv.Atoi(string(fields[1]))
-		children[parent] = append(children[parent], pid)
-		live[pid] = fields[0][0] != 'Z' && fields[0][0] != 'X'
+		children[parent] = append(children[parent], c)
+		live[c] = lives
 	}
-	var out []int
+	var out []child
 	for next := children[root]; len(next) > 0; {
-		pid := next[0]
-		next = append(next[1:], children[pid]...)
-		if live[pid] {
-			out = append(out, pid)
+		c := next[0]
+		next = append(next[1:], children[c.pid]...)
+		if live[c] {
+			out = append(out, c)
 		}
 	}
 	return out
