@@ -54,7 +54,8 @@ func (h *host) kill() {
 	_ = h.cmd.Wait()
 }
 
-// program returns the PID of the program that the host started, or 0 if there is none.
+// program returns the PID of the program that the host started, or 0 if there is none. The program
+// might have ended and been reaped in the meantime, unless the host is stopped.
 func (h *host) program() int {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
@@ -66,11 +67,16 @@ func (h *host) program() int {
 	return 0
 }
 
-// killAll kills the host and the process group of its program.
+// killAll kills the host and the process group of its program. The host is stopped first, so that
+// it does not reap the program.
 func (h *host) killAll() {
-	pid := h.program()
-	h.kill()
-	if pid > 0 {
+	defer h.kill()
+	require.NoError(h.TB, h.cmd.Process.Signal(syscall.SIGSTOP))
+	var state syscall.WaitStatus
+	_, err := syscall.Wait4(h.cmd.Process.Pid, &state, syscall.WUNTRACED, nil)
+	require.NoError(h.TB, err)
+	require.True(h.TB, state.Stopped(), "the host has ended: %v", state)
+	if pid := h.program(); pid > 0 {
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 	}
 }

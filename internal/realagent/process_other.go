@@ -20,12 +20,6 @@ func watch(variable, folder string) (stop func(), err error) { return func() {},
 
 func ownGroup(*exec.Cmd) {}
 
-func killGroup(pid int) error {
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		return err
-	}
-	return p.Kill()
-}
+func killGroup(p *os.Process) error { return p.Kill() }
 
 func terminate(p *os.Process) error { return p.Kill() }

@@ -15,9 +15,12 @@ import (
 type process struct {
 	pid     int
 	command string
+	handle  *os.Process
 }
 
-func (p process) kill() { syscall.Kill(p.pid, syscall.SIGKILL) }
+// kill kills the process. On Linux, the handle ensures that the signal cannot reach another process
+// that has the PID in the meantime.
+func (p process) kill() { p.handle.Kill() }
 
 // processesWith returns the processes that have the given variable (NAME=VALUE) in their
 // environment. If folder is not "", it also returns the processes whose working directory is
@@ -28,20 +31,29 @@ func processesWith(variable, folder string) []process {
 	found, _ := filepath.Glob("/proc/[0-9]*")
 	var all []process
 	for _, dir := range found {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		handle, err := os.FindProcess(pid) // before the environment is read, so that both are of the same process
+		if err != nil {
+			continue
+		}
 		env, err := os.ReadFile(filepath.Join(dir, "environ"))
 		if err != nil {
+			handle.Release()
 			continue // the process has ended or belongs to another user
 		}
 		in := bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00"))
 		if cwd, err := os.Readlink(filepath.Join(dir, "cwd")); err == nil && folder != "" {
 			in = in || cwd == folder || strings.HasPrefix(cwd, folder+"/")
 		}
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil || !in {
+		if !in {
+			handle.Release()
 			continue
 		}
 		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
-		all = append(all, process{pid, string(bytes.ReplaceAll(bytes.TrimRight(line, "\x00"), []byte{0}, []byte(" ")))})
+		all = append(all, process{pid, string(bytes.ReplaceAll(bytes.TrimRight(line, "\x00"), []byte{0}, []byte(" "))), handle})
 	}
 	return all
 }
@@ -66,7 +78,7 @@ func watch(variable, folder string) (stop func(), err error) {
 		return nil, err
 	}
 	return func() {
-		killGroup(cmd.Process.Pid)
+		killGroup(cmd.Process)
 		cmd.Wait()
 		alive.Close()
 	}, nil
@@ -75,7 +87,14 @@ func watch(variable, folder string) (stop func(), err error) {
 // ownGroup makes the command the leader of a new process group.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-func killGroup(pid int) error { return syscall.Kill(-pid, syscall.SIGKILL) }
+// killGroup kills the process group of a process, unless the process has been reaped. In this case,
+// another process group can have the same ID.
+func killGroup(p *os.Process) error {
+	if err := p.Signal(syscall.Signal(0)); err != nil {
+		return err
+	}
+	return syscall.Kill(-p.Pid, syscall.SIGKILL)
+}
 
 // terminate sends SIGTERM to a process.
 func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
