@@ -301,7 +301,8 @@ func (c *Cluster) Self() Process {
 
 // Close leaves the cluster and closes the connection. Close the manager first. If this process has
 // taken over tasks of other processes, Close suspends them, and another process can take them over
-// immediately. The error is that of [Slots.Close].
+// immediately. Each of these steps takes a limited time even if ctx has no deadline and the servers cannot
+// be reached; see [bgagent.BackgroundManager.Suspend] and [Slots.Close]. The error is that of Slots.Close.
 func (c *Cluster) Close(ctx context.Context) error {
 	c.stopTakeOver(ctx)
 	c.leave()

@@ -302,7 +302,9 @@ func (s *Slots) seeLimits(l *bgagent.Limits) {
 // are lost. Slots that are still held are not granted to others until the lease is over, because the work
 // that uses them might run until then. Therefore, close the managers first. If ctx ends before the allocator
 // has answered, Close returns the error of ctx, and slots that were released shortly before the call are also
-// not granted to others until the lease is over. Later calls do nothing.
+// not granted to others until the lease is over. If ctx has no deadline, Close waits for at most 10 s for the
+// allocator; the error then matches [context.DeadlineExceeded]. Afterwards, Close waits for at most 5 s until
+// the servers know that this process is no longer the allocator. Later calls do nothing.
 func (s *Slots) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closing {
@@ -329,7 +331,17 @@ func (s *Slots) Close(ctx context.Context) error {
 	return nil
 }
 
+// leaveWithin is how long Close waits for the allocator if its context has no deadline. After the death of an
+// allocator, the election of another one takes up to 5 s.
+const leaveWithin = 10 * time.Second
+
 func (s *Slots) untilLeft(ctx context.Context) error {
+	waiting := ctx
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithTimeout(ctx, leaveWithin)
+		defer cancel()
+	}
 	for {
 		s.mu.Lock()
 		left := s.member.HasLeft()
@@ -337,7 +349,10 @@ func (s *Slots) untilLeft(ctx context.Context) error {
 		if left {
 			return nil
 		}
-		if err := pause(ctx, time.Millisecond); err != nil {
+		switch err := pause(waiting, time.Millisecond); {
+		case err != nil && ctx.Err() == nil:
+			return fmt.Errorf("the allocator has not answered within %v; the connection to the servers is %v: %w", leaveWithin, s.w.nc.Status(), err)
+		case err != nil:
 			return err
 		}
 	}
