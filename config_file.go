@@ -258,7 +258,7 @@ func fileError(path string, err error) error {
 
 // Merge returns f merged with a later file. Like LoadConfig, it merges key by key and
 // limits entry by entry. A value from the later file overrides the value from f, and null
-// removes the value from f. Merge changes neither f nor later.
+// removes the value from f. Merge does not change the two files.
 func (f FileConfig) Merge(later FileConfig) FileConfig {
 	values := maps.Clone(f.values)
 	if values == nil {

@@ -139,7 +139,7 @@ func (m *BackgroundManager) writeOnce(b *StoreBatch) error {
 // storeCall calls a method of the store on a separate goroutine, so that a panic or a
 // runtime.Goexit in the store does no harm. The methods of an error can be the store's code, so
 // storeCall also copies the error on that goroutine. If ctx ends first, storeCall returns the error
-// of ctx. If the call succeeds after that, storeCall passes its result to late.
+// of ctx. If the call succeeds after that, storeCall passes the result to the function "late".
 func storeCall[T any](ctx context.Context, m *BackgroundManager, f func() (T, error), late func(T)) (value T, err error) {
 	type answer struct {
 		value T

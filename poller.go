@@ -264,7 +264,7 @@ func judgeUntold(c counters, o observation, changed bool, th thresholds, now int
 	return c, judgeStale(c, o, th, now)
 }
 
-// judgeGone judges a session that does not exist according to its client.
+// judgeGone judges a session whose client reports that the session does not exist.
 func judgeGone(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	if !o.poll {
 		return c, verdict{}

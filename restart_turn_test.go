@@ -247,7 +247,8 @@ func TestWhatACancelledStartHasLeftIsEndedByTheNextProcess(t *testing.T) {
 	})
 }
 
-// A session that cannot be read is not running, so the manager must not keep trying to stop it until the
+// After ErrUnreadable, no process of the session is running, so the manager frees the slot at once. After
+// another error, a process might still be running, so the manager keeps trying to stop the session until the
 // stopping deadline.
 func TestASessionThatCannotBeReadDoesNotHaveToBeStopped(t *testing.T) {
 	for _, err := range []error{fmt.Errorf("a file is damaged: %w", bgagent.ErrUnreadable), errors.New("a file is damaged")} {

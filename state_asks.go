@@ -2,8 +2,8 @@ package bgagent
 
 import "slices"
 
-// The code in this file decides which questions are asked: those that runners ask, those that starters
-// report, and those from an earlier process.
+// The code in this file opens or refuses the questions that runners ask and that starters report. It also
+// handles questions from an earlier process.
 
 // refusesQuestion returns the reason for refusing a question immediately. It returns zero if the
 // question is not refused.

@@ -107,7 +107,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// goesOn reports whether the end of an earlier process interrupted the turn, so that a new attempt
+// goesOn reports whether the end of an earlier process interrupted the turn, in which case a new attempt
 // must continue this one. The argument "cause" is the cause of the turn's end.
 func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
@@ -413,8 +413,8 @@ func (st *state) abortLate(a *attempt, session string, now int64) {
 	st.wantAbort(a)
 }
 
-// mayBeFollowed reports whether another manager might follow the session of the attempt, so that it must not be
-// aborted.
+// mayBeFollowed reports whether another manager might follow the session of the attempt, in which case the
+// session must not be aborted.
 func (st *state) mayBeFollowed(a *attempt) bool {
 	return a.cl.starter && (st.isLost() || st.isSlotOver(a))
 }

@@ -315,7 +315,7 @@ func (st *state) tookOut(n *node, env *envelope, out *handing, now int64) bool {
 func (st *state) takeBack(n *node, env *envelope, now int64) {
 	n.forgetTaken(env)
 	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool {
-		again := d.t.no == d.no && d.t.notice == NoticeGivenUp // delivery of the notice about this end was abandoned before, but the notice can still be taken
+		again := d.t.no == d.no && d.t.notice == NoticeGivenUp // the manager had given up delivering the notice about this end, but the notice can still be taken
 		if again && !d.t.is(flagForgotten) {
 			d.t.setReclaimable(true)
 		}

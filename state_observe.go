@@ -123,8 +123,8 @@ func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	}
 }
 
-// eventLook polls a session because of an event. If the session's prompt is still being handed
-// over, the poll begins right after that call has returned.
+// eventLook polls a session because of an event. If the call that hands over the session's prompt has
+// not returned yet, the poll begins right after that call.
 func (st *state) eventLook(a *attempt) {
 	if a.inCall {
 		a.sight.lookAt = 1

@@ -229,7 +229,7 @@ const todosFresh = int64(time.Second)
 // the verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
 	s := a.sight
-	if !a.live() || a.turnStart == 0 { // the status itself has ended the attempt
+	if !a.live() || a.turnStart == 0 { // the session's status has already ended the attempt or its turn
 		return
 	}
 	if sess := a.t.sess; sess.active {

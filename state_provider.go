@@ -56,11 +56,11 @@ type refused struct {
 type nextStep uint8
 
 const (
-	stepBegin      nextStep = iota // the turn that could not begin now begins
+	stepBegin      nextStep = iota // the turn begins, which was refused before it could begin
 	stepContinue                   // the session continues
 	stepRepeat                     // the session gets the same prompt again
 	stepNewSession                 // a new session gets the same prompt
-	stepNotice                     // the session gets the message or the notices that are waiting when its next turn begins
+	stepNotice                     // the next turn begins with the message or the notices that are then waiting
 	nextSteps
 )
 

@@ -204,8 +204,8 @@ func (o *outputCall) endedElsewhere(tasks []TaskElsewhere) waitEnd {
 }
 
 // listElsewhere returns the caller's tasks that exist only in other processes. byID contains all of
-// them, live contains those that have not ended, and over contains those that have ended, up to the
-// given number for each process.
+// them, the list "live" contains those that have not ended, and the list "over" contains those that
+// have ended. The argument "ended" is the maximum number of ended tasks for each process.
 func (o *outputCall) listElsewhere(ended int) (byID map[string]TaskElsewhere, live, over []Task) {
 	if o.elsewhere == nil {
 		return nil, nil, nil

@@ -207,7 +207,7 @@ func (x *waiting) done(st *state) (bool, error) {
 		asks = asks || x.brief && st.asksBelow(x.tasks[i], x.asked, x.answers)
 		soon := st.mayHaveSlotSoon(x.tasks[i], x.now)
 		x.soon = x.soon || soon && isTask
-		if x.tasks[i].inTurn() || soon || !x.tasks[i].live() { // a task that is not live has ended and needs no slot while its end is being written
+		if x.tasks[i].inTurn() || soon || !x.tasks[i].live() { // a task that is not live needs no slot: its end only has to be written
 			turns++
 		}
 	}

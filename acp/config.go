@@ -24,8 +24,8 @@ const (
 
 // Config describes the agent to run and its permissions. Only Command is required.
 type Config struct {
-	// Command is the program and its arguments, such as "opencode", "acp". The program
-	// is looked up in the host's PATH and runs without a shell.
+	// Command is the program followed by its arguments, such as {"opencode", "acp"}. The
+	// program is looked up in the host's PATH and runs without a shell.
 	Command []string
 
 	// Dir is the working directory of the program, and of sessions that do not name a directory.

@@ -136,8 +136,8 @@ func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier)
 	return strings.Join(s.lines, "\n")
 }
 
-// The function "without" returns the input without the fields that have the same values in shown.
-// If the inputs are equal, it returns nil.
+// The function "without" returns the input without the fields that have the same values in the
+// argument "shown". If the two are equal, it returns nil.
 func without(input, shown any) any {
 	fields, _ := input.(map[string]any)
 	same, _ := shown.(map[string]any)

@@ -70,7 +70,7 @@ func (c *Client) RestoreSession(ctx context.Context, in bgagent.SessionRestore) 
 	return state, end, err
 }
 
-// unreadable is the error of an agent that cannot load a session. It matches
+// unreadable is the error of RestoreSession if the agent cannot load the session. It matches
 // [bgagent.ErrUnreadable], because nothing is running in the session.
 type unreadable struct{ error }
 

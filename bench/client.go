@@ -162,7 +162,8 @@ func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) erro
 	}
 }
 
-// change changes the last message of each session whose index is a multiple of every.
+// The method "change" changes the last message of each session whose index is a multiple of the
+// argument "every".
 func (s *starter) change(every int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

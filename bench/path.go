@@ -69,8 +69,8 @@ func (t *told) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	return nil
 }
 
-// wait waits until the channel "all" is closed. It returns an error if this takes longer than
-// patience.
+// The method "wait" waits until the channel "all" is closed. It returns an error if this takes longer
+// than the given time.
 func (t *told) wait(patience time.Duration) error {
 	select {
 	case <-t.all:

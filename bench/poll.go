@@ -59,15 +59,15 @@ func runPoll(o Options) ([]Check, error) {
 		for _, x := range []struct {
 			name             string
 			revision, events bool
-			every            int // every nth session changes between two sweeps if the value is n; 0 means that no session changes
+			every            int // n means that every nth session changes between two sweeps; 0 means that no session changes
 			reads, bytes     float64
 		}{
-			{"without news, no revisions", false, false, 0, float64(n), 0},
-			{"without news, revisions", true, false, 0, 0, 0},
-			{"one in 100 changed, revisions", true, false, 100, float64(n / 100), float64(n/100) * 2 * float64(len(text))},
+			{"none changed, without revisions", false, false, 0, float64(n), 0},
+			{"none changed, with revisions", true, false, 0, 0, 0},
+			{"one in 100 changed, with revisions", true, false, 100, float64(n / 100), float64(n/100) * 2 * float64(len(text))},
 			{"kept current by events", false, true, 0, 0, 0},
 		} {
-			name := fmt.Sprintf("%s sessions %s", count(n), x.name)
+			name := fmt.Sprintf("%s sessions, %s", count(n), x.name)
 			o.note("%s", name)
 			s := newStarter()
 			s.revision, s.events = x.revision, x.events
@@ -80,9 +80,9 @@ func runPoll(o Options) ([]Check, error) {
 				return nil, err
 			}
 			checks = append(checks,
-				Check{name + ": status calls in an interval", Series{p.statusCalls}, "", 1.05, None, ""},
-				Check{name + ": reads", Series{p.reads}, "", x.reads, None, ""},
-				Check{name + ": bytes read", Series{p.bytes}, "B", x.bytes, None, ""},
+				Check{name + ": status calls per poll interval", Series{p.statusCalls}, "", 1.05, None, ""},
+				Check{name + ": reads per sweep", Series{p.reads}, "", x.reads, None, ""},
+				Check{name + ": bytes read per sweep", Series{p.bytes}, "B", x.bytes, None, ""},
 				Check{name + ": longest sweep", Series{p.longest.Seconds() * 1000}, "ms", 2000, None, ""})
 		}
 	}

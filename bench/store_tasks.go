@@ -63,7 +63,8 @@ func (s *storeManager) task(i int) error {
 	return err
 }
 
-// StoreTasks runs tasks of a manager that has a store. The module peers compares it with other libraries.
+// StoreTasks runs tasks of a manager that has a store. The module bench/peers compares it with other
+// libraries.
 type StoreTasks struct {
 	m        *storeManager
 	launched int

@@ -14,15 +14,15 @@ import (
 // files contain the whole conversation.
 type conversation struct {
 	keep   int // maximum number of bytes of text to keep
-	before int // number of exchanges in earlier processes that are not in list; the program itself remembers them
+	before int // number of exchanges from earlier processes that are missing from the field "list"; the program remembers them
 
 	mu    sync.Mutex
 	list  []exchange
-	first int // number of the first exchange in list, counted from 0
+	first int // number of the first exchange in the field "list", counted from 0
 	size  int
 	now   *Output // output of the current turn; nil if no turn is running
 	asked string  // prompt of the current turn
-	short bool    // whether asked contains only the beginning of the prompt
+	short bool    // whether the field "asked" contains only the beginning of the prompt
 }
 
 // exchange is the prompt and answer of a turn that has ended.

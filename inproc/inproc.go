@@ -39,9 +39,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// Agent works on one turn and returns its answer. If ctx ends, the agent must return soon
-// and must not leave goroutines or processes running. ctx carries the agent's session as
-// the [bgagent.Caller], so that the agent can call the three tools of bgagent with ctx.
+// Agent is a function that works on one turn and returns the answer of the turn. If ctx ends, the
+// function must return soon and must not leave goroutines or processes running. ctx contains the
+// agent's session as the [bgagent.Caller], so that the agent can call the three tools of bgagent
+// with ctx.
 //
 // If a request to its model provider failed, the agent can return a [*bgagent.ProviderError]. If
 // the turn had no effect that must not happen twice, set the field Next to [bgagent.NextRepeat]:

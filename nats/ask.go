@@ -55,8 +55,8 @@ var ErrProcessDead = errors.New("its process is dead or has lost its connection"
 // [Cluster.Serve], or has not called it yet. The request has no effect.
 var ErrNotServing = errors.New("it runs, but does not serve other processes, or is still starting")
 
-// unasked reports whether the error means that the process has not received the request, so that its
-// tasks must be read from the servers.
+// unasked reports whether the error means that the process has not received the request, in which case
+// its tasks must be read from the servers.
 func unasked(err error) bool { return errors.Is(err, ErrProcessDead) || errors.Is(err, ErrNotServing) }
 
 // whyUnasked returns the reason why nobody receives requests to the owner of a store.

@@ -173,8 +173,8 @@ type part struct {
 	key, name string // name of the text; empty for data
 	of        uint64 // for a text, entry.born of its record; for data, entry.version
 	count     int    // number of parts
-	size      int    // number of bytes of the whole
-	sum       uint64 // checksum of the key, the name and the whole
+	size      int    // number of bytes of the whole text or data
+	sum       uint64 // checksum of the key, the name, and the whole text or data
 }
 
 // partsOf returns the number of parts of a text.

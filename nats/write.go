@@ -107,7 +107,8 @@ func (s *Store) commit(ctx context.Context, all []message, next *meta) error {
 	return nil
 }
 
-// mine returns an error if the store has another owner.
+// The method "mine" returns an error if another process owns the store, or if another program has changed the
+// message about the store.
 func (s *Store) mine(ctx context.Context) error {
 	m, err := s.w.readMeta(ctx)
 	switch {

@@ -109,7 +109,7 @@ func (t *track) next(f facts, m *bgagent.Message) {
 		t.compacted++
 	case f.kind == kindSummary:
 		t.summed = true
-		if t.whole { // a compaction that failed after a whole answer does not change that answer
+		if t.whole { // a compaction after a complete answer does not change the answer, even if the compaction fails
 			none(m)
 		}
 	case f.kind == kindAgent:

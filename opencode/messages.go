@@ -124,11 +124,11 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 	return page, nil
 }
 
-// page returns a page of the new and changed messages in rest, which holds the messages after the
-// settled message.
+// page returns a page of the new and changed messages in the list "rest", which contains the messages
+// after the settled message.
 func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page {
 	var page bgagent.Page
-	told := 0 // number of messages at the start of rest whose current state the caller knows after this page
+	told := 0 // number of messages at the start of the list whose current state the caller knows after this page
 	for i := range rest {
 		h := hash(&rest[i].Message)
 		if was, ok := p.seen[rest[i].ID]; !ok || was != h {

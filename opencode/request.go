@@ -281,7 +281,7 @@ func missing(err error) bool {
 	return errors.Is(err, bgagent.ErrNoSession) || errors.As(err, &e) && e.Status == http.StatusNotFound
 }
 
-// sessionPath returns the path of a session's URL, followed by rest.
+// sessionPath returns the path of a session's URL, followed by the argument "rest".
 func sessionPath(id, rest string) string { return "/session/" + url.PathEscape(id) + rest }
 
 // isSession reports whether the id can belong to an opencode session. For any other id, the server

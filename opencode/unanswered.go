@@ -88,8 +88,8 @@ func (c *Client) continued(session, message string) bool {
 // continuedBefore returns the message of the last prompt if the position is after that message and
 // the prompt's turn has been continued since the position was determined. The caller needs the
 // message, because it might know only the earlier ids of the prompt. continuedBefore records the
-// last id in the position and in the later messages in rest, so that the message is not returned
-// again for a later position.
+// prompt's last id in the position and in the prompt's later messages, which are in the list "rest",
+// so that the message is not returned again for a later position.
 func (c *Client) continuedBefore(ctx context.Context, id string, p *position, rest []line) (*bgagent.Message, error) {
 	prompt, known := p.track.prompt, cmp.Or(p.track.last, p.track.key)
 	if prompt == "" || slices.ContainsFunc(rest, func(l line) bool { return l.ID == prompt }) {

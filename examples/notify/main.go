@@ -28,7 +28,7 @@ func main() {
 // session is the host's conversation with the model that delegates.
 type session struct {
 	inTurn atomic.Bool
-	asked  chan struct{} // receives a value when a notice was refused because of a turn
+	asked  chan struct{} // receives a value when a notice is refused because a turn is running
 	seen   sync.Map      // ids of the accepted notices
 	inbox  chan bgagent.Notice
 }

@@ -139,14 +139,14 @@ func contentOf(c *content, o bgnats.StoreOptions) storetest.Content {
 
 func token(s string) string { return "k" + base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
-// spoil changes the first byte of a message, as a faulty disk does.
+// spoil changes the first byte of a message, as a faulty disk might.
 func (c *content) spoil(subject string) {
 	c.t.Helper()
 	c.change(subject, func(m *nats.Msg) { m.Data[0] ^= 1 })
 	c.change("m", func(*nats.Msg) {}) // a batch must end with the message about the store
 }
 
-// change writes the last message on the subject again, with a change.
+// The method "change" publishes a changed copy of the last message on the subject.
 func (c *content) change(subject string, f func(*nats.Msg)) {
 	c.t.Helper()
 	m := c.last(subject)

@@ -1,6 +1,6 @@
-// Command mutate plants the faults in a list into a package, one at a time, and runs tests that
-// should find them. It does not change any file: the compiler gets the changed file as an
-// overlay.
+// Command mutate reads a list of faults. It plants one fault at a time into a package, and runs the
+// tests that should find the fault. It does not change any file: the compiler gets the changed file
+// as an overlay.
 //
 //	mutate [-check] [-only WORDS] LIST DIR
 //

@@ -70,7 +70,7 @@ func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 				p.thaw()
 			}
 		}
-		w.run(5 * w.lease) // in this time, requests that were in line are granted or lost, unless there are very many requests
+		w.run(5 * w.lease) // requests in line are then granted or lost, unless there are very many, which the loop below waits for
 		for range 200 {
 			left := 0
 			for _, p := range w.procs {

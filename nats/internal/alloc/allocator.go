@@ -382,8 +382,8 @@ func (a *Allocator) IsOpen() bool { return a.opened }
 const confirmWithin = 60
 
 // Tick frees the slots of processes whose lease is over, and records which processes do not confirm their
-// grants. It reports whether the list of processes has changed since the last call, so that the key must be
-// written.
+// grants. It reports whether the list of processes has changed since the last call, in which case the key
+// must be written.
 func (a *Allocator) Tick(now time.Time) (changed bool) {
 	a.now = now
 	for _, p := range a.procs {

@@ -44,7 +44,7 @@ type evidence struct {
 	found    kills.Found
 	requests []request
 	kills    []time.Time
-	left     []string // processes that run after the end of the last process
+	left     []string // agent programs that are still running ten seconds after the last host process has ended
 	unclear  bool     // whether the client might be unable to find out how far a turn got
 	intact   bool     // whether the turns continue while the process is dead
 }

@@ -147,8 +147,8 @@ func seen(of string, r modelserver.Request) request {
 	return x
 }
 
-// The method "left" returns the processes that are still running some seconds after the end of the
-// last process, apart from the server.
+// The method "left" waits until the agent programs have ended, apart from the server. It returns those that
+// are still running after ten seconds.
 func (c *campaign) left() (lines []string) {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		lines = nil

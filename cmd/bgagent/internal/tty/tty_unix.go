@@ -20,7 +20,7 @@ import (
 // methods are safe for concurrent use.
 type Terminal struct {
 	file  *os.File
-	keys  int            // descriptor for reading typed keys, because file might be open only for writing
+	keys  int            // descriptor for reading typed keys, because the field "file" might be open only for writing
 	stops chan os.Signal // Ctrl-Z was typed
 	goes  chan os.Signal // SIGCONT: the program was resumed
 	ended chan struct{}
@@ -101,8 +101,8 @@ func (t *Terminal) silenceLocked() {
 	_ = unix.IoctlSetTermios(t.fd(), ioctlSet, &quiet)
 }
 
-// await discards typed keys, and restores the terminal while this program is stopped
-// with Ctrl-Z.
+// await discards typed keys until the channel "ended" is closed. While this program is
+// stopped with Ctrl-Z, the terminal has its earlier modes.
 func (t *Terminal) await() {
 	defer unix.Close(t.keys)
 	pause := lookPause
