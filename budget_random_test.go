@@ -245,8 +245,9 @@ func (p *spendersProcess) RestoreSession(context.Context, bgagent.SessionRestore
 	return []bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing, bgagent.PromptAnswered}[p.w.below(3)], bgagent.TurnEnd{Text: "found"}, nil
 }
 
-// RunTurn simulates a turn. After its budget is used up, the turn makes at most one more report:
-// the report that crossed the limit, or a report about work that was under way.
+// RunTurn simulates a turn. After a report of its own has crossed a limit, the turn makes no more
+// reports. If the turn is stopped in another way, it makes at most one more report, about work
+// that was under way.
 func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	w := p.w
 	p.turns.Add(1)
@@ -303,7 +304,7 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 	return end, nil
 }
 
-// delegate launches a task below the task, and checks that it does not have a wider budget.
+// delegate launches a child of the given task, and checks that the child's budget is not wider.
 func (p *spendersProcess) delegate(ctx context.Context, session string, parent bgagent.Task) {
 	p.w.mu.Lock()
 	p.w.parents[parent.ID]++
@@ -320,8 +321,8 @@ func (p *spendersProcess) delegate(ctx context.Context, session string, parent b
 	}
 }
 
-// The method "allowed" fails the run if a launch must not return the error, or if the error
-// contains false information.
+// The method "allowed" fails the run if a launch or a resume must not return the error, or if the
+// error contains false information.
 func (p *spendersProcess) allowed(err error) {
 	var used *bgagent.BudgetError
 	switch {

@@ -212,8 +212,8 @@ func TestWhatASupersededTurnUsesAtItsEndCountsOnce(t *testing.T) {
 	})
 }
 
-// A turn that a suspension stops can still report its usage. No later process can ask for this
-// usage.
+// A turn that a suspension stops can still report its usage. The manager must store this usage,
+// because a later process cannot ask the client for it.
 func TestWhatAStoppedTurnReportsDuringASuspensionCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var memory storetest.Memory
@@ -251,7 +251,8 @@ func (s *closing) Close() error {
 	return s.Process.Close()
 }
 
-// A turn that ignores the end of its context must not keep the store open until the deadline.
+// A turn that ignores the end of its context must not keep the store open until the deadline of
+// Suspend.
 func TestASuspensionThatWaitsForTheUsageOfAHungTurnClosesTheStoreInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var memory storetest.Memory

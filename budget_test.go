@@ -337,7 +337,7 @@ func TestTheNextTurnOfAParkedTaskIsRefused(t *testing.T) {
 	})
 }
 
-// teller is a runner that declares what it reports.
+// teller is a runner that declares whether it reports costs and tokens.
 type teller struct {
 	*goRunner
 	cost, tokens bool
@@ -437,8 +437,6 @@ func TestABudgetErrorIsAnAnswerForTheModel(t *testing.T) {
 		require.NotContains(t, reply.Text, "delegate_task(")
 	})
 }
-
-// billed is a restart world whose turns report tokens.
 
 func TestACostThatIsNoNumberCountsAsNone(t *testing.T) {
 	for _, cost := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {

@@ -11,6 +11,8 @@ import (
 )
 
 // Some model servers give every tool call the same id. Others reuse the same ids in every turn.
+// Therefore, a call with the id of an earlier call is treated as a retry only while the task of
+// the earlier call is live.
 func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 	by := bgagent.Caller{Session: "root", ToolCallID: "delegate_task:0"}
 	background := true

@@ -63,7 +63,7 @@ func TestDrainDoesNotWaitForASessionThatDoesNotStop(t *testing.T) {
 	})
 }
 
-// A host deletes the directory of a task once Quiet has returned nil. Therefore, Quiet must not
+// A host deletes the directory of a task after Quiet has returned nil. Therefore, Quiet must not
 // return nil while the session might still be running.
 func TestQuietIsNotSaidOfASessionThatStillRunsAfterItsRecordHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -250,7 +250,7 @@ func TestCloseCutShortLeavesNoSlotTaken(t *testing.T) {
 	})
 }
 
-// After Close has returned, no goroutine of the manager is left.
+// After Close has returned, all goroutines of the manager end.
 func TestNothingOfAManagerIsLeftAfterClose(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for i := range 20 {

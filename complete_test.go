@@ -140,8 +140,8 @@ func TestTheStateHasEverySettingThatItNeeds(t *testing.T) {
 	require.Greater(t, same, 5)
 }
 
-// missingCases checks every switch that has a case for at least one of the constants. It returns
-// the constants for which one of these switches has no case.
+// missingCases checks every switch that has a case for at least one of the constants. It returns a
+// line for each case that is missing, and the number of these switches.
 func missingCases(fset *token.FileSet, file *ast.File, names []string) (missing []string, switches int) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		body, ok := n.(*ast.SwitchStmt)

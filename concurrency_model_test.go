@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The oracle computes the meaning of the limits in the simplest way. It does not use any code from
-// the implementation with which it is compared.
+// The oracle computes the meaning of the limits in the simplest way. Apart from the tickets, it
+// uses no code of the implementation with which the tests compare it.
 
 func oracleName(s string) string {
 	return strings.Map(unicode.ToLower, strings.TrimFunc(s, unicode.IsSpace))
@@ -44,7 +44,7 @@ func oracleValid(l Limits) bool {
 	return l.Default >= -1 && l.Total >= -1
 }
 
-// oraclePool returns the name and the limit of the pool that counts a model or an agent.
+// oraclePool returns the name and the limit of the pool for a task with the given model and agent.
 func oraclePool(l Limits, model, agent string) (string, int) {
 	def := l.Default
 	if def == 0 {
@@ -119,7 +119,7 @@ var (
 	someNames  = []string{"a", " A", "b", "c", "É"}
 )
 
-// randomCaps adds caps to limits in most cases.
+// randomCaps adds random caps to the limits. The result can be invalid.
 func randomCaps(r *rand.Rand, l Limits) Limits {
 	n := func() int { return []int{-1, 0, 1, 1, 2, 3}[r.IntN(6)] }
 	if r.IntN(2) == 0 {

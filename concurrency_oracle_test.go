@@ -149,7 +149,8 @@ func (o *oracle) blocks(x *oracleOne) (PoolStats, func(*oracleOne) bool) {
 	return PoolStats{}, nil
 }
 
-// order compares two waiters by their arrival.
+// order compares two waiters by their arrival. A waiter whose field "head" is set comes before all
+// others.
 func order(a, b *oracleOne) int {
 	switch {
 	case a.head != b.head && a.head:
@@ -161,7 +162,7 @@ func order(a, b *oracleOne) int {
 }
 
 // The method "turns" compares two waiters. The waiter that is served first sorts first. With Fair,
-// the waiters of a root are treated as if they had arrived when the root last got a slot.
+// a waiter that arrived before its root last got a slot is treated as if it had arrived then.
 func (o *oracle) turns(a, b *oracleOne) int {
 	since := func(x *oracleOne) uint64 {
 		if o.limits.Fair {

@@ -159,8 +159,8 @@ func TestAcquireWaitsForItsTurnOrItsContext(t *testing.T) {
 	})
 }
 
-// lateContext is a context whose Err already returns an error while its Done channel is
-// still open.
+// lateContext is a context whose method Err can return an error while its Done channel is still
+// open.
 type lateContext struct {
 	context.Context
 	done  chan struct{}
@@ -285,8 +285,8 @@ func TestWaitersMoveToTheNewPoolByQueueTime(t *testing.T) {
 		place, _ := c.slots.Place(&g.Waiter)
 		require.Equal(t, i+1, place)
 	}
-	// A new guest gets in line behind the other guests. The slot that holdY gives back goes to a
-	// guest that is waiting for x.
+	// A new guest gets in line behind the other guests. The slot that holdY gives back goes to
+	// w[0], although w[0] waits for the model p/x.
 	late := newGuest()
 	require.False(t, late.take(c, "p/y"))
 	holdY.leave(c)

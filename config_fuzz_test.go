@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A parsed file does not change when it is written and parsed again. Every error names its
-// place in the file.
+// The settings of a parsed file do not change when they are written and parsed again. Every error
+// names its place in the file.
 func FuzzParseConfig(f *testing.F) {
 	tutorial, err := os.ReadFile("testdata/tutorial.json")
 	require.NoError(f, err)

@@ -129,7 +129,7 @@ func TestConfigNamesBothOfTwoValuesThatContradictEachOther(t *testing.T) {
 			return err
 		}
 		requireInputError(t, set(2*time.Second, time.Second), "Config."+pair[0], "is 2s", "Config."+pair[1]+" is 1s")
-		if pair[1] == "HostUnreachable" { // otherwise a task could end before its client is polled
+		if pair[1] == "HostUnreachable" { // with equal values, a task could end before its client is polled
 			requireInputError(t, set(time.Second, time.Second), "Config.PollInterval", "is 1s", "Config.HostUnreachable is 1s", "must be shorter")
 		} else {
 			require.NoError(t, set(time.Second, time.Second), pair)

@@ -10,7 +10,7 @@ import (
 // The code in this file checks the outcomes of the messages in the plays of crash_play_test.go. The
 // key of each message is its text.
 
-// The method "sends" checks and stores the result of Send.
+// The method "sends" is called with the result of Send.
 func (b *playBook) sends(l *process, task, text string, r bgagent.SendResult, err error) {
 	alive := l.alive()
 	b.Lock()
@@ -24,8 +24,8 @@ func (b *playBook) sends(l *process, task, text string, r bgagent.SendResult, er
 	}
 }
 
-// judgeMessages checks that each accepted message has reached exactly one turn, or is listed as
-// unconsumed.
+// judgeMessages checks that the state of each accepted message agrees with the turns that got it,
+// and that no turn got a message that was refused.
 func (b *playBook) judgeMessages(states map[string]*storedState) {
 	got := map[[2]string]int{}
 	for _, t := range b.turns {

@@ -43,7 +43,7 @@ type playBook struct {
 
 	secondWrites int
 	unheard      map[string]bool // ids of prompts whose refused turns left nothing in the session
-	last         bool            // the last process has begun, which only reads
+	last         bool            // the last process, which only reads, has begun
 	before       string          // summary of the events before the last process
 }
 
@@ -354,8 +354,8 @@ func (b *playBook) judgeTask(p *play, id string, x *storedState) {
 	}
 	result := b.judgeAnswers(id, x)
 	for _, t := range b.turns {
-		// A turn that answers a message does not replace the text of an earlier turn. Therefore,
-		// the earlier text can be part of the result even though a new attempt continues the turn.
+		// A turn that answers a message does not replace the text of an earlier turn. Therefore, a
+		// result with answers to messages can begin with the text of a turn of an earlier attempt.
 		mine := t.prompt.Task == id && (t.prompt.Attempt == x.Attempt || result != x.result)
 		if mine && (slices.Contains(t.said, result) || result == strings.Join(t.said[1:], "")) {
 			return

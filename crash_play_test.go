@@ -101,8 +101,8 @@ func newPlay(t *testing.T, sc *scenario, fault crashPlan) *play {
 	return p
 }
 
-// strike returns the fault of one write. If the fault is a crash, the method "strike" also stops
-// the clients of the process.
+// strike returns the fault of one write. If the fault is a crash, the method "strike" also
+// disconnects the process from its clients.
 func (p *play) strike(uint64, int) storetest.Fault {
 	p.mu.Lock()
 	l := p.life
@@ -139,7 +139,7 @@ func (p *play) crash(l *process) {
 }
 
 // The method "end" disconnects the process from its clients. The caller must also disconnect it
-// from the store.
+// from the store. The method returns false if the process had ended before.
 func (p *play) end(l *process) bool {
 	p.mu.Lock()
 	if l.over {
@@ -310,8 +310,9 @@ func brief(tasks []bgagent.Task) (out []string) {
 	return out
 }
 
-// quietLife ends the process while nothing is happening, and checks that the next process has
-// nothing to do. It returns true if the play is over.
+// quietLife ends the process while nothing is happening. It records the events so far, so that the
+// method "judge" can check that the next process does nothing. When called for this last process,
+// it returns true.
 func (p *play) quietLife(l *process) bool {
 	if p.book.last {
 		return true
@@ -361,7 +362,7 @@ func (p *play) script(t *bgagenttest.Turn) {
 	t.Sleep(time.Second)
 }
 
-// refuse ends the turn as if its model provider refused it.
+// refuse ends the turn as if its model provider had refused it.
 func (p *play) refuse(t *bgagenttest.Turn) {
 	t.Sleep(2 * time.Second)
 	next := bgagent.NextContinue

@@ -23,7 +23,7 @@ type scenario struct {
 	host func(*process)            // what the host does in the first process; in later processes, the host only reads
 	want map[string]bgagent.Status // expected status of each task, by prompt
 
-	refuses bool // the provider refuses turns; a client that restores a session does not report why the session's turn failed
+	refuses bool // the provider refuses turns; after a crash, the client reports that a refused turn failed, but not why
 }
 
 // The method "ends" returns the status with which each task must end. It omits tasks that might
@@ -62,7 +62,8 @@ func statusOf(status bgagent.Status, prompts ...string) map[string]bgagent.Statu
 	return out
 }
 
-// cancelAfter launches two tasks and cancels one of them after a pause. The other task continues.
+// cancelAfter launches two tasks and cancels the first one after a pause. The other task
+// continues.
 func cancelAfter(in bgagent.LaunchInput, pause time.Duration) func(*process) {
 	return func(l *process) {
 		task := l.launch(root, in)
@@ -272,7 +273,7 @@ func (e *enumeration) write() {
 		c.at = e.at
 		e.play(c)
 		for again := 1; again <= 3; again++ {
-			if c.later > 0 && again != 2 { // for a crash after the write, one value of "again" is enough
+			if c.later > 0 && again != 2 { // for a crash some time after the write, one value of "again" is enough
 				continue
 			}
 			c := c

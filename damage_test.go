@@ -41,7 +41,7 @@ func TestATaskWhoseOwnTasksCannotBeReadDoesNotWaitForThem(t *testing.T) {
 	})
 }
 
-// The type "damaged" is a store with changed records. It accepts all changes and forgets them.
+// The type "damaged" is a store with changed records. It accepts all writes and discards them.
 type damaged struct {
 	blankStore
 	records []bgagent.StoreRecord
@@ -63,8 +63,8 @@ func (stub) RestoreSession(context.Context, bgagent.SessionRestore) (bgagent.Pro
 	return bgagent.PromptInterrupted, bgagent.TurnEnd{}, nil
 }
 
-// The function "changes" returns copies of a decoded JSON value, each with one change. others
-// contains strings that replace strings in the value.
+// The function "changes" returns copies of a decoded JSON value, each with one change. The
+// parameter "others" contains the strings that replace a string in the value.
 func changes(v any, others []string) (all []any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -102,7 +102,8 @@ func changes(v any, others []string) (all []any) {
 	return all
 }
 
-// TestNoContentOfARecordHarmsTheManager opens stores in which one value of one record was changed.
+// TestNoContentOfARecordHarmsTheManager opens stores in which one value of one record was changed,
+// or one record is missing or appears twice.
 func TestNoContentOfARecordHarmsTheManager(t *testing.T) {
 	memory, ids := &storetest.Memory{}, []string{}
 	synctest.Test(t, func(t *testing.T) {

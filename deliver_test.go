@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If the delivery of a notice fails, the notice is delivered again with the same id.
+// If the delivery of a notice fails, it is retried with the same id.
 func TestAFailedNoticeIsNeitherLostNorDoubled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ids []string
@@ -82,7 +82,8 @@ func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.N
 	require.Equal(t, s, task.Notice)
 }
 
-// The delivery of a notice is abandoned after 20 failures or 24 h.
+// The delivery of a notice is abandoned after 24 h, if the session is always busy or its status
+// cannot be read.
 func TestANoticeIsGivenUpAfterADay(t *testing.T) {
 	t.Run("always busy", func(t *testing.T) {
 		cfg := bgagent.Config{PollInterval: time.Minute, Retention: bgagent.Disabled, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}

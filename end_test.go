@@ -130,7 +130,7 @@ func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string
 }
 
 // While a cascade ends the children of a task, records can expire. Expired records leave the lists
-// over which the cascade iterates.
+// over which the cascade iterates, but the cascade must still reach every child.
 func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

@@ -63,7 +63,7 @@ func TestASlowSubscriberIsToldWhatItMissed(t *testing.T) {
 	})
 }
 
-// Every subscriber and every caller gets its own copy of a task.
+// Every subscriber gets its own copy of a task.
 func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
 	bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		_, one := m.Subscribe(0)

@@ -10,9 +10,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The names, descriptions and schemas of the tools are part of the request to the model's API. When
-// the model calls a tool, the harness passes the arguments to Call, together with the session from
-// which the call comes.
+// The names, descriptions and schemas of the tools are part of the request to the model's API.
+// When the model calls a tool, the harness passes the arguments to Call. The context contains the
+// session that made the call.
 func ExampleTools() {
 	m, err := bgagent.New(working(10*time.Millisecond), bgagent.Config{})
 	if err != nil {

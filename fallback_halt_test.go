@@ -74,7 +74,7 @@ func TestAProgramThatRetriesByItselfIsStoppedForTheNextModel(t *testing.T) {
 	}
 }
 
-// In this test, the next model is refused while an Abort call delays the fallback.
+// In this test, a turn with the next model is refused while an Abort call delays the fallback.
 func TestATaskWaitsOnIfItsNextModelIsRefusedMeanwhile(t *testing.T) {
 	for _, kind := range []bgagent.ProviderErrorKind{bgagent.ProviderOverloaded, bgagent.ProviderQuota} {
 		f := newLimited(nil)

@@ -69,7 +69,7 @@ func TestTasksThatHaveNotStartedLeaveAModelWithoutProgress(t *testing.T) {
 	})
 }
 
-// In this test, every second turn is refused for a long time.
+// In this test, the provider refuses every second turn for more than 40 min.
 func TestNoTaskLeavesAModelThatMakesProgress(t *testing.T) {
 	f := newLimited(func(n int, _ bgagent.Prompt) error {
 		if n%2 == 0 {

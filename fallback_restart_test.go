@@ -89,8 +89,9 @@ func TestACrashKeepsTheFallback(t *testing.T) {
 	}
 }
 
-// This test is like TestACrashKeepsTheFallback, but the session of the next model no longer exists.
-// If the old session did not get the prompt, a new session gets it.
+// This test is like TestACrashKeepsTheFallback, but the session of the next model no longer
+// exists. If the next model must continue the old session, the task fails. Otherwise, a new
+// session gets the prompt.
 func TestACrashKeepsTheFallbackWithoutItsSession(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextRepeat, bgagent.NextNewSession, bgagent.NextNone} {
 		for _, inTurn := range []bool{false, true} {
@@ -141,7 +142,7 @@ func TestAModelThatTheCallerNamedStaysAfterARestart(t *testing.T) {
 	})
 }
 
-// This test removes from a record the fields that earlier versions did not write.
+// This test removes from a record the field that earlier versions did not write.
 func TestTheModelOfARecordOfAnEarlierVersionStays(t *testing.T) {
 	inWorldWithFallbacks(t, bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue}, func(t *testing.T, w *world) {
 		m := w.begin()

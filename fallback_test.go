@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests use these models. They launch tasks on modelA.
+// The tests use these models, and launch tasks on modelA.
 const modelA, modelB, modelC = "one/a", "two/b", "two/c"
 
-// fallbacks returns a configuration whose tasks run on modelA and have fallbacks.
+// fallbacks returns a configuration whose tasks run on modelA, with the given fallbacks.
 func fallbacks(models ...string) bgagent.Config {
 	cfg := limit(1)
 	cfg.Model = func(_, asked string) (string, error) {
@@ -447,7 +447,7 @@ func TestAResumedTaskKeepsTheModelToWhichItFellBack(t *testing.T) {
 	})
 }
 
-// In this test, a task that waits for a slot of its next model is cancelled.
+// In this test, a task that waits for a slot of its next model is cancelled and then resumed.
 func TestAPromptThatTheSessionHasIsNotSentAgain(t *testing.T) {
 	for next, want := range map[bgagent.ProviderNextStep]string{bgagent.NextContinue: "more", bgagent.NextRepeat: "p\n\nmore", bgagent.NextNone: "p\n\nmore"} {
 		f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: next}}))

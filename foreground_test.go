@@ -110,7 +110,7 @@ func TestCancelAllSparesTheSessionsUnderAForegroundCall(t *testing.T) {
 		m := manage(t, f, bgagent.Config{MaxDepth: 5})
 		go func() { _, _ = m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "fg"}) }()
 		synctest.Wait()
-		native, _ := f.CreateSession(t.Context(), bgagent.SessionSpec{Parent: m.List(bgagent.Query{})[0].Session}) // the agent creates this session itself
+		native, _ := f.CreateSession(t.Context(), bgagent.SessionSpec{Parent: m.List(bgagent.Query{})[0].Session}) // the agent, not the manager, creates this session
 		under, err := m.Launch(t.Context(), bgagent.Caller{Session: native}, bgagent.LaunchInput{Agent: "worker", Prompt: "x"})
 		require.NoError(t, err)
 		synctest.Wait()
@@ -132,7 +132,7 @@ func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
 		go func() { time.Sleep(time.Minute); cancel() }()
 		task, err = m.Run(ctx, root, in)
 		require.ErrorIs(t, err, context.Canceled)
-		if *withStore { // the context has ended before the end of the task is durable
+		if *withStore { // the context ends before the end of the task is durable
 			require.ErrorIs(t, err, bgagent.ErrStore)
 			require.Equal(t, bgagent.PhaseStoring, task.Phase)
 			synctest.Wait()

@@ -83,7 +83,7 @@ func TestAForgottenTaskIsNotInTheStore(t *testing.T) {
 		ended(t, m, ids...)
 		time.Sleep(time.Minute) // during this time, the ends are reported to the parent
 		require.NoError(t, m.Forget(t.Context(), host, ids[0], bgagent.ForgetOptions{}))
-		w.crash() // nothing is written after Forget
+		w.crash() // this process writes nothing after Forget has returned
 
 		m = w.begin()
 		m.Start()
@@ -234,7 +234,7 @@ func TestAForgottenTaskIsOwedToNobody(t *testing.T) {
 	withHands(t, working(time.Second), bgagent.Config{Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, _ *hands) {
 		id := launch(t, m, "explore").ID
 		ended(t, m, id)
-		time.Sleep(5 * time.Second) // one delivery of the notice about the first attempt was tried
+		time.Sleep(5 * time.Second) // the manager has tried once to deliver the notice about the first attempt
 		_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		_, err = m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
@@ -329,9 +329,9 @@ func TestASecondForgetWaitsForTheSameDeletion(t *testing.T) {
 	})
 }
 
-// The record of a deleted task's session shows who owns the tasks that this session launched. It must
-// never be missing once the task's record is deleted, not even if the store refuses to write a batch as a
-// whole.
+// The record of a deleted task's session shows who owns the tasks that this session launched. It
+// must be written no later than the task's record is deleted, even if the store refuses the batch
+// that contains both changes.
 func TestADeletionWaitsForTheRecordOfItsSession(t *testing.T) {
 	for name, c := range map[string]struct {
 		bad     func(b *bgagent.StoreBatch, top, other string) bool

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// With the zero Config, refused turns wait and loops end. There are no budgets, no fallbacks, no questions
-// and no messages from models.
+// With the zero Config, turns that are refused for a short time wait, and loops are stopped. There
+// are no budgets, no fallbacks, no questions and no messages from models.
 func TestOnlyRateLimitsAndLoopsAreOnByDefault(t *testing.T) {
 	f := newLimited(first(1, bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}))
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -50,8 +50,8 @@ func TestOnlyRateLimitsAndLoopsAreOnByDefault(t *testing.T) {
 	})
 }
 
-// If a client cannot continue a refused turn, the attempt ends. The text that the agent has written
-// is kept.
+// An attempt ends if its client cannot continue a refused turn, or if it is cancelled while it
+// waits for the provider. In both cases, the text that the agent has written is kept.
 func TestTheTextOfATurnThatCannotGoOnAfterARefusalIsKept(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextNone, bgagent.NextContinue} {
 		f := &goRunner{run: func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
@@ -77,8 +77,8 @@ func TestTheTextOfATurnThatCannotGoOnAfterARefusalIsKept(t *testing.T) {
 	}
 }
 
-// Without a time to live, turns that make progress every two minutes can last all day. The stale timeout
-// still applies, and a turn that is waiting for an answer holds no slot.
+// Without a time to live, turns that make progress every two minutes can last all day. The stale
+// timeout still ends a silent turn, but it does not end a turn that waits for an answer.
 func TestHoursOfTurnsWithProgressAreNotStale(t *testing.T) {
 	script := func(t *bgagenttest.Turn) {
 		switch t.Prompt.Text {
@@ -125,7 +125,7 @@ func TestHoursOfTurnsWithProgressAreNotStale(t *testing.T) {
 func TestAHealthyAgentOfAServerIsNoLoop(t *testing.T) {
 	for name, c := range map[string]struct {
 		take, think time.Duration
-		every       int // number of calls with the same result; 0 if the result is always the same
+		every       int // number of consecutive calls with the same result; 0 if all calls have the same result
 	}{
 		"a poller that sleeps and asks":     {take: 4 * time.Second, think: 2 * time.Second},
 		"a call that sleeps":                {take: 10 * time.Second},

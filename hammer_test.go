@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent/internal/inside"
 )
 
-// With crashes, the hammer ends the manager's process at random moments.
+// With the flag -hammer.crashes, the hammer ends the manager's process at random moments.
 var crashes = flag.Bool("hammer.crashes", false, "give the managers of the hammer a store, and end their processes")
 
 func TestHammer(t *testing.T) {

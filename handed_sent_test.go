@@ -64,7 +64,7 @@ func withPostman(t *testing.T, test func(t *testing.T, w *world, p *postman)) {
 	})
 }
 
-// sameNotice fails the test unless the notices are equal.
+// sameNotice fails the test unless the notices have the same id, text and first item.
 func sameNotice(t *testing.T, want, got bgagent.Notice) {
 	t.Helper()
 	require.Equal(t, want.ID, got.ID)
@@ -125,7 +125,7 @@ func TestAnEndThatIsReadAfterItsNoticeWasSentIsToldAgainWithTheSameNotice(t *tes
 				time.Sleep(read.crash - read.at)
 				want := p.all()
 				w.crash()
-				for range 2 { // the second process only opens the store
+				for range 2 { // these processes only open the store
 					m = w.begin()
 					_, owed := m.Outstanding(root.Session)
 					require.Equal(t, 1, owed)

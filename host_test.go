@@ -24,7 +24,7 @@ type askingError struct{ ask func() }
 func (e *askingError) Error() string { e.ask(); return "asked" }
 
 // If the Error method of a host function's error panics, only the task for which the function was
-// called ends.
+// called fails.
 func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{}

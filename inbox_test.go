@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// inbox has a Notify method that keeps all notices.
+// inbox keeps the notices for which its method "notify" returns no error.
 type inbox struct {
 	mu      sync.Mutex
 	notices []bgagent.Notice

@@ -181,7 +181,7 @@ func TestTheInvariantsFindWhatIsPlanted(t *testing.T) {
 	}
 }
 
-// armed must find a timer that is set too late or not at all.
+// The method "armed" must return false if the timer is set too late or not at all.
 func TestAnUnarmedTimerIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newScene(t)

@@ -20,7 +20,7 @@ func TestNoticesEndWhenNothingIsOwed(t *testing.T) {
 		for n, err := range m.Notices(t.Context(), root.Session) {
 			require.NoError(t, err)
 			told = append(told, idsOf(n)...)
-			if len(want) < 3 { // the loop also waits for tasks that it launches itself
+			if len(want) < 3 { // the loop also waits for a task that its body launches
 				want = append(want, launch(t, m, "three").ID)
 			}
 		}

@@ -99,8 +99,8 @@ func TestARepeatedLaunchAsksTheHostNothing(t *testing.T) {
 	})
 }
 
-// With 32-bit ids, two of 50,000 tasks would probably have the same id, and the older task would be
-// lost.
+// With 32-bit ids, two of 50,000 tasks would have the same id in about a quarter of all runs, and
+// the older task would be lost.
 func TestIDsAreUnguessableAndDistinct(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := limit(1)

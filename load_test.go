@@ -153,7 +153,7 @@ func TestASuspensionIsStillKnownAfterAManagerWasOnlyOpened(t *testing.T) {
 	})
 }
 
-// The type "flaky" is a store whose texts cannot be read while broken is set.
+// The type "flaky" is a store whose texts cannot be read while the field "broken" is set.
 type flaky struct {
 	*storetest.Process
 	broken bool

@@ -184,7 +184,8 @@ func putCalls(f *server, session string, n int) {
 	}
 }
 
-// It is unknown when these calls were made, so they might be far apart.
+// If several calls are read together after an outage, it is unknown when they were made, so they
+// might be far apart.
 func TestCallsThatAreReadLongAfterTheyEndedAreNoLoop(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {

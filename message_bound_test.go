@@ -62,8 +62,8 @@ func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
 	})
 }
 
-// All snapshots of a task with many long answers share one text. A snapshot must not concatenate
-// the answers again.
+// All snapshots of a task share one text with all its answers. A snapshot must not concatenate the
+// answers again.
 func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := bgagenttest.NewRunner(answering)
@@ -83,7 +83,7 @@ func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 }
 
 // If the session contains nothing from a turn, the turn begins again without the messages that
-// joined it.
+// joined it. Each of these messages then gets a separate turn.
 func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := false
