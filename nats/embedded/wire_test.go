@@ -173,23 +173,38 @@ func (c *watchedConn) Write(b []byte) (int, error) {
 	}
 }
 
-// parse returns the length of the first message in b, or 0 if the message is incomplete.
-func parse(b []byte) (n int, f frame) {
+// split returns the length of the first message of the protocol in b, the words of its first line, and its body
+// with the headers. If the message is incomplete, the length is 0.
+func split(b []byte) (n int, words [][]byte, body []byte) {
 	end := bytes.Index(b, []byte("\r\n"))
 	if end < 0 {
-		return 0, f
+		return 0, nil, nil
 	}
-	line := bytes.Fields(b[:end])
+	words = bytes.Fields(b[:end])
 	n = end + 2
-	if len(line) == 0 || !bytes.Equal(line[0], []byte("PUB")) && !bytes.Equal(line[0], []byte("HPUB")) {
-		return n, f
+	if len(words) == 0 {
+		return n, [][]byte{nil}, nil
 	}
-	size, err := strconv.Atoi(string(line[len(line)-1]))
+	switch string(words[0]) {
+	case "PUB", "HPUB", "MSG", "HMSG":
+	default:
+		return n, words, nil
+	}
+	size, err := strconv.Atoi(string(words[len(words)-1]))
 	if err != nil {
 		panic(err)
 	}
-	if n += size + 2; len(b) < n {
-		return 0, f
+	if len(b) < n+size+2 {
+		return 0, nil, nil
+	}
+	return n + size + 2, words, b[n : n+size]
+}
+
+// parse returns the length of the first message in b, or 0 if the message is incomplete.
+func parse(b []byte) (n int, f frame) {
+	n, line, body := split(b)
+	if n == 0 || !bytes.Equal(line[0], []byte("PUB")) && !bytes.Equal(line[0], []byte("HPUB")) {
+		return n, f
 	}
 	f.subject = string(line[1])
 	if len(line[0]) == 4 {
@@ -197,7 +212,7 @@ func parse(b []byte) (n int, f frame) {
 		if err != nil {
 			panic(err)
 		}
-		head := b[end+2 : end+2+header]
+		head := body[:header]
 		batch := bytes.Contains(head, []byte("Nats-Batch-Id:"))
 		f.write = batch || bytes.Contains(head, []byte("Nats-Expected-Last-Subject-Sequence:"))
 		f.commit = f.write && !batch || bytes.Contains(head, []byte("Nats-Batch-Commit:"))

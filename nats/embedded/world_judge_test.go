@@ -88,7 +88,9 @@ type body struct {
 	pool       string
 	begin, end time.Time
 	stopped    bool // its context ended before its work was done
-	last       int  // index of the last line about the body
+
+	due         time.Time // when the work is done unless the body is stopped; zero if the line does not contain it
+	first, last int       // indices of the first and the last line about the body
 }
 
 // bodies returns all bodies in the order in which they began. If the process of a body is killed or frozen
@@ -104,7 +106,12 @@ func (h *history) bodies() (all []body) {
 		at := time.Unix(0, ns)
 		if x.words[0] == "begin" {
 			open[key] = len(all)
-			all = append(all, body{by: x.by, pool: x.words[1], begin: at, last: i})
+			b := body{by: x.by, pool: x.words[1], begin: at, first: i, last: i}
+			if len(x.words) > 4 {
+				ns, _ = strconv.ParseInt(x.words[4], 10, 64) // cannot fail for the same reason
+				b.due = time.Unix(0, ns)
+			}
+			all = append(all, b)
 			continue
 		}
 		b := &all[open[key]]
@@ -229,7 +236,7 @@ func (h *history) problem(limits map[string]int, hurt ...*life) string {
 		last := 0
 		for _, x := range all {
 			if x.pool == pool && !x.begin.After(then) && (x.end.IsZero() || x.end.After(then)) {
-				end := "never"
+				end := "not yet"
 				if !x.end.IsZero() {
 					end = fmt.Sprintf("%+.3f s", x.end.Sub(then).Seconds())
 				}
@@ -285,7 +292,7 @@ func TestTheJudgeOfTheWorldFindsWhatIsWrong(t *testing.T) {
 	require.Regexp(t, `(?s)^a body of the pool a was stopped in the process cold, .*\n\S+ s well: begin a 2 52000000\n\+0.000 s cold: stop a 1 91000000$`, h.problem(two))
 	says(cold, "begin", "a", 2, 92)
 	require.Equal(t, 3, most(h.bodies()), "a body that began after the thaw counts")
-	require.Regexp(t, `(?s)^at most 3 bodies of the pool a ran .* limit is 2; .*\nin well: begin -0.041 s, end never\n.*\nin cold: begin \+0.000 s, end never\n.*cold: begin a 2 92000000$`, h.problem(two, cold))
+	require.Regexp(t, `(?s)^at most 3 bodies of the pool a ran .* limit is 2; .*\nin well: begin -0.041 s, end not yet\n.*\nin cold: begin \+0.000 s, end not yet\n.*cold: begin a 2 92000000$`, h.problem(two, cold))
 	require.Len(t, h.began(cold, at(90)), 1)
 	says(well, "end", "a", 1, 93)
 	says(dead, "begin", "a", 2, 45)

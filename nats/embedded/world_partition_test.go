@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
 )
 
 var partition = flag.Duration("partition", 10*time.Second, "how long the tests keep a process apart from the servers")
@@ -91,18 +94,80 @@ func (l *link) set(state string) { l.run(l.hub, "ip link set hub "+state) }
 func TestAPartitionStopsOnlyTheProcessThatIsCutOff(t *testing.T)   { cutOff(t, "one", false) }
 func TestAPartitionOfTheAllocatorStopsOnlyItsOwnWork(t *testing.T) { cutOff(t, "edge", true) }
 
+// longCut is longer than the lease, so other processes get the slots of the process that is cut off.
+const longCut = worldLease * 6 / 5
+
+// lasting is the time that the work of a body must still take at the cut, so that the test can see whether the
+// body is stopped.
+const lasting = worldLease*2/3 + stopsWithin + time.Second
+
+// cutKind is a kind of partition. Without a store, a process does not need the servers to begin a body, so only its
+// lease prevents this.
+type cutKind struct {
+	name    string
+	lasts   time.Duration
+	forgets bool // the workers have no store
+}
+
+func (k cutKind) String() string { return k.lasts.String() + k.name }
+
 // cutOff cuts the process "edge" off from the servers and from the other processes. The argument "allocator"
 // names the process that is the allocator.
 func cutOff(t *testing.T, allocator string, always bool) {
 	n := faultsOf(t, always)
 	t.Parallel()
+	kinds := []cutKind{{"", *partition, false}}
+	if *partition < longCut {
+		kinds = append(kinds, cutKind{" without a store", longCut, true})
+	}
+	for _, k := range kinds {
+		worlds, rounds := 1, n
+		if allocator == "edge" {
+			worlds, rounds = n, 1 // another process is the allocator after the cut
+		}
+		var stops, renewed, back []time.Duration
+		for range worlds {
+			t.Run(k.String(), func(t *testing.T) {
+				w := newCutWorld(t, allocator, k.forgets)
+				for range rounds {
+					w.cut(k.lasts)
+				}
+				w.end()
+				stops, renewed, back = append(stops, w.stops...), append(renewed, w.renewed...), append(back, w.back...)
+			})
+		}
+		if len(stops) > 0 {
+			t.Logf("%v: from the last answered message to the stop of a body: %s", k, longest(stops))
+		}
+		if len(back) > 0 {
+			t.Logf("%v: from the repair to the next renewal of the lease: %s; to the next begin of a body: %s", k, longest(renewed), longest(back))
+		}
+	}
+}
+
+// cutWorld is a world whose process "edge" can be cut off.
+type cutWorld struct {
+	*world
+	link  *link
+	edge  *life
+	leads bool // the process is the allocator before the first cut
+
+	stops   []time.Duration // from the sending of the last answered message to the stop of a body
+	renewed []time.Duration // from the repair to the next renewal of the lease
+	back    []time.Duration // from the repair to the next begin of a body
+}
+
+func newCutWorld(t *testing.T, allocator string, forgets bool) *cutWorld {
+	t.Helper()
 	l := newLink(t)
+	limits := worldLimits(3, 4)
+	limits.Model["c"] = 3 // with short bodies, grants are on the way when the process is cut off
 	w := newWorld(t, partitioned, func(name string) []string {
 		if name == "edge" {
 			return inside(l.edge)
 		}
 		return inside(l.hub)
-	}, workerPlan{Limits: worldLimits(3, 4), Lanes: 3, Least: 3 * time.Second, Most: 20 * time.Second})
+	}, workerPlan{Limits: limits, Lanes: 3, Least: 12 * time.Second, Most: 20 * time.Second, Renewals: true, Forgets: forgets})
 	w.start(allocator)
 	w.allocator()
 	for _, name := range []string{"one", "two", "edge"} {
@@ -110,38 +175,80 @@ func cutOff(t *testing.T, allocator string, always bool) {
 			w.start(name)
 		}
 	}
-	edge := w.lives["edge"]
-	var stops, back []time.Duration
-	for range n {
-		w.until("the process runs bodies", func() bool { return w.isFull() && w.log.runs(edge) > 0 })
-		isAllocator := w.allocator() == edge
-		cut := time.Now()
-		l.set("down")
-		down := time.Now()
-		passes(*partition)
-		heal := time.Now()
-		l.set("up")
-		w.until("the process runs bodies again", func() bool { return len(w.log.began(edge, heal)) > 0 })
-		back = append(back, w.log.began(edge, heal)[0].begin.Sub(heal))
-		for _, b := range w.log.bodies() {
-			switch {
-			case b.by != edge:
-			case b.begin.After(down) && b.begin.Before(heal):
-				require.Less(t, b.begin.Sub(down), inFlight, "a body began in a process that was cut off")
-			case b.begin.Before(cut) && (b.end.IsZero() || b.end.After(cut)) && *partition > worldLease*2/3:
-				require.False(t, b.end.IsZero(), "a body has not ended")
-				require.Less(t, b.end.Sub(cut), worldLease-worldLease/6, "the lease can be over then")
-			}
-			if b.by == edge && b.stopped && b.end.After(cut) {
-				stops = append(stops, b.end.Sub(cut))
-			}
+	return &cutWorld{world: w, link: l, edge: w.lives["edge"], leads: allocator == "edge"}
+}
+
+// cut cuts the process off for the duration, or for longer if other processes must first get its slots.
+func (w *cutWorld) cut(d time.Duration) {
+	t := w.t
+	t.Helper()
+	w.until("all slots are in use, and the process runs a body that lasts", func() bool {
+		return w.isFull() && slices.ContainsFunc(w.log.bodies(), func(b body) bool {
+			return b.by == w.edge && b.end.IsZero() && time.Until(b.due) > lasting
+		})
+	})
+	isAllocator := w.allocator() == w.edge
+	if w.leads && *faults > 0 { // on a busy machine, the process might have lost the key
+		require.True(t, isAllocator, "the process is not the allocator")
+	}
+	w.link.set("down")
+	down := time.Now()
+	passes(d)
+	w.checkLease()
+	if d > worldLease {
+		w.until("the other processes use all slots", func() bool { return w.isFull() && w.log.runs(w.edge) == 0 })
+	}
+	heal := time.Now()
+	w.link.set("up")
+	w.until("the lease is renewed, and the process runs bodies again", func() bool {
+		all := w.log.renewals(w.edge)
+		return all[len(all)-1].sent.After(heal) && len(w.log.began(w.edge, heal)) > 0
+	})
+	w.allWork(heal)
+	for _, b := range w.log.began(w.edge, down) {
+		if b.begin.Before(heal) {
+			require.Less(t, b.begin.Sub(down), inFlight, "a body began in a process that was cut off:%s", w.log.around(b.first))
 		}
-		t.Logf("the process was the allocator: %v; bodies of the others in the meantime: %d", isAllocator, len(w.log.began(nil, down))-len(w.log.began(edge, down)))
-		w.allWork(heal)
 	}
-	if len(stops) > 0 {
-		t.Log("from the cut to the stop of a body:", longest(stops))
+	if isAllocator {
+		require.NotEqual(t, w.edge, w.allocator(), "another process is the allocator")
 	}
-	t.Log("from the repair to the next begin of a body:", longest(back))
-	w.judge(edge)
+	stops := w.checkLease()
+	if d > worldLease {
+		require.Greater(t, len(stops), len(w.stops), "at least one body was stopped during the cut")
+	}
+	t.Logf("the process was the allocator: %v; bodies that were stopped: %d; bodies of the others in the meantime: %d", isAllocator, len(stops)-len(w.stops), len(w.log.began(nil, down))-len(w.log.began(w.edge, down)))
+	w.stops = stops
+	for _, r := range w.log.renewals(w.edge) {
+		if r.sent.After(heal) {
+			w.renewed = append(w.renewed, r.answered.Sub(heal))
+			break
+		}
+	}
+	w.back = append(w.back, w.log.began(w.edge, heal)[0].begin.Sub(heal))
+}
+
+// checkLease fails the test if the process did not keep to its lease. It returns the times from the last renewal to
+// the stops of bodies.
+func (w *cutWorld) checkLease() (stops []time.Duration) {
+	w.t.Helper()
+	problem, stops := w.log.leaseProblem(w.edge, time.Now())
+	if problem != "" {
+		w.t.Fatal(problem)
+	}
+	return stops
+}
+
+// end checks the whole history.
+func (w *cutWorld) end() {
+	w.t.Helper()
+	lost := 0
+	for i, x := range w.log.all() {
+		if x.by == w.edge && x.words[0] == "ended" && x.words[2] != causeWord(bgagent.CauseTurnEnded) {
+			require.Equal(w.t, causeWord(bgagent.CauseSlotLost), x.words[2], "the cause of an end in a process that was cut off:%s", w.log.around(i))
+			lost++
+		}
+	}
+	require.GreaterOrEqual(w.t, lost, len(w.stops), "ends of tasks whose bodies were stopped")
+	w.judge(w.edge)
 }

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/inproc"
 	bgnats "github.com/bgagent/bgagent/nats"
@@ -26,6 +28,7 @@ type workerPlan struct {
 	Lanes       int           // number of tasks that the worker keeps live in each of the pools a and b
 	Least, Most time.Duration // how long the body of a task takes in these pools
 	Forgets     bool          // the worker has no store
+	Renewals    bool          // the worker reports the renewals of its lease
 }
 
 // report writes a line to the test. A line is written as a whole, and before the reported event has an
@@ -48,10 +51,14 @@ func runWorker(text string) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	c, err := bgnats.Join(ctx, p.URL, bgnats.ClusterOptions{
+	o := bgnats.ClusterOptions{
 		Process: p.Name, Lease: worldLease, Limits: p.Limits, Store: bgnats.StoreOptions{Grace: time.Second},
 		Warn: func(err error) { report("warns", err) },
-	})
+	}
+	if p.Renewals {
+		o.Connect = append(o.Connect, nats.SetCustomDialer(leaseDialer{}))
+	}
+	c, err := bgnats.Join(ctx, p.URL, o)
 	if err != nil {
 		return err
 	}
@@ -123,7 +130,6 @@ var bodies atomic.Int64
 // and the time when it ended or was stopped.
 func (p *workerPlan) work(ctx context.Context, turn *inproc.Turn) (string, error) {
 	n, pool := bodies.Add(1), turn.Prompt.Text
-	report("begin", pool, n, ctx.Value(beganKey{}))
 	least, most := p.Least, p.Most
 	switch {
 	case pool == "c":
@@ -131,7 +137,9 @@ func (p *workerPlan) work(ctx context.Context, turn *inproc.Turn) (string, error
 	case n <= int64(2*p.Lanes):
 		least = 0 // the first bodies have random lengths, so that later bodies do not all end at the same time
 	}
-	over := time.NewTimer(least + rand.N(most-least))
+	takes := least + rand.N(most-least)
+	report("begin", pool, n, ctx.Value(beganKey{}), time.Now().Add(takes).UnixNano())
+	over := time.NewTimer(takes)
 	defer over.Stop()
 	select {
 	case <-over.C:
