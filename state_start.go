@@ -139,7 +139,7 @@ func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) 
 	case t == nil:
 	case !t.live() && t.status != Completed:
 		return nil, taskWasEnded(t.id(), t.cause)
-	case t.is(flagAwaitsQuiet): // the new attempt has not begun, so the caller is a turn of the earlier attempt
+	case t.is(flagAwaitsQuiet), st.mayEndAgain(t): // the new attempt has not begun, so the caller is a turn of the earlier attempt
 		return nil, taskNotBegun(t.id())
 	}
 	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
@@ -430,7 +430,7 @@ func (st *state) resumeNode(by Caller, chain []SessionInfo, t *task, tomb *tombs
 		first = st.node(tomb.parent)
 	}
 	n := first
-	for p := n.parentTask(); n.lapsed || p != nil && !p.live(); p = n.parentTask() {
+	for p := n.parentTask(); n.lapsed || p != nil && (!p.live() || st.mayEndAgain(p)); p = n.parentTask() {
 		up := n.above()
 		if up == nil { // no node above the expired task is known; the notice waits until a host takes it
 			break

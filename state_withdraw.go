@@ -24,6 +24,13 @@ func (st *state) accepted(t *task, no int32) bool {
 // The method "withdrawn" reports whether the attempt was withdrawn.
 func (st *state) withdrawn(t *task, no int32) bool { return t.no < no }
 
+// mayEndAgain reports whether the task was resumed after it had failed or was cancelled, and the store has not
+// yet recorded the resume. If the resume is withdrawn, the task is in its earlier state again, so it must not
+// get tasks of its own until then.
+func (st *state) mayEndAgain(t *task) bool {
+	return st.unsettled(t) && st.storing.tasks[t].undo.status != Completed
+}
+
 // withdraw withdraws the launch or resume that opened the attempt. It returns true if the store might
 // contain it anyway.
 func (st *state) withdraw(t *task, no int32, now int64) (uncertain bool) {

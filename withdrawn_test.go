@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,6 +63,37 @@ func TestAResumeAfterAWithdrawnOneGetsItsOwnPrompt(t *testing.T) {
 			})
 		}
 	}
+}
+
+// In this test, the failed parent of a task is being resumed, and the resume is then withdrawn. Until the store has
+// recorded the resume, nothing may run below the parent.
+func TestNothingRunsBelowAFailedTaskWhoseResumeIsWithdrawn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := &storetest.Memory{}
+		f := newServer()
+		m := manage(t, f, bgagent.Config{Store: mem.Process(), MaxDepth: 3})
+		parent := launch(t, m, "parent")
+		synctest.Wait()
+		session := get(t, m, parent.ID).Session
+		child, err := m.Launch(t.Context(), bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
+		require.NoError(t, err)
+		_, err = m.Cancel(t.Context(), bgagent.Caller{}, parent.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		ended(t, m, parent.ID, child.ID)
+		time.Sleep(time.Minute)
+
+		var calls sync.WaitGroup
+		calls.Go(func() { withdraw(t, m, mem, parent.ID, "go on") })
+		synctest.Wait()
+		_, err = m.Launch(t.Context(), bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "another"})
+		require.ErrorIs(t, err, bgagent.ErrSessionEnded)
+		_, err = m.Resume(t.Context(), bgagent.Caller{}, child.ID, bgagent.ResumeInput{Prompt: "go on"})
+		require.NoError(t, err)
+		calls.Wait()
+		require.Equal(t, bgagent.Cancelled, get(t, m, parent.ID).Status)
+		require.Equal(t, "root", get(t, m, child.ID).Parent)
+		require.Equal(t, bgagent.Running, get(t, m, child.ID).Status)
+	})
 }
 
 // unreadable is a store whose history cannot be read while broken is set.
