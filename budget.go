@@ -81,7 +81,7 @@ func (b Budget) smaller(c Budget) Budget {
 	}
 }
 
-// The function "least" returns the smaller limit. 0 means no limit.
+// The function "least" returns the smaller of two limits. A limit of 0 means no limit.
 func least[T int | int64 | float64](a, b T) T {
 	if a == 0 || b > 0 && b < a {
 		return b
@@ -139,7 +139,7 @@ func sum(a, b int64) int64 {
 	return a + b
 }
 
-// The method "beyond" returns x minus y. A negative difference becomes 0.
+// The method "beyond" returns x minus y. Each number that would be negative becomes 0.
 func (x spent) beyond(y spent) spent {
 	d := x.usage.minus(y.usage)
 	return spent{Usage{max(d.InputTokens, 0), max(d.OutputTokens, 0), max(d.cost(), 0)}, max(x.calls-y.calls, 0)}
@@ -283,7 +283,7 @@ const budgetTime = "2006-01-02 15:04 MST"
 
 // CostReporter is implemented by clients that know whether they report an agent's costs. If
 // ReportsCost returns false, a launch with a budget that limits the cost is refused. For a client
-// that is not a CostReporter, every budget is accepted.
+// that is not a CostReporter, every limit on the cost is accepted.
 type CostReporter interface {
 	// ReportsCost reports whether the usage of the agent contains its cost. It must not block.
 	ReportsCost(agent string) bool
@@ -291,7 +291,7 @@ type CostReporter interface {
 
 // TokenReporter is implemented by clients that know whether they report all tokens of an agent. If
 // ReportsTokens returns false, a launch with a budget that limits tokens is refused. For a client
-// that is not a TokenReporter, every budget is accepted.
+// that is not a TokenReporter, every limit on tokens is accepted.
 type TokenReporter interface {
 	// ReportsTokens reports whether the usage of the agent contains all its tokens. It must not
 	// block.

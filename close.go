@@ -112,8 +112,8 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		// Each session has StopTimeout to stop. CallTimeout is added so that Close still waits when
-		// that time has passed.
+		// Each session may take StopTimeout to stop. CallTimeout is added so that Close does not
+		// give up at the moment when their time is up.
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}
@@ -244,9 +244,9 @@ func (m *BackgroundManager) cancel(ctx context.Context, by Caller, id string, o 
 
 // CancelAll cancels every pending or running task that descends from the caller's session. If the
 // caller is the host, it cancels every pending or running task. All these tasks are cancelled in
-// one step. CancelAll does not cancel tasks for which the session itself is waiting in Run, or the
-// descendants of such tasks. It returns snapshots of the cancelled tasks, taken right before the
-// cancellation.
+// one step. CancelAll does not cancel tasks for which the caller's session is waiting in Run, or
+// the descendants of these tasks. CancelAll returns snapshots of the cancelled tasks, taken right
+// before the cancellation.
 //
 // With [Config].Store, CancelAll returns once the cancellations are durable in the store. If ctx
 // ends first, the error matches [ErrStore] and the error of ctx. If the manager closes the store

@@ -52,7 +52,7 @@ type PoolStats struct {
 	// Name is the name of the entry that applies: "model claude-opus", "provider anthropic",
 	// "default openai/gpt", "agent explore" if there is no model, or "default" if there is neither
 	// a model nor an agent. The cap Limits.Total has the name "total". The cap for the agent
-	// explore has the name "cap explore".
+	// "explore" has the name "cap explore".
 	Name    string `json:"name"`
 	Limit   int    `json:"limit"`   // number of slots; Unlimited if there is no limit
 	InUse   int    `json:"in_use"`  // number of slots in use; above Limit only after SetLimits
@@ -88,7 +88,7 @@ func (c *ConcurrencyManager) coolUntil(at int64) {
 	c.timer.Reset(d)
 }
 
-// join adds a manager that uses the slots.
+// The method "join" adds a manager that uses the slots.
 func (c *ConcurrencyManager) join(m *BackgroundManager) {
 	c.mu.Lock()
 	c.sharers = append(c.sharers, m)
@@ -96,7 +96,7 @@ func (c *ConcurrencyManager) join(m *BackgroundManager) {
 	c.link()
 }
 
-// part removes a closed manager.
+// The method "part" removes a closed manager.
 func (c *ConcurrencyManager) part(m *BackgroundManager) {
 	c.mu.Lock()
 	c.sharers = slices.DeleteFunc(c.sharers, func(x *BackgroundManager) bool { return x == m })

@@ -62,7 +62,7 @@ const (
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two attempts to deliver a notice
 	staleGrace          = 30 * time.Second               // period at the start of a turn during which the turn cannot become stale
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
-	streamBeatMax       = 30 * time.Second               // how long a stream without an event still counts as complete
+	streamBeatMax       = 30 * time.Second               // how long a stream still counts as complete after its latest event
 	tombstonesGo        = 250                            // number of tombstones that are dropped together
 	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of evicted tasks whose ids are remembered; dropping old ids always leaves the newest 10,000
 	maxResult           = 256 << 10                      // maximum number of bytes kept of a result
@@ -128,13 +128,13 @@ type Config struct {
 	// Slots, if set, grants the manager's slots in place of a ConcurrencyManager. If several
 	// processes share the source, limits apply across all of them. Limits and Concurrency must be
 	// empty if Slots is set. If the source loses the slot of an attempt, the attempt ends with
-	// [CauseSlotLost] and its session is stopped. An attempt that has not begun to use its slot,
-	// because the store has not yet answered, waits for another slot instead. Tree budgets still apply to each manager
-	// separately. Unless the source is a [CoolDownSource], cool-downs after a provider's refusals
+	// [CauseSlotLost] and its session is stopped. An attempt that has not begun to use its slot, because
+	// the store has not yet answered, waits for another slot instead. Tree budgets still apply to each
+	// manager separately. Unless the source is a [CoolDownSource], cool-downs after a provider's refusals
 	// also apply to each manager separately: other managers notice a provider's limit only when the
-	// provider refuses their own turns. The task that probes whether the provider accepts requests
-	// again might have to wait in line at the source. Until this task has begun, the other pools of
-	// the cool-down are held back as well.
+	// provider refuses their own turns. The task that probes whether the provider accepts requests again
+	// might have to wait in line at the source. Until this task has begun, the other pools of the
+	// cool-down are held back as well.
 	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in
@@ -239,12 +239,13 @@ type Config struct {
 	// MaxToolCalls is the maximum number of tool calls in an attempt. An attempt that makes more is
 	// cancelled. Default 4,000; Unlimited for no limit.
 	MaxToolCalls int
-	// RepeatedCalls is the number of identical tool calls in a row that count as a loop after which
-	// an attempt is cancelled. Calls are identical if they have the same tool, the same input and
-	// the same result. Any other call breaks the sequence. A call also breaks it if the client does
-	// not know the input or the result, or if the call takes 5 s or longer. Only calls within 60 s
-	// count as one sequence, so an agent whose calls are more than about 3 s apart is not
-	// cancelled. At least 2; default 20; Unlimited for never.
+	// RepeatedCalls is the number of identical tool calls in a row after which an attempt is
+	// cancelled, because its agent is caught in a loop. Calls are identical if they have the same
+	// tool, the same input and the same result. Any other call breaks the sequence. A call also
+	// breaks it if the client does not know the input or the result, or if the call takes 5 s or
+	// longer. Only calls within 60 s count as one sequence. With the default, an agent whose calls
+	// are more than about 3 s apart is therefore not cancelled. At least 2; default 20; Unlimited
+	// for never.
 	RepeatedCalls int
 	// TaskBudget limits what each task uses, over all its attempts. When a limit is reached, the
 	// task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A task can

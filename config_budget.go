@@ -48,7 +48,7 @@ func budgetEntries() (all []string) {
 	return all
 }
 
-// budgetKeyOf describes the value of a member of "task" or "tree", except a cost.
+// budgetKeyOf describes the value of any member of "task" or "tree" except "cost".
 func budgetKeyOf(key string) *fileKey {
 	if key == budgetPeriod {
 		return &fileKey{key: budgetKey, kind: keyMs, zero: timeLimits[limitBudgetPeriod].off}
@@ -56,7 +56,7 @@ func budgetKeyOf(key string) *fileKey {
 	return &fileKey{key: budgetKey, kind: keyCount, zero: "no limit"}
 }
 
-// budgets reads the key "budget".
+// The method "budgets" reads the value of the key "budget".
 func (p *fileParser) budgets(v jsonc.Value) {
 	const want = `it must be an object like { "task": { "cost": 2.5 }, "tree": { "toolCalls": 500 } }, or null`
 	members, ok := v.Members()
@@ -79,7 +79,7 @@ func (p *fileParser) budgets(v jsonc.Value) {
 	}
 }
 
-// budget reads one budget.
+// The method "budget" reads the limits of one budget, "task" or "tree".
 func (p *fileParser) budget(of jsonc.Member, path string) {
 	known := budgetMembers(of.Name)
 	if of.Value.IsNull() {
@@ -117,7 +117,7 @@ func (p *fileParser) budget(of jsonc.Member, path string) {
 	}
 }
 
-// dollars reads a cost.
+// The method "dollars" reads a cost. The result is in millionths of a US dollar.
 func (p *fileParser) dollars(path string, v jsonc.Value) (int64, bool) {
 	text, ok := v.Number()
 	x, err := strconv.ParseFloat(text, 64)

@@ -85,7 +85,7 @@ func fallbacksOf(all map[string][]string, model string) []string {
 	return nil
 }
 
-// nextFallback returns the first fallback of the models that is not one of the models itself, and
+// nextFallback returns the first fallback of the models that is not itself one of the models, and
 // for which the function "closed" returns false. The fallbacks of the first model come before those
 // of the second, and so on. It returns "" if there is none.
 func nextFallback(all map[string][]string, models []string, closed func(model string) bool) string {
@@ -99,7 +99,7 @@ func nextFallback(all map[string][]string, models []string, closed func(model st
 	return ""
 }
 
-// fallbacks reads the key "fallback".
+// The method "fallbacks" reads the value of the key "fallback".
 func (p *fileParser) fallbacks(v jsonc.Value) {
 	members, ok := v.Members()
 	if !ok {
@@ -128,7 +128,7 @@ func (p *fileParser) fallbacks(v jsonc.Value) {
 	}
 }
 
-// fallback reads the list of a model's fallbacks.
+// The method "fallback" reads the list of a model's fallbacks.
 func (p *fileParser) fallback(of jsonc.Member, path string) (list []string, ok bool) {
 	elements, ok := of.Value.Elements()
 	if !ok {

@@ -137,8 +137,8 @@ func (s Setting) Name() string {
 // later files override values from earlier files, and null removes the values from earlier files. A
 // file that does not exist is an error. Values that contradict each other are also an error. [New]
 // also finds this error, but only LoadConfig knows where the values are in the files. If there are
-// errors, LoadConfig does not load anything and returns the errors in all files together. Each is a
-// [*ConfigFileError], or an [*InputError] for an empty path.
+// errors, LoadConfig does not load anything and returns the errors of all files, joined. Each of
+// them is a [*ConfigFileError], or an [*InputError] for an empty path.
 func LoadConfig(paths ...string) (FileConfig, error) {
 	var all FileConfig
 	var errs []error
@@ -309,7 +309,7 @@ func (f FileConfig) Settings() []Setting {
 	return out
 }
 
-// set returns the ids of the values that are set for a key, sorted by entry.
+// The method "set" returns the ids of the values that the files contain for a key, sorted by entry.
 func (f FileConfig) set(k *fileKey) []valueID {
 	if !k.hasEntries() {
 		id := valueID{key: k.key}

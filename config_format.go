@@ -98,7 +98,7 @@ func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
 	return out, nil
 }
 
-// jsonMember is a member of a JSON object. Its value is already JSON text.
+// jsonMember is a member of a JSON object. The field "value" contains JSON text.
 type jsonMember struct{ name, value string }
 
 // jsonObject returns a JSON object with the members in the given order, one per line.

@@ -13,9 +13,9 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// section is the name of the part of the host's configuration file that this package
-// reads. The part is at the top level, or under the key "[opencode]" in the host's file
-// for all harnesses.
+// The constant "section" is the name of the part of the host's configuration file that this package
+// reads. The part is at the top level, or under the key "[opencode]" in the host's file for all
+// harnesses.
 const (
 	section      = "background_task"
 	plainSection = "backgroundtask" // name of the section as plainKey returns it
@@ -133,8 +133,8 @@ func keyNamed(name string) *fileKey {
 	return nil
 }
 
-// breaker is the name of the object that contains some of the keys, and the prefix of
-// their names.
+// The constant "breaker" is the name of the object that contains some of the keys, and inBreaker is
+// the prefix of their names.
 const breaker, inBreaker = "circuitBreaker", "circuitBreaker."
 
 // Two keys set Config.MaxToolCalls.
@@ -315,9 +315,9 @@ func (k *fileKey) toConfig(n int64) int64 {
 	return n * k.unit()
 }
 
-// fromConfig converts a number in Config to the number in the file. Except for keyWake,
-// the number in Config must not be 0. The error describes what is wrong with the
-// number.
+// fromConfig converts a number in Config to the number in the file. It converts 0 to 0, so it must
+// be called with 0 only where 0 has the same meaning in both. The error describes what is wrong
+// with the number.
 func (k *fileKey) fromConfig(n int64) (int64, error) {
 	switch {
 	case k.kind == keyWake && n > int64(WakeNever):

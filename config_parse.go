@@ -15,8 +15,8 @@ import (
 )
 
 // ParseConfig parses the content of a configuration file. name is the name of the file in errors
-// and origins. If there are errors, ParseConfig does not load anything and returns all errors
-// together. Each is a [*ConfigFileError] with the line of the error.
+// and origins. If there are errors, ParseConfig does not load anything and returns all errors,
+// joined. Each of them is a [*ConfigFileError] with the line of the error.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
 	if len(p.errs) > 0 {
@@ -194,7 +194,8 @@ func topKey(name string) *fileKey {
 	return keyNamed(name)
 }
 
-// breaker reads the object circuitBreaker. Its keys merge one by one, like those of the section.
+// The method "breaker" reads the object circuitBreaker. The keys in the object are merged one by
+// one, like those of the section.
 func (p *fileParser) breaker(of jsonc.Member) {
 	v := of.Value
 	if v.IsNull() {
@@ -245,7 +246,7 @@ func unknownReason(name string) string {
 	return "it is not known here; the documentation has a table of the known keys"
 }
 
-// key reads the value of one key.
+// The method "key" reads the value of one key.
 func (p *fileParser) key(k *fileKey, m jsonc.Member) {
 	path, id, at := keyPath(k.key), valueID{key: k.key}, Origin(m.At())
 	if m.Name == k.alias {
@@ -295,7 +296,7 @@ func (p *fileParser) wake(k *fileKey, v jsonc.Value, at Origin) {
 	p.values[valueID{key: k.key}] = value{n: int64(w), origin: at}
 }
 
-// limits reads a map of limits. Its names are compared after they are trimmed and changed
+// The method "limits" reads a map of limits. Names are compared after they are trimmed and changed
 // to lower case, as in [Limits].
 func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 	members, ok := v.Members()
@@ -332,7 +333,7 @@ func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 	}
 }
 
-// number reads a whole number that the key's field in Config can hold.
+// The method "number" reads a whole number that the key's field in Config can hold.
 func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool) {
 	problem := func(format string, args ...any) (int64, bool) {
 		p.fail(v.Errorf(path, format+"; it must be "+k.want(), args...))

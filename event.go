@@ -70,9 +70,9 @@ type Subscription struct {
 
 // Subscribe returns all current tasks in launch order, and a subscription to all later events. No
 // event between the two is lost. buffer is the maximum number of unread events that the
-// subscription holds. If it is not positive, the maximum is 256. If more events arrive, the oldest
-// unread events are lost, and an [EventMissed] reports their number. Call Close on the subscription
-// when it is no longer needed.
+// subscription holds. If buffer is not positive, the maximum is 256. If more events arrive, the
+// oldest unread events are lost, and an [EventMissed] reports their number. Call Close on the
+// subscription when it is no longer needed.
 func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	if buffer <= 0 {
 		buffer = 256

@@ -296,8 +296,8 @@ type turnContext struct {
 }
 
 // launchValues holds the context of a launch. Only the values of the context are used. It is zero
-// if the context is context.Background(). Records store a launchValues for the host and never read
-// it.
+// if the context is context.Background(). The state stores a launchValues for the host calls of a
+// task and never reads it.
 type launchValues struct{ from context.Context }
 
 // valuesOf returns the values in the context of a launch.

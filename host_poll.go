@@ -203,8 +203,8 @@ func (m *BackgroundManager) look(l looked) {
 }
 
 // readNew reads the messages after the cursor for an observation, and completes the observation. If
-// the previous read also failed, the cursor might be the cause, so readNew reads the messages from
-// the beginning.
+// this read fails and the previous one failed too, the cursor might be the cause, so readNew reads
+// the messages from the beginning.
 func (m *BackgroundManager) readNew(ctx context.Context, a *attempt, session string, cursor Cursor, again bool, o *observation) (pages []Page, err error) {
 	afresh := false
 	if pages, err = m.read(ctx, a.cl, session, cursor); err != nil && again && cursor != "" {

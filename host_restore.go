@@ -289,7 +289,7 @@ func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, i
 	}
 }
 
-// restoreStarter finds out whether a starter's session has the last prompt. If so, the manager
+// restoreStarter finds out whether a starter's session contains the last prompt. If so, the manager
 // follows its turn like any other.
 func (m *BackgroundManager) restoreStarter(ctx context.Context, cl *hostClient, in SessionRestore, before Cursor) (r restoredSession, err error) {
 	if in.Session == "" {

@@ -218,8 +218,9 @@ func (c *checker) task(t *task) {
 		c.expect(a != nil || !holds, "quiet task %s has a slot", t)
 		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t)
 	}
-	// A task that has ended, and whose notice is settled, can be evicted, unless its session is
-	// still being stopped and the stopping deadline has not passed.
+	// A task can be evicted if it has ended, its notice is settled, its record is durable, and its
+	// session has stopped or has missed its stopping deadline. With a store, the notices of its
+	// earlier attempts must also be settled.
 	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun) && st.kept(t) && !(st.storing != nil && t.owesPast())
 	c.expect(!mayGo || t.fin.line == &st.keep.settled, "task %s would never be forgotten", t)
 	if t.sess != nil {

@@ -80,7 +80,7 @@ type BackgroundManager struct {
 	words    wording // how notices and other texts refer to the tools
 	cm       *ConcurrencyManager
 	hosts    []*hostClient // all clients; the client that was passed to New comes first
-	epoch    time.Time     // the zero point of the times in records
+	epoch    time.Time     // the zero point of the times in the state
 	seed     maphash.Seed  // seed for the hashes of sessions
 	callSeed maphash.Seed  // seed for the hashes of calls; zero with a store
 	owner    StoreOwner    // identifies the manager to its store

@@ -50,7 +50,7 @@ type observation struct {
 	poll     bool  // the observation comes from a poll, not from an event
 	read     bool  // the field "view" contains all messages up to the time of the status
 	failed   bool  // the messages could not be read
-	afresh   bool  // the messages could not be read from the beginning either
+	afresh   bool  // only if "failed" is set: the messages could not be read from the beginning either
 	why      string
 	view     turn
 	flying   int // number of tool calls in flight
@@ -231,8 +231,8 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 }
 
-// judgeUnread judges a session whose messages cannot be read. judge calls it only for a session
-// that might be idle, because a busy session can continue to work.
+// judgeUnread judges a session whose messages cannot be read. The function "judge" calls it only
+// for a session that might be idle, because a busy session can continue to work.
 func judgeUnread(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	end := c.unread + th.unreachable
 	if now < end || !o.afresh {

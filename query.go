@@ -158,8 +158,8 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 	return page, nil
 }
 
-// Digest describes the session's tasks in at most max bytes, for a model whose context has been
-// compacted.
+// Digest describes the session's tasks for a model whose context has been compacted. The argument
+// "max" is the maximum number of bytes of the text.
 func (m *BackgroundManager) Digest(session string, max int) string {
 	tasks := m.List(Query{Under: session})
 	live, owed := m.Outstanding(session)
@@ -195,9 +195,9 @@ type Figures struct {
 // endCounts counts the attempts that ended with each cause.
 type endCounts [len(causes)]uint64
 
-// Figures returns the counts. It reads them all in one step. It takes time proportional to the
-// number of pools plus the number of sessions that have delegated. The number of tasks does not
-// matter.
+// Figures returns the counts. It reads all of them in one step, except that it reads the pools of
+// Config.Slots right afterwards. It takes time proportional to the number of pools plus the number
+// of sessions that have delegated. The number of tasks does not matter.
 func (m *BackgroundManager) Figures() Figures {
 	f := Figures{Causes: map[Cause]uint64{}}
 	var ends endCounts
@@ -256,8 +256,8 @@ func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	return m.takeNotice(session, m.words, nil)
 }
 
-// takeNotice is TakeNotice for an answer that contains everything in the argument "out". If "out"
-// is nil, the notice is the whole answer.
+// takeNotice does the work of TakeNotice. The argument "out" lists what else the same answer
+// reports. It is nil if the notice is the whole answer.
 func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) (n Notice, ok bool) {
 	if m.storesNotices() {
 		var node *node

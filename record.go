@@ -222,9 +222,9 @@ func turnOf(name string) string {
 	return name // an earlier version of the library wrote the name
 }
 
-// promptOf returns the name of the text of the turn's prompt if the store contains the text. A turn
-// can have several prompts in a row, because each is written before it is handed over. The last
-// prompt counts.
+// promptOf returns the name of the text of the turn's prompt if the store contains the text.
+// Several prompts can be stored for one turn, because a prompt is written before it is handed over,
+// and another prompt can then replace it. The last one counts.
 func (m *mark) promptOf(turn string) string {
 	for _, name := range m.prompts {
 		if _, has := m.texts[name]; has && (turnOf(name) == turn) {

@@ -29,7 +29,7 @@ type accountRecord struct {
 	Until  time.Time `json:"until,omitzero"` // end of the period; zero if no budget period is configured
 }
 
-// The method "limits" returns the possible limits that the record contains.
+// The method "limits" returns the limits in the record, or no limits if one of them is impossible.
 func (x *accountRecord) limits() Budget {
 	if x.Narrow.check("") != nil {
 		return Budget{}

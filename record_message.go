@@ -63,7 +63,7 @@ func (x *storedTask) possibleLetters() bool {
 	return current <= 1
 }
 
-// The method "unconsumed" is like task.unconsumed, but for the latest attempt.
+// The method "unconsumed" is like task.unconsumed for the latest attempt, but reads the record.
 func (x *storedTask) unconsumed() (list []UnconsumedMessage) {
 	for _, l := range x.Letters {
 		if l.Attempt == x.Attempt && !l.Now && (l.State == MessageUnconsumed || l.State == MessageUncertain) {
