@@ -256,8 +256,8 @@ func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	return m.takeNotice(session, m.words, nil)
 }
 
-// takeNotice does the work of TakeNotice. The argument "out" lists what else the same answer
-// reports. It is nil if the notice is the whole answer.
+// takeNotice does the work of TakeNotice. If the notice is part of a tool's answer, the argument
+// "out" collects what that answer hands out. Otherwise, "out" is nil.
 func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) (n Notice, ok bool) {
 	if m.storesNotices() {
 		var node *node

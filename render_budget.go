@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Texts about budgets. None of them suggests continuing, because only a person or the host can
-// raise a limit.
+// Texts about budgets. None of them suggests that the model continue the task, because only a
+// person or the host can raise a limit.
 
 // fileKey returns the path of the limit's key in a file.
 func (l *BudgetLimit) fileKey() string {

@@ -10,7 +10,7 @@ import (
 // Texts about tasks of other processes.
 
 // The method "belongs" names the process to which the task belongs. If the process has not
-// answered, belongs also says why.
+// answered, the text also says why.
 func (x TaskElsewhere) belongs() string {
 	s := "the process " + mdtext.Code(x.Process, nameMax)
 	if x.Stored != "" {

@@ -21,7 +21,7 @@ type taskList struct {
 	more  bool // the list continues after this part
 }
 
-// list makes the answer that lists the caller's tasks.
+// The method "list" makes the answer that lists the caller's tasks.
 func (w wording) list(l taskList, now time.Time, room int, notes ...string) answer {
 	var b text
 	b.Line("## Background Tasks\n")
@@ -222,7 +222,8 @@ func (p sessionPage) beforeLast() string {
 
 // fit renders as many messages as fit into the given room, in bytes, but at least one. n is the
 // number of rendered messages. If the text of the first message had to be cut, the result "cut" is
-// the offset of the cut in that text. The offset is not used if fromEnd is set.
+// the offset of the cut in that text. If fromEnd is set, callers check only whether "cut" is
+// greater than 0.
 func (p sessionPage) fit(room int) (body string, n, cut int) {
 	var parts []string
 	for i := range p.messages {

@@ -21,10 +21,10 @@ func (w wording) told(n Notice) Notice {
 	return n
 }
 
-// notice returns the text of a notice. It shows the questions that tasks ask, and lists the tasks
-// that ended, each with its status and duration. It states how many tasks are still live and how to
-// read the results. It asks the model to use the results and not to poll tasks that are still
-// running.
+// The method "notice" returns the text of a notice. The text shows the questions that tasks ask,
+// and lists the tasks that ended, each with its status and duration. The text states how many tasks
+// are still live and how to read the results. It asks the model to use the results and not to poll
+// tasks that are still running.
 func (w wording) notice(n Notice) string {
 	var b text
 	b.Grow(min(noticeMax, 512+128*max(len(n.Items), len(n.Batch))))
@@ -106,8 +106,8 @@ func sameItems(a, b []NoticeItem) bool {
 	return slices.EqualFunc(a, b, func(x, y NoticeItem) bool { return x.ID == y.ID })
 }
 
-// items writes a table of attempts that have ended. If some rows do not fit, the ids of the tasks
-// in these rows follow the table, as far as there is room.
+// The method "items" writes a table of attempts that have ended. If some rows do not fit, the ids
+// of the tasks in these rows follow the table, as far as there is room.
 func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed bool) {
 	head := []string{"Task ID", "Description", "Agent", "Duration"}
 	if failed {
@@ -179,8 +179,8 @@ func (b *text) fallbacks(items []NoticeItem, room int) {
 	}
 }
 
-// results writes the results that the notice contains, as many as fit. The notice can contain only
-// the beginning of a result.
+// The method "results" writes the results that the notice contains, as many as fit. The notice can
+// contain only the beginning of a result.
 func (b *text) results(items []NoticeItem, room int) {
 	head := "\n### Results\n"
 	for _, it := range items {
@@ -276,9 +276,9 @@ func (w wording) noticeEnd(b *text, n Notice, good int, ended []NoticeItem) {
 	}
 }
 
-// digest describes the tasks in at most the given number of bytes. Live tasks come first, then
-// ended tasks whose notice is still owed. The other tasks follow, beginning with the task that
-// ended most recently.
+// The method "digest" describes the tasks in at most the given number of bytes. Live tasks come
+// first, then ended tasks whose notice is still owed. The other tasks follow, beginning with the
+// task that ended most recently.
 func (w wording) digest(tasks []Task, live, owed, limit int, now time.Time) string {
 	head := "## Background Tasks\n\n" + fmt.Sprintf("%d live, %d ended and not told yet, %d in all.\n", live, owed, len(tasks))
 	if live > 0 || owed > 0 {

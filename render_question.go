@@ -35,7 +35,8 @@ func reasonAsking(list []Question) (reason string, until time.Time) {
 	return "waits for an answer: " + list[0].Title, until
 }
 
-// The method "asks" reports whether the task waits for an answer, or for a slot after it was answered.
+// The method "asks" reports whether the task waits for an answer, or for a slot after its question is
+// over.
 func (t Task) asks() bool {
 	return len(t.Questions) > 0 || t.Phase == PhaseParked && t.Reason == reasonAnswered
 }
@@ -164,7 +165,7 @@ func asksBelow(t Task, askers []Task) string {
 	return s
 }
 
-// noteAsking says why a call that waits for tasks returns.
+// noteAsking says why a call that waits for tasks returns before they have ended.
 func noteAsking(askers []Task) string {
 	s := "This call does not wait any longer, because an answer is awaited by"
 	for i, a := range askers {

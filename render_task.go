@@ -54,8 +54,8 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 }
 
 // goesOn answers a foreground call that returns before its task has ended. deadline is true if the
-// call's time limit has passed, and askers are the tasks that ask questions. If deadline is false
-// and there are no askers, the caller is a task that must not wait.
+// call's time limit has passed, and askers are the tasks that ask questions. If neither applies,
+// the task waits for its model provider, or the caller is a task that must not wait.
 func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
@@ -146,7 +146,7 @@ func (w wording) status(t Task, now time.Time, notes ...string) answer {
 	return answer{head: b.String(), body: body + prompt}
 }
 
-// progress writes the rows about the task's progress.
+// The method "progress" writes the rows about the task's progress.
 func (b *text) progress(t Task, now time.Time) {
 	p := t.Progress
 	if t.Attempt > 1 {
@@ -225,7 +225,7 @@ func outOfReach(o Outage, now time.Time) string {
 	return s
 }
 
-// part selects the part of a result that an answer shows.
+// The type "part" selects the bytes of a result that an answer shows.
 type part struct {
 	offset    int  // first byte to show
 	fromEnd   bool // show the last bytes that fit
@@ -292,7 +292,7 @@ func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	return a
 }
 
-// failure writes the lines about an attempt that did not complete.
+// The method "failure" writes the lines about an attempt that did not complete.
 func (b *text) failure(t Task) {
 	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
 	b.Field("Status", t.Status.String())
@@ -386,7 +386,7 @@ func (w wording) limitAdvice(c Cause) string {
 	return ""
 }
 
-// continuation writes how to continue a task that did not complete.
+// The method "continuation" writes how to continue a task that did not complete.
 func (b *text) continuation(w wording, t Task) {
 	switch {
 	case atLimit(t.Cause):
@@ -400,7 +400,7 @@ func (b *text) continuation(w wording, t Task) {
 	}
 }
 
-// resume returns the tool call that continues the task of the session.
+// The method "resume" returns the tool call that continues the task of the session.
 func (w wording) resume(session string) string {
 	return fmt.Sprintf("%s(session_id=%s, prompt=\"Continue: <your follow-up>\")", w.delegate, arg(session))
 }

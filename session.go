@@ -93,10 +93,11 @@ type TurnStarter interface {
 // must implement it. A [TurnRunner] may implement it, so that the whole conversation of a task can
 // be shown.
 type MessageReader interface {
-	// Messages returns at most max messages that are new or have changed since the position
-	// "after", oldest first. The zero Cursor is the beginning of the session. If max is not
-	// positive, the client chooses the number. A message that changes after it was returned must
-	// be returned again. Page.Next must not skip messages for which this page has no room.
+	// Messages returns messages that are new or have changed since the position "after", oldest
+	// first. The zero Cursor is the beginning of the session. The argument "max" is the maximum
+	// number of messages. If it is not positive, the client chooses the number. A message that
+	// changes after it was returned must be returned again. Page.Next must not skip messages for
+	// which this page has no room.
 	Messages(ctx context.Context, session string, after Cursor, max int) (Page, error)
 }
 

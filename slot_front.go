@@ -14,9 +14,9 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// front returns a ConcurrencyManager for a manager whose slots come from another source. It keeps
-// track of the pools' cool-downs, and takes its other figures and the limits that it reports from
-// the source. Internally it has no limits, because the source applies them.
+// The function "front" returns a ConcurrencyManager for a manager whose slots come from another
+// source. It keeps track of the pools' cool-downs, and takes its other figures and the limits that
+// it reports from the source. Internally it has no limits, because the source applies them.
 func front(s SlotSource) (*ConcurrencyManager, error) {
 	l, err := s.Limits().normal()
 	if err != nil {
@@ -127,7 +127,8 @@ type otherUsers struct {
 	stop func()
 }
 
-// link shares cool-downs with the other users of the source c.from while at least one manager uses c.
+// The method "link" shares cool-downs with the other users of the source c.from while at least one
+// manager that parks tasks (see Config.MaxPark) uses c.
 func (c *ConcurrencyManager) link() {
 	s, ok := c.from.(CoolDownSource)
 	if !ok {

@@ -195,7 +195,8 @@ func (c *ConcurrencyManager) newClaim(r *SlotRequest, h SlotHolder) (*ownClaim, 
 	return k, join
 }
 
-// ticketAt returns the queue time of a request that was queued at the given time.
+// ticketAt returns the ticket of a request that was queued at the given time. The lower ticket
+// comes first in line.
 func ticketAt(t time.Time) uint64 {
 	return slots.FirstTicket + uint64(min(max(t.UnixNano(), 0), slots.FirstTicket-1))
 }

@@ -17,16 +17,16 @@ import (
 //
 // There are three kinds of methods. A leaf changes one structure. A transition changes one task or
 // node and calls only leaves. A consequence starts a task that got a slot, ends an attempt that has
-// nothing left to wait for, schedules a notice, evicts records or drops a node. Only settle calls
-// consequences, at the end of the update. A transition requests a consequence by listing the task,
-// attempt or node in st.due. There is one exception: the end of a task also ends the tasks below
-// it.
+// nothing left to wait for, schedules a notice, evicts records or drops a node. Only the method
+// "settle" calls consequences, at the end of the update. A transition requests a consequence by
+// listing the task, attempt or node in st.due. There is one exception: the end of a task also ends
+// the tasks below it.
 type state struct {
 	cfg       settings
 	slots     *slots.Manager
-	slotsFrom int64     // difference between the clock of the slots' cool-downs and the clock of the records
+	slotsFrom int64     // difference between the clock of the slots' cool-downs and the clock of the state
 	home      grants    // handles a slot that a task got outside of an update
-	epoch     time.Time // the zero point of the times in records
+	epoch     time.Time // the zero point of the times in the state
 	seed      maphash.Seed
 	callSeed  maphash.Seed  // seed for the hashes of calls; zero with a store
 	ids       *bufio.Reader // source of randomness
@@ -65,7 +65,7 @@ type state struct {
 	careful  careful
 	suspend  suspending
 	outdated bool                 // the store might belong to another manager that is still running, for example because the store is a copy
-	budgets  bool                 // a budget has been set, so that usage is counted
+	budgets  bool                 // a budget has been set, so usage is counted
 	costless map[kindKey]struct{} // kinds of tasks whose missing cost has been logged
 
 	openQuestions int    // number of open questions of all tasks
@@ -108,14 +108,14 @@ type settings struct {
 // limit returns a duration of [Config]. It is negative if the limit is disabled.
 func (st *state) limit(l timeLimit) time.Duration { return st.cfg.times[l] }
 
-// grants is the part of the manager that records can call. It handles a slot that a task got
-// outside an update.
+// The type "grants" is the part of the manager that a task can call. It handles a slot that the
+// task got outside an update.
 type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }
 
-// The type "due" lists the records for which settle must call consequences at the end of the
-// current update.
+// The type "due" lists the records for which the method "settle" must call consequences at the end
+// of the current update.
 type due struct {
 	granted []*task    // tasks that got a slot
 	waiting []*attempt // attempts that might have nothing left to wait for
@@ -123,7 +123,8 @@ type due struct {
 	evict   bool       // a retention limit might be exceeded
 }
 
-// touchNode asks settle to check the node: a notice might be due, or the node might have to be dropped.
+// touchNode makes the method "settle" check the node: a notice might be due, or the node might have to
+// be dropped.
 func (st *state) touchNode(n *node) {
 	if !n.touched {
 		st.nodeChanged(n)
@@ -132,15 +133,15 @@ func (st *state) touchNode(n *node) {
 	}
 }
 
-// touchParent asks settle to check the attempt that runs in n's session, if there is one: it might
-// have nothing left to wait for.
+// touchParent makes the method "settle" check the attempt that runs in n's session, if there is
+// one: the attempt might have nothing left to wait for.
 func (st *state) touchParent(n *node) {
 	if p := n.parentTask(); p != nil && p.run != nil {
 		st.touchAttempt(p.run)
 	}
 }
 
-// touchAttempt asks settle to check the attempt: it might have nothing left to wait for.
+// touchAttempt makes the method "settle" check the attempt: it might have nothing left to wait for.
 func (st *state) touchAttempt(a *attempt) {
 	if !a.touched {
 		a.touched = true
@@ -148,10 +149,10 @@ func (st *state) touchAttempt(a *attempt) {
 	}
 }
 
-// settle calls the consequences that are listed in st.due until the list is empty. Consequences can
-// add to it. Granted slots come first, in the order of the grants, because a task that holds a slot
-// without starting delays the others. The order of attempts and nodes does not matter; the last one
-// is taken first, because that is cheapest.
+// The method "settle" calls the consequences that are listed in st.due until the list is empty.
+// Consequences can add to the list. Granted slots come first, in the order of the grants, because a
+// task that holds a slot without starting delays the others. The order of attempts and nodes does
+// not matter; the last one is taken first, because that is cheapest.
 func (st *state) settle(now int64) {
 	d := &st.due
 	for {
@@ -191,8 +192,8 @@ func (st *state) settle(now int64) {
 // effects holds the actions that the current update causes. BackgroundManager.release performs them
 // after the lock is released. There are two classes of effects. The effects of class "now" come
 // first: they cancel contexts, abort sessions and request polls. The effects of class "after" come
-// next. Effects that only few updates cause are in the field rare, which has the same two classes.
-// Every effect is a field of nowEffects, afterEffects or rareEffects.
+// next. Effects that only few updates cause are in the field "rare", which has the same two
+// classes. Every effect is a field of nowEffects, afterEffects or rareEffects.
 type effects struct {
 	now   nowEffects
 	after afterEffects

@@ -92,8 +92,8 @@ func (st *state) refuseQuestion(a *attempt, q *Question, why refusedQuestion, pr
 }
 
 // leaveQuestions withdraws a runner's questions after its process has ended. A starter's questions
-// stay open, because its server might still be asking them. An outcome that was not passed on is
-// passed on again.
+// stay open, because its server might still be asking them. An outcome that might not have reached
+// the client is passed on again.
 func (st *state) leaveQuestions(a *attempt, now int64) {
 	if a.t.questions() == nil {
 		return

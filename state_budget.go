@@ -237,9 +237,9 @@ func (st *state) joinAccount(n *node, now int64) {
 // The method "counts" returns the usage of the attempt according to its progress.
 func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
 
-// count counts the attempt's usage since the last call. It does not matter if a message is read
-// again or lost, because only the highest numbers count. count reports whether the attempt is still
-// live.
+// The method "count" counts the attempt's usage since the last call. It does not matter if a
+// message is read again or lost, because only the highest numbers count. The method "count" reports
+// whether the attempt is still live.
 func (st *state) count(a *attempt, now int64) (live bool) {
 	if st.budgets && a.sight != &nothingSeen {
 		st.add(a, now)

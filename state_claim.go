@@ -69,7 +69,7 @@ func (st *state) newClaim(t *task, head bool, ticket uint64) {
 }
 
 // claimRunning asks the source for the slot of a task that began in an earlier process. The slot
-// counts immediately.
+// counts as granted immediately.
 func (st *state) claimRunning(t *task) {
 	if st.claims == nil {
 		return
@@ -284,8 +284,8 @@ func (st *state) slotGone(a *attempt, reason string, now int64) {
 	st.end(a.t, CauseSlotLost, reason, now)
 }
 
-// releaseSlot releases the task's slot, or its place in line. settle continues with the task that
-// gets the slot.
+// releaseSlot releases the task's slot, or its place in line. The method "settle" continues with
+// the task that gets the slot.
 func (st *state) releaseSlot(t *task) {
 	t.set(flagSlot, false)
 	st.dropClaim(t)

@@ -20,7 +20,7 @@ import (
 //
 // The delivery of a notice is abandoned after noticeGiveUp or after noticeTries tries, whichever
 // comes first. Notices for a task's session are delivered in its next turn (see parked). For a
-// task's session, only the fields env and alarm are used.
+// task's session, only the fields "env" and "alarm" are used.
 type delivery struct {
 	env        *envelope // envelope that is being delivered or waits for its next try
 	adrift     *envelope // envelope that was abandoned while it was being delivered
@@ -94,7 +94,7 @@ func (st *state) dueAt(n *node) (at int64) {
 // noticeWindow returns how long a due notice waits for the ends of further tasks.
 func (st *state) noticeWindow() int64 { return int64(max(st.limit(limitNoticeWindow), 0)) }
 
-// endsDueAt is dueAt for debts only, without questions.
+// endsDueAt is like dueAt, but considers only debts and no questions.
 func (st *state) endsDueAt(n *node) (at int64) {
 	switch {
 	case n.nOwed == 0:

@@ -257,9 +257,9 @@ type stopping struct {
 	slotOver *turnContext // context that cancels the Abort call in flight at slotEnd; nil if there is none to cancel
 
 	// loose means that a starter's session might still be in a turn, so a poll must confirm that it is
-	// not. stop sets loose if the manager follows the turn. Other code sets loose before it ends an
-	// attempt, if the client might have accepted the prompt or created the session without the
-	// manager's knowledge.
+	// not. The method "stop" sets this field if the manager follows the turn. Other code sets it
+	// before it ends an attempt, if the client might have accepted the prompt or created the session
+	// without the manager's knowledge.
 	loose bool
 }
 
@@ -480,8 +480,8 @@ func (st *state) abortReturned(a *attempt, now int64) {
 	}
 }
 
-// abortFailed is called when an Abort call has failed. The call is repeated, unless the turn has
-// ended.
+// abortFailed is called when an Abort call has failed. The call is repeated if the attempt has
+// ended, or if the turn that the call was meant to stop is still running.
 func (st *state) abortFailed(a *attempt, session, why string) {
 	a.stopMore = !a.live() || a.halted() != nil && a.turnStart > 0
 	st.logText(logAbortFailed, session, why)

@@ -250,9 +250,10 @@ func (st *state) forgetError(t *task) {
 	}
 }
 
-// adopt makes n the parent of the node child. child belongs to the session of an expired task, and
-// n is the node of that task's parent, so the tasks below the expired task stay in the tree. The
-// session's notices can no longer be delivered to it. They wait until a host takes them.
+// The method "adopt" makes n the parent of the node "child". That node belongs to the session of an
+// expired task, and n is the node of that task's parent, so the tasks below the expired task stay
+// in the tree. The session's notices can no longer be delivered to it. They wait until a host takes
+// them.
 func (n *node) adopt(child *node, status Status) {
 	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
 	n.subs = append(n.subs, child)

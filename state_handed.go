@@ -13,9 +13,10 @@ import (
 //	owed -> taken: the notice is sealed and written -> handed out -> the answer was returned
 //	                                                -> acknowledged: the store records it as settled
 //
-// The end of a task can be read after its notice has been sent for the first time. If the notice
-// arrives, the end counts as acknowledged. Until the notice arrives, the store also keeps it, so
-// that the next manager reports the end with the same notice instead of a new one.
+// Sometimes an end is read after the notice about it was sent, but before the manager knows whether
+// the notice has arrived. If the notice arrives, the end counts as acknowledged. Until then, the
+// store also keeps the notice, so that the next manager reports the end with the same notice
+// instead of a new one.
 //
 // If the record of a task expires from memory, all ends of its attempts count as acknowledged.
 

@@ -82,7 +82,7 @@ func (b *mailbox) find(key string) *letter {
 	return nil
 }
 
-// set changes the state of a letter.
+// The method "set" changes the state of a letter.
 func (b *mailbox) set(l *letter, s MessageState) {
 	if l.state == MessageAccepted {
 		b.waiting--
@@ -92,7 +92,7 @@ func (b *mailbox) set(l *letter, s MessageState) {
 	}
 }
 
-// trim drops the oldest letters that are over.
+// The method "trim" drops the oldest letters that are over.
 func (b *mailbox) trim() {
 	for i := 0; len(b.letters) > messagesKept && i < len(b.letters); {
 		if l := b.letters[i]; l.text != "" || l.answer != "" || l.state == MessageAccepted || l == b.current || l.unsent || l.steering || l.callers > 0 {

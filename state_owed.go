@@ -337,8 +337,8 @@ func (n *node) unpackTask(t *task) {
 	}
 }
 
-// pack puts all debts to the node, and all questions, into one envelope. It returns nil if there are none. The caller
-// adds the text of the notice.
+// The method "pack" puts all debts to the node, and all questions, into one envelope. It returns nil if
+// there are none. The caller adds the text of the notice.
 func (st *state) pack(n *node, now int64) *envelope {
 	env := &envelope{since: cmp.Or(n.oldest, n.asksFrom), asks: n.emptyAsks()}
 	for _, d := range n.emptyOwed() {

@@ -94,8 +94,8 @@ func (st *state) waits(a *attempt, what parking) bool {
 	panic("bgagent: bug: a wait for nothing")
 }
 
-// lookAgain asks settle to check whether the next turn of the parked attempt is due. If it is, that
-// check calls lineUp.
+// lookAgain checks, or makes the method "settle" check, whether the next turn of the parked attempt
+// is due. If it is, the check calls lineUp.
 func (st *state) lookAgain(a *attempt) {
 	switch a.parkedFor {
 	case forTasks:
@@ -227,9 +227,9 @@ func (st *state) reconsider(a *attempt, now int64) {
 	st.parkOrFinish(a, a.endCause, "", now)
 }
 
-// scheduleTurn checks whether the notice about the tasks that p launched is due. p must be parked.
-// If the notice is due, p's attempt gets in line for its next turn. If the notice will be due
-// later, scheduleTurn sets the alarm.
+// scheduleTurn checks whether the notice about the tasks that p launched is due. It does nothing
+// unless p's attempt is parked for these tasks. If the notice is due, p's attempt gets in line for
+// its next turn. If the notice will be due later, scheduleTurn sets the alarm.
 func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	a := p.run
 	if a == nil || !a.live() || a.parkedFor != forTasks || a.wantTurn {
@@ -251,7 +251,8 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 }
 
 // lineUp puts a parked attempt in line for a slot, because the awaited event has happened. Its
-// place is the head of the line, unless parkRank returns another.
+// place is the head of the line, unless it waits for its provider: then parkRank determines the
+// place.
 func (st *state) lineUp(a *attempt) {
 	if !st.waits(a, a.parkedFor) {
 		panic("bgagent: bug: a turn after a wait that is over: the attempt would end before the turn")

@@ -52,7 +52,7 @@ type refused struct {
 	fell       string  // for people, why the attempt has a different model than its predecessor; empty once it has begun a turn
 }
 
-// nextStep is how a refused attempt continues.
+// nextStep says how a refused attempt continues.
 type nextStep uint8
 
 const (
@@ -108,8 +108,8 @@ func (st *state) providerTime(t time.Time, now int64) int64 {
 // shownMessage returns the message of a refusal as one short line.
 func shownMessage(e *ProviderError) string { return mdtext.Joined(mdtext.Valid(e.Message), titleMax) }
 
-// cool makes the pool of the attempt cool down because of a refusal. reset is the earliest time of
-// the next request, or 0 if it is unknown.
+// The method "cool" makes the pool of the attempt cool down because of a refusal. reset is the
+// earliest time of the next request, or 0 if it is unknown.
 func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 	if reset > 0 {
 		reset += st.slotsFrom
@@ -243,7 +243,7 @@ func (a *attempt) forgets(step nextStep, prompt string) bool {
 }
 
 // If the attempt ends because of a refusal, refusalEnds returns the cause and the reason of that
-// end.
+// end. Otherwise, it returns CauseNone.
 func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause, string) {
 	e := o.provider
 	_, goes := stepOf(e.Next)
@@ -299,7 +299,8 @@ func (t *task) letterDue() bool {
 	return b != nil && b.current != nil && b.current.state == MessageAccepted
 }
 
-// oweAgain makes the notice that was meant to be the attempt's prompt owed again.
+// oweAgain takes back the prompt of a turn: the notice in it is owed again, or the message in it
+// waits for its turn again.
 func (st *state) oweAgain(a *attempt) {
 	if b := a.t.mail(); b != nil && a.t.letterDue() {
 		b.current = nil
@@ -467,8 +468,9 @@ func (st *state) showsOutput(a *attempt) {
 	}
 }
 
-// queueEnd returns the time at which the queue time to live of a pending task expires. Past or
-// current cool-downs of the task's pool do not count towards it.
+// queueEnd is called when the alarm for the queue time to live of a pending task rings. It returns
+// the time at which the queue time to live really expires. That is now, or later if the task's pool
+// has been cooling down, because a cool-down does not count towards the queue time to live.
 func (st *state) queueEnd(t *task, now int64) int64 {
 	c := st.coolDown(t)
 	if c.Refusals == 0 || st.limit(limitQueueTimeToLive) <= 0 {

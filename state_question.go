@@ -180,7 +180,7 @@ func (b *questions) add(x *asked) {
 }
 
 // showQuestion shows the attempt's oldest open question as its current activity. If no question is open,
-// the agent works again.
+// it shows that the agent is working again.
 func (st *state) showQuestion(a *attempt) {
 	about := ""
 	for _, x := range a.t.questions().list {

@@ -300,7 +300,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 		if a.recovering = a.recovering && !r.stopped; a.recovering {
 			st.wantCall(a) // something might still be running, so the call is repeated until the stopping deadline
 		} else {
-			st.rest(a, now) // for a starter, rest lets polls find out whether its session is running
+			st.rest(a, now) // for a starter, the method "rest" lets polls find out whether the session is running
 		}
 		return
 	}
@@ -420,8 +420,8 @@ func (st *state) turnOfBefore(a *attempt, now int64) int64 {
 	return min(began, now)
 }
 
-// renew makes sure that a new session is created for the attempt, because the old session no longer
-// exists and none of its turns has ended.
+// The method "renew" makes sure that a new session is created for the attempt, because the old
+// session no longer exists or must not get another prompt.
 func (st *state) renew(a *attempt, now int64) {
 	t := a.t
 	if t.sess == nil {

@@ -22,7 +22,7 @@ func (st *state) sameCall(by Caller, hash uint64, foreground bool) *task {
 }
 
 // awaitCall is called when a repeated foreground call must wait for the task. The task might have
-// been moved to the background before.
+// been moved to the background since the first call.
 func (st *state) awaitCall(t *task, foreground bool) {
 	if foreground && t.live() {
 		t.set(flagForeground|flagUnanswered, true)
@@ -129,7 +129,8 @@ func (st *state) room(top *node) error {
 	return nil
 }
 
-// launchNode returns the node of the launching session, linked to the parents in chain.
+// launchNode returns the node of the launching session, linked to the parents in the argument
+// "chain".
 func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) {
 	n := st.node(session)
 	if n.gone {
@@ -248,8 +249,8 @@ func (st *state) granted(t *task, now int64) {
 	}
 }
 
-// noteGrant asks settle to continue with the task that got a slot. If the task belongs to another
-// manager, that manager is informed after the update.
+// noteGrant makes the method "settle" continue with the task that got a slot. If the task belongs
+// to another manager, that manager is informed after the update.
 func (st *state) noteGrant(next *slots.Waiter) {
 	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read here
 		st.due.granted = append(st.due.granted, t)
@@ -487,7 +488,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		st.keep.text -= int64(len(t.fin.result))
 		t.fin = nil
 	}
-	if t.status != Pending { // a record that revive made is already pending
+	if t.status != Pending { // a record made by the method "revive" is already pending
 		t.transition(Pending, CauseNone)
 	}
 	t.no = st.lastNumber(t) + 1

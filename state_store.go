@@ -58,7 +58,7 @@ type storing struct {
 	lost    *lostError // why the store is lost; nil if it is not
 }
 
-// mark is the information in storing about one task or node.
+// The type "mark" holds what the state knows about the stored record of one task or node.
 type mark struct {
 	t       *task
 	n       *node
@@ -68,7 +68,7 @@ type mark struct {
 	last    string            // image of the record as it was last made
 	texts   map[string]uint64 // number of the batch of each written text; for a loaded task, the texts that its record names
 	final   *recorded         // for an expired task, its last record
-	fresh   bool              // for a task, whether its launch is not durable yet, so that the task is not shown
+	fresh   bool              // for a task, whether it must not be shown, because its launch is not durable yet
 	undo    *unresumed        // for a task, its state before its last resume, until that resume is durable
 	asked   *asking           // for a task, the callers of its launch or resume; nil if none of them is waiting
 	batch   uint32            // for a node, the number of its open batch; for a task, the number of the batch that contains its latest end
@@ -198,9 +198,9 @@ func (st *state) mustKeepNode(n *node) {
 // the prompt to its program, and again when the program reports the id of its session.
 const urgentSaves = 2
 
-// The method "saved" stores the data that the task's client has passed to SaveState. After the first
-// saves of a turn, a save is urgent only if the last urgent one is old, so that a client can save
-// often. Data that is too long is not kept; the next process then does not know how far the session got.
+// The method "saved" stores data that the client has passed to SaveState. After the first saves of a
+// turn, a save is urgent only if the last urgent one is at least storeLaterBy old, so that a client can
+// save often. Data that is too long is not kept, so the next process gets no data.
 func (st *state) saved(a *attempt, data []byte, now int64) {
 	s := st.storing
 	if s == nil {
@@ -235,8 +235,8 @@ func (st *state) storeLater() {
 // The method "durable" reports whether the last urgent change of the mark is durable.
 func (s *storing) durable(m *mark) bool { return m == nil || m.refused || m.must <= s.committed }
 
-// The method "kept" reports whether the task's last urgent change is durable. A deletion does not
-// count: the end of a deleted task was durable before.
+// The method "kept" reports whether the task's last urgent change is durable. For a deleted task,
+// it returns true, because the end of the task was durable before the deletion.
 func (st *state) kept(t *task) bool {
 	if st.storing == nil {
 		return true
@@ -314,9 +314,9 @@ func (st *state) recordManager(wall time.Time) StoreRecord {
 	return r.rec
 }
 
-// The function "once" makes sure that each key occurs only once in the batch. If an expired task
-// was revived, its new record replaces its last record. If a session is needed again, its record is
-// not deleted.
+// The method "once" makes sure that each key occurs only once in the batch. If an expired task was
+// revived, its new record replaces its last record. If a session is needed again, its record is not
+// deleted.
 func (b *StoreBatch) once() {
 	if len(b.Delete) == 0 && !slices.ContainsFunc(b.Records, func(r StoreRecord) bool { return !r.Due }) {
 		return

@@ -2,8 +2,9 @@ package bgagent
 
 // The code in this file hands the notices of a session to a host or a tool that asks for them.
 
-// take returns one notice about everything that is owed to the session, and settles it as taken. If
-// the argument "asks" is false, the caller cannot answer questions, so they stay owed.
+// The method "take" returns one notice about everything that is owed to the session, and settles
+// the notice as taken. If the argument "asks" is false, the caller cannot answer questions, so they
+// stay owed.
 func (st *state) take(n *node, asks bool, now int64) (Notice, bool) {
 	env := n.env
 	switch {
@@ -34,8 +35,9 @@ func (st *state) take(n *node, asks bool, now int64) (Notice, bool) {
 	return env.notice, true
 }
 
-// keepsEnv reports whether a caller that takes notices must leave the envelope of the node unchanged: it is
-// being delivered, or it reports questions to a caller that cannot answer them.
+// keepsEnv reports whether a caller that takes notices must leave the node's envelope unchanged. This is
+// the case if the envelope is being delivered, or if it contains questions and the caller cannot answer
+// them.
 func (n *node) keepsEnv(asks bool) bool {
 	return n.env != nil && (n.env.flying || !asks && len(n.env.asks) > 0)
 }
@@ -43,8 +45,8 @@ func (n *node) keepsEnv(asks bool) bool {
 // owesMore reports whether the outbox contains anything that a caller takes.
 func (n *node) owesMore(asks bool) bool { return n.nOwed > 0 || asks && len(n.asks) > 0 }
 
-// packFor is like pack, but for a caller that takes notices. If the argument "asks" is false,
-// questions stay in the outbox.
+// packFor is like the method "pack", but for a caller that takes notices. If the argument "asks" is
+// false, questions stay in the outbox.
 func (st *state) packFor(n *node, asks bool, now int64) *envelope {
 	if asks {
 		return st.pack(n, now)

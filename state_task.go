@@ -8,9 +8,9 @@ import (
 )
 
 // This file contains the records of the manager's state. They are accessed only under the lock.
-// Callers get copies (see state_copy.go). Times are nanoseconds since the manager was created, from
-// the monotonic clock. The time 0 means never. Nothing can happen at time 0, because the clock
-// starts at 1.
+// Callers get copies (see state_copy.go). Times are nanoseconds since BackgroundManager.epoch, from
+// the monotonic clock. The time 0 means never. Nothing can happen at time 0, because the epoch is
+// before the creation of the manager.
 
 // task is the record of one task. It is small, because a program can have a million pending tasks.
 // Data that only running or ended tasks need is in separate objects.
@@ -262,8 +262,8 @@ type envelope struct {
 	flying  bool
 }
 
-// kind holds data that many tasks have in common. Such tasks share one kind, which counts its
-// references.
+// The type "kind" holds data that many tasks have in common. These tasks share one kind, which
+// counts its references.
 type kind struct {
 	key        kindKey
 	agentRules []Permission // the agent's rules from Config.AgentPermissions
@@ -281,9 +281,9 @@ type kindKey struct {
 	named  bool // the caller named the model, so no fallback replaces it
 }
 
-// kind returns the shared kind for the key and the rules, with one more reference. No other code
-// computes permissions. The first rule denies delegation at MaxDepth. The host's rules come next,
-// and the agent's own rules come last. The last matching rule decides.
+// The method "kind" returns the shared kind for the key and the rules, with one more reference. No
+// other code computes permissions. The first rule denies delegation at MaxDepth. The host's rules
+// come next, and the agent's own rules come last. The last matching rule decides.
 func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	k := st.lastKind // successive tasks are mostly of the same kind
 	if k == nil || k.key != key {

@@ -189,7 +189,7 @@ const (
 	untilParked                        // end of the wait for a provider
 	untilReachable                     // deadline for the end of the outage that delays the attempt
 	untilOld                           // end of the attempt's time to live
-	untilStale                         // when a runner's turn becomes stale; judge checks the turns of starters
+	untilStale                         // when a runner's turn becomes stale; the function "judge" checks the turns of starters
 	untilExpired                       // when the attempt's first open question expires; does not end the attempt
 	untilAsleep                        // when a turn that waits for an answer gives its slot back; does not end the attempt
 	untilSilent                        // deadline for the status of a starter's session

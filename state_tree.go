@@ -158,7 +158,7 @@ func (st *state) countLive(t *task, by int) {
 // sum of the shares of the tree's tasks. On any other node, all counts are zero. The counts of a
 // root are zero when none of its tasks is live, and dropNode does not remove a root whose counts
 // are not zero. The counts are not recorded: the next process counts again. A total that must
-// outlast the tasks, such as the tool calls of the tree, belongs in spending.
+// outlast the tasks, such as the tool calls of the tree, belongs in the type "spending".
 type liveCounts struct {
 	live int // number of pending and running tasks
 }

@@ -363,8 +363,8 @@ func (st *state) retryRefused(now int64) *StoreBatch {
 	return nil
 }
 
-// flushLast is like flush, before the store is closed. Each record that the store refuses is tried
-// once more.
+// flushLast is like flush, but is called right before the store is closed. Each record that the
+// store refuses is tried once more.
 func (st *state) flushLast() {
 	st.flush()
 	if s := st.storing; s != nil && len(s.refused) > 0 {

@@ -93,7 +93,7 @@ func (t *task) inTurn() bool {
 // waiter is a caller that waits until tasks change.
 type waiter struct {
 	ch    chan struct{} // channel with a buffer for one token
-	due   bool          // listed in wakes
+	due   bool          // listed in the field "wakes" of the effects
 	place int           // for the store: position among the waiters for the same batch
 	no    int           // for Run: number of the attempt that Run waits for
 	end   *Task         // for Run: the task as it was at the end of the attempt in the field "no"; a later resume does not change this copy

@@ -185,7 +185,8 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	return defs
 }
 
-// wording returns the names of the tools according to the options. It panics if an option is wrong.
+// The method "wording" returns the names of the tools according to the options. It panics if an
+// option is wrong.
 func (o ToolOptions) wording(m *BackgroundManager) wording {
 	for n, other := range o.Names {
 		if other == "" {
@@ -332,15 +333,15 @@ func (c *call) check() error {
 	return nil
 }
 
-// reply holds the fields that the results of all tools have in common.
+// The type "reply" holds the fields that the results of all tools have in common.
 type reply struct {
 	text   string
 	notice *Notice
 }
 
-// reply renders an answer together with a notice about everything that is owed to the caller. The
-// notice then counts as delivered. If the caller's context has ended, the caller might never read the
-// answer. In that case, no notice is added, and everything stays owed.
+// The method "reply" renders an answer together with a notice about everything that is owed to the
+// caller. The notice then counts as delivered. If the caller's context has ended, the caller might
+// never read the answer. In that case, no notice is added, and everything stays owed.
 func (c *call) reply(render func(room int) answer) reply {
 	var r reply
 	owed := ""
@@ -362,9 +363,9 @@ func (c *call) refuse(problem string) reply {
 	return c.reply(func(int) answer { return answer{head: problem} })
 }
 
-// problem turns an error from the manager into advice for the model. It returns an error if the
-// model cannot do anything about the failure, because the context has ended or the host's
-// configuration is wrong.
+// The method "problem" turns an error from the manager into advice for the model. It returns an
+// error if the model cannot do anything about the failure, because the context has ended or the
+// host's configuration is wrong.
 func (c *call) problem(err error, ref string) (string, error) {
 	var gone *ExpiredError
 	var input *InputError

@@ -62,8 +62,8 @@ func (f fields[A]) described(name, description string) fields[A] {
 	return f
 }
 
-// decode implements the UnmarshalJSON methods. It does the same as parse, but returns an error
-// instead of a description of the problem.
+// decode implements the UnmarshalJSON methods. It does the same as the method "parse", but returns
+// an error instead of a description of the problem.
 func (f fields[A]) decode(a *A, raw []byte) error {
 	parsed, problem := f.parse(raw)
 	if problem != "" {
@@ -82,7 +82,8 @@ func (a *BackgroundOutputArgs) UnmarshalJSON(raw []byte) error { return outputFi
 // UnmarshalJSON implements [json.Unmarshaler].
 func (a *BackgroundCancelArgs) UnmarshalJSON(raw []byte) error { return cancelFields.decode(a, raw) }
 
-// parse parses raw arguments. If they are wrong, problem describes the mistake for the model.
+// The method "parse" parses raw arguments. If they are wrong, the result "problem" describes the
+// mistake for the model.
 func (f fields[A]) parse(raw json.RawMessage) (a A, problem string) {
 	if len(raw) > argumentBytes {
 		return a, fmt.Sprintf("The arguments are %d bytes long; they may have at most %d. Put long material into a file and name the file.", len(raw), argumentBytes)

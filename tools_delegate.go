@@ -265,8 +265,8 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 	return func(room int) answer { return o.w.session(t, p, time.Now(), room, o.notes...) }, "", nil
 }
 
-// messages reads the messages of the task's session, each in its latest version. partial is true if
-// the session has more messages than sessionPages pages hold.
+// The method "messages" reads the messages of the task's session, each in its latest version. The
+// result "partial" is true if the session has more messages than sessionPages pages can contain.
 func (o *outputCall) messages(id string) (all []Message, partial bool, err error) {
 	at := map[string]int{}
 	var cursor Cursor

@@ -24,8 +24,9 @@ type Elsewhere interface {
 	// Read returns a task with its prompt and result. If the task has not ended, Read can wait for its
 	// end for up to the given time.
 	Read(ctx context.Context, by Caller, id string, wait time.Duration) (TaskElsewhere, error)
-	// Cancel cancels a task and the tasks below it, and returns the task as it was right before. If the
-	// request can still take effect although it failed, the error matches [ErrUncertain].
+	// Cancel cancels a task and the tasks below it, and returns the task as it was right before the
+	// cancellation. If the request can still take effect although it failed, the error matches
+	// [ErrUncertain].
 	Cancel(ctx context.Context, by Caller, id string) (Task, error)
 	// Answer answers a question of a task like [BackgroundManager.Answer].
 	Answer(ctx context.Context, by Caller, id string, in AnswerInput) (Question, error)

@@ -106,7 +106,7 @@ const (
 	waitPointless                // waiting longer could keep the tasks from getting a slot, or the tasks must wait a long time for their provider
 )
 
-// wait waits for at most the given time until one of the tasks has ended.
+// The method "wait" waits for at most the given time until one of the tasks has ended.
 func (o *outputCall) wait(most time.Duration, ids ...string) (waitEnd, error) {
 	ctx, cancel := context.WithTimeout(o.ctx, most)
 	defer cancel()
@@ -134,8 +134,8 @@ func (o *outputCall) wait(most time.Duration, ids ...string) (waitEnd, error) {
 	}
 }
 
-// look returns the task if the caller may see it. The notice about its end does not count as read
-// yet, because the call might still be refused.
+// The method "look" returns the task if the caller may see it. The notice about its end does not
+// count as read yet, because the call might still be refused.
 func (o *outputCall) look(id string) (Task, error) {
 	at, cancel := context.WithCancel(o.ctx)
 	cancel()

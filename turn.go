@@ -19,7 +19,7 @@ type sight struct {
 	calls    map[callKey]*toolCall // tool calls seen in messages
 	open     map[string]*toolCall  // tool calls in flight, keyed by the agent's ids
 	prog     progress              // progress in all turns
-	counted  spent                 // part of prog that was counted towards budgets; see state_budget.go
+	counted  spent                 // part of the field "prog" that was counted towards budgets; see state_budget.go
 	base     spent                 // value of the field "counted" at the beginning of the turn
 	flying   int                   // number of tool calls in flight
 	thought  string                // reasoning of the last turn that had any
@@ -72,7 +72,7 @@ type judged struct {
 	needsTodos bool
 }
 
-// turn is the part of a sight that is reset when a turn begins.
+// The type "turn" is the part of a sight that is reset when a turn begins.
 type turn struct {
 	msgs     map[string]seenMessage
 	count    int
@@ -212,8 +212,8 @@ type callKey struct {
 	n           int // index among the message's calls with this id
 }
 
-// tool stores the state of a tool call and reports whether the call is new. If the id of a call
-// that has ended is used again, it stands for a new call.
+// The method "tool" stores the state of a tool call and reports whether the call is new. If the id
+// of a call that has ended is used again, it stands for a new call.
 func (s *sight) tool(t MessageTool, now int64) (isNew bool) {
 	call := s.open[t.ID]
 	if isNew = call == nil; isNew {
@@ -223,8 +223,8 @@ func (s *sight) tool(t MessageTool, now int64) (isNew bool) {
 	return isNew
 }
 
-// messageTool does the same as tool, for the n-th call with this id in a message. A message can be
-// read many times, and its calls are then not new.
+// messageTool does the same as the method "tool", but for the n-th call with this id in a message.
+// A message can be read many times, and its calls are then not new.
 func (s *sight) messageTool(message string, n int, t MessageTool, now int64) (isNew bool) {
 	key := callKey{message, t.ID, n}
 	call := s.calls[key]
@@ -275,7 +275,7 @@ func (s *sight) forgetCalls() {
 	s.flying = 0
 }
 
-// message stores a message and reports whether it was new or had changed.
+// The method "message" stores a message and reports whether it was new or had changed.
 func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
 	if _, old := s.old[msg.ID]; old || slices.Contains(s.past[:], maphash.String(seed, msg.ID)) {
 		return false
@@ -309,9 +309,11 @@ func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 // prompted returns the index of the message in the turn.
 func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == s.promptID && s.promptID != "" {
-		// Messages before our own prompt belong to an earlier turn.
+		// Messages that were read before our own prompt belong to an earlier turn. A message that
+		// an event reported might belong to this turn. It is only forgotten, so that it counts if
+		// the client returns it again.
 		for id, seen := range s.msgs {
-			if seen.told == 0 { // no event reported the message, so it belongs to an earlier turn
+			if seen.told == 0 { // no event has reported the message
 				s.isOld(id)
 				continue
 			}
