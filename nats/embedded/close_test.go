@@ -42,7 +42,7 @@ func TestAProcessWhoseConnectionIsCutLeavesInLimitedTime(t *testing.T) {
 				require.ErrorContains(t, err, "bgnats: close slots: the allocator has not answered within 10s; the connection to the servers is RECONNECTING")
 				require.Less(t, time.Since(began), 20*time.Second)
 			case <-time.After(time.Minute):
-				l.set(false) // for the cleanup
+				l.set(false) // repairs the connection, because the cleanup needs it
 				<-closed
 				require.Fail(t, "Close hangs")
 			}

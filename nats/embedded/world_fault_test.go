@@ -146,8 +146,9 @@ func TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer(t *testing.T) {
 }
 
 // TestAnOutageOfTheServersEndsNoTask kills two of three servers and starts them again after two thirds of the
-// lease. In the meantime, nothing can be stored, but the processes still reach each other. Tasks that get a
-// slot just after the kill cannot begin, and lose the slot again. By then, all bodies have ended.
+// lease. During the outage, nothing can be stored, but the processes still reach each other through the third
+// server. A task that gets a slot just after the kill cannot begin, and loses the slot again. All bodies end
+// before they could lose their slots.
 func TestAnOutageOfTheServersEndsNoTask(t *testing.T) {
 	n := faultsOf(t, true)
 	t.Parallel()
