@@ -41,8 +41,8 @@ func joins(t *testing.T, m *bgagent.BackgroundManager) bgagent.Task {
 	return get(t, m, task.ID)
 }
 
-// The session continues with the message after the first refusal, so the second refusal does not
-// lose it.
+// After the first refusal, the session continues and still contains the message. Therefore, the
+// second refusal does not lose the message.
 func TestAMessageThatTheSessionHasIsNotSentAgainAfterAnotherRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := refusing(bgagent.NextContinue, bgagent.NextRepeat)
@@ -72,8 +72,8 @@ func TestAMessageThatTheSessionHasIsNotSentAgainWithAnotherModel(t *testing.T) {
 	})
 }
 
-// After the refusal, the session does not have the prompt, but it has the message that joined the
-// refused turn.
+// After the crash, the session does not contain the prompt of the turn that followed the refusal,
+// but it contains the message that joined the refused turn.
 func TestAMessageThatTheSessionHasIsNotSentAgainAfterACrash(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }
@@ -124,13 +124,13 @@ func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 	})
 }
 
-// The client accepts the message only after the turn was refused and the session has kept nothing
-// from that turn.
+// The client accepts or rejects the message only after the turn was refused. The session has kept
+// nothing from that turn.
 func TestAMessageThatTheClientTakesAfterARefusalGetsATurnOfItsOwn(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextNewSession} {
 		for name, c := range map[string]struct {
-			prompts int           // number of prompts that the session receives before the client accepts the message
-			takes   time.Duration // how long after that prompt the client accepts the message
+			prompts int           // number of prompts that the client gets before it accepts or rejects the message
+			takes   time.Duration // how long after the last of these prompts the client does so
 			state   bgagent.MessageState
 			fail    error
 		}{

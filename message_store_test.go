@@ -310,7 +310,7 @@ func (l steeringLife) Notify(ctx context.Context, session string, n bgagent.Noti
 	return l.notify(ctx, session, n)
 }
 
-// The session does not have the prompt of the turn that the message joined.
+// After the crash, the session does not contain the prompt of the turn that the message joined.
 func TestAMessageThatJoinedALostTurnGetsATurnOfItsOwn(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }

@@ -136,7 +136,7 @@ func TestANoticeThatIsDueWithAMessageFollowsIt(t *testing.T) {
 		}
 		if turn.Prompt.Text != "child" {
 			texts <- strings.SplitN(turn.Prompt.Text, "\n", 2)[0]
-			turn.Sleep(20 * time.Second) // the child ends during this turn
+			turn.Sleep(20 * time.Second) // the child ends during the first of these turns
 		}
 		answering(turn)
 	}

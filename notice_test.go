@@ -32,8 +32,8 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	})
 }
 
-// A notice is delivered 5 min after the earliest end that has not been reported. No notice is owed
-// for a task that was read.
+// While a batch is open, a notice is delivered 5 min after the earliest end that is still to be
+// reported. The end of a task that was read is not to be reported.
 func TestWhatWasReadDoesNotHurryTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox

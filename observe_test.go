@@ -140,7 +140,8 @@ func TestAnUnknownStatusInAnEventIsNoAnswer(t *testing.T) {
 	})
 }
 
-// Sessions of different clients can have the same id.
+// Sessions of different clients can have the same id. A deletion applies only to the session of
+// the client that reports it.
 func TestADeletionConcernsTheClientThatToldIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, other := newServer(), newServer()
@@ -190,7 +191,7 @@ func TestTodosOfBeforeAGapAreNotBelieved(t *testing.T) {
 		time.Sleep(time.Second) // StartTurn is still running
 		s := get(t, m, id).Session
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: s, Todos: []bgagent.Todo{{Text: "x"}}})
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // the stream loses the event that reports the todo x as done
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // the stream loses the event that reports the todo "x" as done
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		time.Sleep(10 * time.Second)
 		f.say(s, "done")

@@ -12,8 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A session is idle before its turn begins, between two steps of the turn, and
-// after the turn.
+// A session can be idle before its turn begins, between two steps of the turn, and after the turn.
 func TestIdleIsNotAlwaysTheEnd(t *testing.T) {
 	cases := map[string]struct {
 		prepare func(f *server, session string)
@@ -106,8 +105,8 @@ func TestAnUntoldSessionWithTodosComesToItsEnd(t *testing.T) {
 	})
 }
 
-// The manager must poll again after an idle event that came too early to count,
-// because the host does not repeat the event.
+// The manager must poll again after an idle event that came too early to count, because the host
+// does not repeat the event.
 func TestAnEarlyIdleEventIsLookedAtAgain(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{PollInterval: time.Hour, StaleTimeout: bgagent.Disabled, HostUnreachable: bgagent.Disabled}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -200,8 +199,7 @@ func TestAnUnknownStatusNeitherCompletesNorLastsForEver(t *testing.T) {
 	}
 }
 
-// If sweeps overlapped on a slow host, stable polls would be counted too
-// quickly.
+// If sweeps overlapped on a slow host, stable polls would be counted too quickly.
 func TestSweepsNeverOverlapAndStablePollsTakeTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()
@@ -224,8 +222,8 @@ func TestSweepsNeverOverlapAndStablePollsTakeTheirTime(t *testing.T) {
 		task := ended(t, m, id)[0]
 		require.Equal(t, bgagent.CauseStable, task.Cause)
 		require.False(t, overlap)
-		// Polls are answered at 6, 12, 18, 24 … seconds. The poll at 12 is the
-		// first that counts.
+		// The polls are answered after 6, 12, 18 and 24 s. The poll answered after 12 s is the first
+		// that counts.
 		require.Equal(t, 24*time.Second, time.Since(began))
 	})
 }
@@ -357,7 +355,7 @@ func TestIdleIsAsOldAsItsStatus(t *testing.T) {
 		}
 		m := manage(t, slowServer{f, 4 * time.Second}, bgagent.Config{})
 		id, s := turnOn(t, m, "p")
-		time.Sleep(2500 * time.Millisecond) // a poll at 2 s has seen the session idle
+		time.Sleep(2500 * time.Millisecond) // the poll at 2 s has found the session idle
 		f.do(func() { early = false })      // the turn begins, and the session is busy
 		f.put(s, bgagent.Message{ID: "m", Text: "let me look", Finished: true})
 		time.Sleep(10 * time.Second)

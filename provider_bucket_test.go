@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// bucket is a provider that accepts one request per token. It gets a token in each period, and
-// holds at most size tokens.
+// bucket is a provider that accepts one request per token. It gets one token in each period. The
+// field "size" is the largest number of tokens.
 type bucket struct {
 	mu     sync.Mutex
 	size   int

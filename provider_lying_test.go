@@ -107,7 +107,7 @@ func TestUnknownValuesOfAClientDoNotParkATask(t *testing.T) {
 func TestAnAnnouncedRetryIsNotWaitedForForEver(t *testing.T) {
 	for name, x := range map[string]struct {
 		at    time.Time
-		after time.Duration // when the turn becomes stale
+		after time.Duration // how long the manager waits for the announced retry before the stale timeout begins
 	}{
 		"a retry soon":         {inTheBubble.Add(time.Hour), time.Hour},
 		"a retry in some days": {inTheBubble.AddDate(0, 0, 9), bgagent.DefaultMaxPark},

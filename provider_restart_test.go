@@ -148,7 +148,7 @@ func TestParkedTasksDoNotAllBeginAfterARestart(t *testing.T) {
 }
 
 // In this test, the process ends while a refused task gets a new session. If the manager used the
-// key of the refused session again, the client could return the refused session.
+// key of the old session again, the client could return the old session.
 func TestACrashBeforeTheNewSessionKeepsItsKey(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		refusals := 0

@@ -34,7 +34,7 @@ var overloaded = bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Status:
 func TestATurnThatWouldRetryLateIsStoppedAndParked(t *testing.T) {
 	for name, c := range map[string]struct {
 		after time.Duration // time until the program's next request; 0 if it is unknown
-		parks time.Duration // when the attempt is parked
+		parks time.Duration // time until the attempt is parked
 	}{
 		"a known time":    {10 * time.Minute, 0},
 		"an unknown time": {0, time.Minute},

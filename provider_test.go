@@ -219,7 +219,8 @@ func TestAParkedTaskCanBeCancelled(t *testing.T) {
 	})
 }
 
-// In this test, a task holds its slot while its session is being created.
+// In this test, a task has a slot. While its session is being created, its pool begins to cool
+// down.
 func TestASlotFromBeforeTheCoolDownIsGivenBack(t *testing.T) {
 	f := newLimited(func(n int, _ bgagent.Prompt) error {
 		if n > 0 {

@@ -42,7 +42,7 @@ func TestTheTimeToLiveAfterAnAnswerDoesNotGrowOverARestart(t *testing.T) {
 	}
 }
 
-// A runner's turn asks a question, and its process ends. The next attempt continues the turn.
+// A runner's turn asks a question, and the process ends. The next attempt continues the turn.
 func TestTheTimeToLiveOfTheNextAttemptDoesNotGrowAfterAQuestion(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Ask, w.cfg.TimeToLive, w.cfg.StaleTimeout = true, 25*time.Second, bgagent.Disabled

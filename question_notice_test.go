@@ -141,8 +141,8 @@ func TestAQuestionThatIsOverIsNotReported(t *testing.T) {
 	}
 }
 
-// A busy session gets the notice when it becomes idle. If the question ends while the session is
-// busy, the session gets no notice.
+// A busy session gets the notice about a question when it becomes idle. If the question is over by
+// then, the session gets only the notice about the end of the task.
 func TestAQuestionDoesNotGoIntoABusySession(t *testing.T) {
 	for _, answered := range []bool{false, true} {
 		var box inbox
@@ -227,8 +227,8 @@ func TestATaskIsToldOfTheQuestionOfItsTask(t *testing.T) {
 	})
 }
 
-// If there is no Notifier, a session gets its question when it takes its notices, or with its next
-// tool result. If a tool result shows the question, the question is not handed out again.
+// If there is no Notifier, a session gets a question when it takes its notices, or with its next
+// tool result. No question is handed out a second time.
 func TestAQuestionIsHandedOutOnce(t *testing.T) {
 	for name, take := range map[string]func(t *testing.T, m *bgagent.BackgroundManager, id string) string{
 		"NextNotice": func(t *testing.T, m *bgagent.BackgroundManager, _ string) string {

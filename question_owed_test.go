@@ -123,8 +123,8 @@ func TestACallerWithoutTheToolLeavesANoticeThatWasTried(t *testing.T) {
 	})
 }
 
-// An answer reports only the questions that it shows. A question that was asked after the answer was made is
-// still owed.
+// A tool result reports only the questions that it shows. A question that was asked after the
+// result was made is still owed.
 func TestAQuestionThatAnAnswerDoesNotShowStaysOwed(t *testing.T) {
 	for _, shown := range []bool{true, false} {
 		onFake(t, asking(which), canAnswer(nil), func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -142,8 +142,8 @@ func TestAQuestionThatAnAnswerDoesNotShowStaysOwed(t *testing.T) {
 	}
 }
 
-// If a question is over before the store has accepted the notice about it, the notice is not
-// delivered.
+// If a question is over before the store has accepted the notice about it, the question is not
+// reported.
 func TestAQuestionThatIsOverBeforeItsNoticeIsStoredIsNotReported(t *testing.T) {
 	var box inbox
 	onProcesses(t, asking(which), func(t *testing.T, p *processes) {

@@ -11,14 +11,14 @@ import (
 )
 
 // If a question was not reported to its session before the process ended, the next process reports
-// it. A notice whose delivery was tried is repeated with the same id and text. Questions that were
-// already reported are not reported again.
+// it. A notice whose delivery failed is repeated with the same id and text, unless its question is
+// over. Questions that were reported are not reported again.
 func TestTheNoticeOfAQuestionSurvivesARestart(t *testing.T) {
 	failed := errors.New("the answer is lost")
 	for name, c := range map[string]struct {
 		first error // what Notify returns in the first process
 		over  bool  // the question is over when the second process begins
-		after int   // number of notices that the second process delivers
+		after int   // number of questions that the second process reports
 	}{
 		"told":                {nil, false, 0},
 		"tried":               {failed, false, 1},

@@ -100,7 +100,7 @@ func TestAForegroundCallReturnsWhenATaskBelowAsks(t *testing.T) {
 	})
 }
 
-// A model must not answer a question whose subject it has not seen.
+// A model must not answer a question if the model has not seen the whole subject.
 func TestOnlyTheHostAnswersAQuestionWithALongSubject(t *testing.T) {
 	for _, q := range []bgagent.Question{mayI, which} {
 		q.Subject = strings.Repeat("x", 2<<10) + "\nrm -rf /"
@@ -122,7 +122,7 @@ func TestOnlyTheHostAnswersAQuestionWithALongSubject(t *testing.T) {
 	}
 }
 
-// The type "nested" is a runner that knows the parent of the session "inner".
+// The type "nested" is a runner that reports the parent of the session "inner".
 type nested struct {
 	bgagenttest.Runner
 	parent *atomic.Value

@@ -50,7 +50,7 @@ func table(t *testing.T, text, head string) (rows [][]string) {
 	return rows
 }
 
-// testFunctions returns the names of all tests and fuzz tests in the repository.
+// testFunctions returns the names of all functions in the test files of the repository.
 func testFunctions(t *testing.T) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}

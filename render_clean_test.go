@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dirtyTexts returns all texts about a task whose agent writes s wherever an agent can write.
+// dirtyTexts returns all texts about a task whose agent writes the string s wherever an agent can
+// write.
 func dirtyTexts(s string) map[string]string {
 	w := defaultWording
 	all := map[string]string{}

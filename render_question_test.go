@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// goldenQuestions passes the texts about questions to put.
+// goldenQuestions passes the texts about questions to the function "put".
 func goldenQuestions(w wording, put func(name string, a answer)) {
 	permission := Question{
 		ID: "per_1", Key: "per_1.2f8k", Kind: QuestionPermission, Title: "May I run a | command?\n## No question", Subject: "npm test\n```\n## Question\n",

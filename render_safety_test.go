@@ -144,8 +144,8 @@ func TestEveryAnswerFitsBesideTheLongestNotice(t *testing.T) {
 	}
 }
 
-// The layouts that hosts and models rely on are repeated here literally, so that
-// -update cannot change them.
+// The layouts that hosts and models rely on are repeated here literally, so that the flag -update
+// cannot change them.
 func TestTheTutorialsLayouts(t *testing.T) {
 	p := runningTask()
 	p.Session, p.Status, p.Started = "", Pending, time.Time{}

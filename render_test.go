@@ -336,8 +336,9 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, "", false, true}
 
 // promise matches sentences that must not appear in texts for a model that is never woken. There
-// are two exceptions: digests, which are shown only if the host chooses to, and status_pointless,
-// which only a task can get as a caller. A task gets its notices with its next turn.
+// are two exceptions: digests, which are shown only if the host asks for them, and
+// status_pointless, which only a task can get as a caller. A task gets its notices with its next
+// turn.
 var promise = regexp.MustCompile(`(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told (to you|in the same way|by a notice)|comes by itself|nothing has to be done`)
 
 func TestWhoCannotBeWokenIsPromisedNothing(t *testing.T) {
