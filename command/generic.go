@@ -84,7 +84,7 @@ func (x *simpleFailure) failure(message string) bgagent.ProviderError {
 	if kind.UnmarshalText([]byte(spaces.Replace(x.Kind))) == nil && kind != 0 {
 		e.Kind = kind
 	}
-	var scope bgagent.ProviderScope // of the model
+	var scope bgagent.ProviderScope // the zero value: the failure concerns only the model
 	if x.Scope == "provider" {
 		scope = bgagent.ScopeProvider
 	}

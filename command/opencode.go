@@ -23,9 +23,8 @@ import (
 // name, the new rule takes the old rule's place in the order. The user's rules for the
 // agent come after all others.
 //
-// Opencode prints each message once the message is complete, and each tool call once the
-// call has ended. The prompt goes to standard input, because opencode puts arguments with
-// spaces into quotation marks.
+// Opencode prints each message when it is complete, and each tool call when the call has ended. The prompt
+// goes to standard input, because opencode puts arguments with spaces into quotation marks.
 //
 // If the manager has a store, the client chooses an id and makes it the title of the session. After
 // a restart, the client reads the session with the command "export". If opencode has not reported

@@ -266,9 +266,8 @@ func possible(cost float64) float64 {
 	return 0
 }
 
-// reportUsage reports the usage of the last line. Usage that the program prints with the end of the
-// turn is held back until the end, so that a budget that it uses up does not change how the turn
-// ends.
+// reportUsage reports the usage of the last line. Usage that the program prints with the end of the turn is
+// held back until the end, so that a budget that is used up at the end does not change how the turn ends.
 func (o *Output) reportUsage() {
 	var u bgagent.Usage
 	o.mu.Lock()

@@ -114,9 +114,9 @@ type Program struct {
 
 	asks bool // whether the program asks questions on standard output, as Claude Code does
 
-	// decodeErrors returns a function that reads the lines of standard error. That function runs on
-	// a different goroutine from the decoder. The function "explain" completes the description of a
-	// provider failure once the program has exited. Both can be nil.
+	// decodeErrors returns a function that reads the lines of standard error. That function runs on a
+	// different goroutine from the decoder. The function "explain" completes the description of a provider
+	// failure after the program has exited. Both can be nil.
 	decodeErrors func() func(line string, o *Output)
 	explain      func(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError
 }

@@ -221,7 +221,7 @@ func geminiExplains(e *bgagent.ProviderError, said said, x outcome) *bgagent.Pro
 	}
 	if full.Status == 0 && f.Status != 0 {
 		if f.Status == http.StatusTooManyRequests {
-			f.Names = append(f.Names, "RESOURCE_EXHAUSTED") // Google's name for it
+			f.Names = append(f.Names, "RESOURCE_EXHAUSTED") // Google's name for this status
 		}
 		if known := failureOf(f); ok && known.Kind != 0 || e == nil {
 			full = known

@@ -85,7 +85,8 @@ type Config struct {
 	Log func(ctx context.Context, task string, offset int64) (text string, next int64, err error)
 	// Process is the name of this process, which the page shows if there are other processes.
 	Process string
-	// Others gives the page the tasks of other processes. If it is nil, the page shows only the manager's.
+	// Others gives the page the tasks of other processes. If it is nil, the page shows only the manager's
+	// tasks.
 	Others Others
 	// Hosts are the host names that are accepted in requests, without a port. If Hosts is empty,
 	// a server on loopback accepts only localhost and loopback addresses, and other servers

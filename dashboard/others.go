@@ -133,7 +133,7 @@ func (s *feedState) isOwn(id string) bool {
 	return el != nil && !el.Value.(*change).gone && el.Value.(*change).Process == ""
 }
 
-// elsewhere reports whether the manager's error allows that another process has the task.
+// elsewhere reports whether another process might have the task for which the manager returned the error.
 func (h *Handler) elsewhere(err error) bool {
 	return h.cfg.Others != nil && errors.Is(err, bgagent.ErrUnknownTask)
 }

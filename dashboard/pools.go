@@ -29,7 +29,8 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	}
 }
 
-// first returns 0 for the cap of all tasks, which a phone shows without scrolling, and 1 for every other pool.
+// first returns the first sort key of a pool: 0 for the cap of all tasks, so that a phone shows this cap
+// without scrolling, and 1 for every other pool.
 func first(pool string) int {
 	if pool == "total" {
 		return 0

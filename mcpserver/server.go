@@ -121,7 +121,8 @@ func (s *Server) Drop(name string) {
 	s.drop(name, func(*scope) bool { return true })
 }
 
-// drop drops the protocol server of a scope if the condition holds, and reports whether it did.
+// drop drops the protocol server of a scope if the function "condition" returns true, and reports whether it
+// did.
 func (s *Server) drop(name string, condition func(*scope) bool) bool {
 	s.mu.Lock()
 	sc := s.scopes[name]

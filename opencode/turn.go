@@ -163,7 +163,7 @@ func (c *Client) place(ctx context.Context, id, key string) (message string, the
 			s.note(sent{k, m})
 		}
 	}
-	if len(messages) > 0 && isIt(&messages[0]) { // the search stopped at the first message, because it is the prompt
+	if len(messages) > 0 && isIt(&messages[0]) { // the search stopped at the first message, because this is the message of the prompt or notice
 		message = messages[0].Info.ID
 		s.note(sent{key, message})
 		return message, true, nil

@@ -22,7 +22,7 @@ func (diskFull) Is(target error) bool { return target == syscall.ENOSPC }
 // errDamaged means that data differs from the data that was written.
 var errDamaged = errors.New("it is damaged")
 
-// The number "little" is a number of bytes. If a write fails while fewer bytes are free, the disk is
+// The constant "little" is a number of bytes. If a write fails while fewer bytes are free, the disk is
 // treated as full.
 const little = 1 << 20
 

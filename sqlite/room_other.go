@@ -2,5 +2,5 @@
 
 package sqlite
 
-// roomIn returns false, because this system has no call for it.
+// roomIn returns false, because this package reads the free space only on Linux, macOS and FreeBSD.
 func roomIn(string) (r room, known bool) { return r, false }

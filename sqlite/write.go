@@ -129,9 +129,9 @@ func (w *writer) outdated(file int64, copied string) string {
 }
 
 // makeSure copies the whole WAL into the database and syncs the database. Therefore, the contents that Open
-// returns are durable, even if the sync of an earlier commit failed. The next commit, which adopt makes, also
-// makes the restart of the WAL durable. A reader can prevent the copying. This is an error only if the result
-// of the last commit is uncertain.
+// returns are durable, even if the sync of an earlier commit failed. The next commit, which the method
+// "adopt" makes, also makes the restart of the WAL durable. A reader can prevent the copying. This is an
+// error only if the result of the last commit is uncertain.
 func (w *writer) makeSure(doubt bool) (err error) {
 	if !doubt {
 		if err := w.conn.BusyTimeout(0); err != nil {

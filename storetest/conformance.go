@@ -225,8 +225,7 @@ func live(key string) bgagent.StoreRecord {
 	}
 }
 
-// ended returns the record of a task that has ended and whose completion is not owed to its
-// parent.
+// ended returns the record of a task that has ended and that no longer has to be reported to its parent.
 func ended(key string, launched time.Duration) bgagent.StoreRecord {
 	r := live(key)
 	r.Due, r.Status, r.Launched, r.Ended = false, bgagent.Completed, start.Add(launched), start.Add(launched+time.Minute)

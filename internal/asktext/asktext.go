@@ -132,10 +132,10 @@ func called(name string) string {
 	return Shown(strconv.Quote(name))
 }
 
-// Shown returns a string as valid UTF-8 where every character except newlines and tabs is visible. A control
-// character, a text direction mark and any other invisible character is replaced with its Go escape sequence,
-// such as \x1b or \u202e. Programs that display a question remove such characters, but the command that the
-// agent wants to run can contain them.
+// Shown returns a string as valid UTF-8 where every character except newlines and tabs is visible. Each
+// control character, text direction mark and other invisible character is replaced with its Go escape
+// sequence, such as \x1b or \u202e. Programs that display a question remove such characters, but the command
+// that the agent wants to run can contain them.
 func Shown(s string) string {
 	s = mdtext.Valid(s)
 	if strings.IndexFunc(s, isHidden) < 0 {

@@ -54,8 +54,8 @@ func unwanted(r rune) bool {
 	return false
 }
 
-// maxSequence is the maximum length of an escape sequence that carries text, such as a window
-// title. A longer sequence is treated as if it ended at that length.
+// maxSequence is the maximum length of an escape sequence that contains text, such as a window title. A
+// longer sequence is treated as if it ended at that length.
 const maxSequence = 4 << 10
 
 // state is the position of the writer within escape sequences.
@@ -66,8 +66,8 @@ const (
 	escape         // after ESC
 	shift          // after ESC and an intermediate byte; one more byte follows
 	control        // within a control sequence
-	text           // within a sequence that carries text
-	textExit       // within a sequence that carries text, after an ESC that may close the sequence
+	text           // within a sequence that contains text
+	textExit       // within a sequence that contains text, after an ESC that may close the sequence
 )
 
 // Writer cleans text and writes the result to another writer. The text may be written in
@@ -75,7 +75,7 @@ const (
 type Writer struct {
 	w     io.Writer
 	state state
-	size  int    // number of characters read so far in a sequence that carries text
+	size  int    // number of characters read so far in a sequence that contains text
 	cr    bool   // whether the last character was a carriage return
 	half  []byte // beginning of an incomplete character
 	out   []byte
@@ -176,9 +176,8 @@ func (w *Writer) inside(r rune) bool {
 	return w.insideText(r)
 }
 
-// insideText is like inside, but for sequences that carry text. A sequence that is not closed
-// ends at the end of the line or after maxSequence characters, so it cannot hide the text that
-// follows.
+// insideText is like inside, but for sequences that contain text. A sequence that is not closed ends at the
+// end of the line or after maxSequence characters, so it cannot hide the text that follows.
 func (w *Writer) insideText(r rune) bool {
 	w.size++
 	switch {

@@ -7,10 +7,10 @@ package inside
 // breaks an invariant.
 var CheckNow func(m any) error
 
-// CheckAlways makes a *bgagent.BackgroundManager check its invariants at the end of every update.
-// For every violation, the manager calls the function "broken", and holds its lock during the call.
-// If broken is nil, the manager panics instead, so that the stack trace shows the update that
-// caused the violation.
+// CheckAlways makes a *bgagent.BackgroundManager check its invariants at the end of every update. For every
+// violation, the manager calls the function "broken", and holds its lock during the call. If the function
+// "broken" is nil, the manager panics instead, so that the stack trace shows the update that caused the
+// violation.
 var CheckAlways func(m any, broken func(error))
 
 // CheckUnchanged returns an error if the records of the tasks that a *bgagent.BackgroundManager

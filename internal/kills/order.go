@@ -68,8 +68,8 @@ func (o Order) Command(ctx context.Context) (*exec.Cmd, error) {
 }
 
 // Kill starts a process and kills it with SIGKILL when the function "until" returns. The context of this
-// function ends when the process has written the number of lines, or has ended by itself. If the process
-// writes to standard error, Kill returns an error.
+// function ends when the process has written the given number of lines, or has ended by itself. If the
+// process writes to standard error, Kill returns an error.
 func (o Order) Kill(ctx context.Context, lines int, until func(context.Context)) error {
 	cmd, err := o.Command(ctx)
 	if err != nil {

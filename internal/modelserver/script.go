@@ -23,7 +23,7 @@ func (t scriptTurn) ends() bool {
 	return t.times == 0
 }
 
-// parseScript reads the script in text. It returns no turns if there is no script.
+// parseScript reads the script in the given text. It returns no turns if there is no script.
 func parseScript(text string) ([]scriptTurn, error) {
 	var turns []scriptTurn
 	var next Reply
@@ -147,8 +147,8 @@ func (t *scriptTurn) broken(rest string) error {
 	return err
 }
 
-// options reads NAME=VALUE options at the start of text and returns the remaining text. Each known
-// option has a pointer to a number or to a word.
+// options reads NAME=VALUE options at the start of the text and returns the remaining text. Each known option
+// has a pointer to a number or to a word.
 func options(text string, known map[string]any) (rest string, err error) {
 	for {
 		word, after, _ := strings.Cut(strings.TrimSpace(text), " ")
@@ -228,8 +228,7 @@ func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	return scriptTurn{}, false
 }
 
-// shorten returns the beginning of text as one line of at most the given number of
-// characters.
+// shorten returns the beginning of the text as one line of at most the given number of characters.
 func shorten(text string, most int) string {
 	letters := []rune(strings.Join(strings.Fields(text), " "))
 	return string(letters[:min(most, len(letters))])

@@ -60,7 +60,7 @@ type World struct {
 	opencode map[string]any      // configuration of opencode
 	codex    string              // lines added to the configuration of codex
 	servers  int                 // number of opencode servers started so far
-	unwatch  func()              // stops the process that watch started
+	unwatch  func()              // stops the process that the function "watch" started
 }
 
 var say sync.Map // messages that have been printed to standard error
