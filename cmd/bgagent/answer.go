@@ -63,7 +63,7 @@ func onlyQuestion(t bgagent.Task) (string, error) {
 		return "", fmt.Errorf("task %s asks nothing", t.ID)
 	case 1:
 		q := t.Questions[0]
-		if q.Kind == bgagent.QuestionPermission { // without the key, the user might grant a permission other than the one that was shown
+		if q.Kind == bgagent.QuestionPermission {
 			return "", fmt.Errorf("task %s asks for a permission, so the key is needed; bgagent show %[1]s prints what it is for, with the key", t.ID)
 		}
 		return q.Key, nil

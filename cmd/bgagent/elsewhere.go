@@ -76,8 +76,8 @@ func taskElsewhere(t bgnats.CallerTask) bgagent.TaskElsewhere {
 	return bgagent.TaskElsewhere{Task: t.Task, Process: processName(t.Process), Stored: whyStored(t.Err)}
 }
 
-// processName returns the name of a process. If another process has taken over its tasks, that process's
-// name is appended.
+// processName returns the name of a process. If another process has taken over the tasks of p, the name of
+// that process is appended.
 func processName(p bgnats.Process) string {
 	if p.TakenBy != "" {
 		return p.Name + ", taken over by " + p.TakenBy
@@ -85,8 +85,8 @@ func processName(p bgnats.Process) string {
 	return p.Name
 }
 
-// whyStored describes in a few words why a process did not report the state of its tasks. If the process did
-// report it, the argument is nil.
+// whyStored describes in a few words why a process did not report the state of its tasks. If the process
+// reported the state, the argument is nil.
 func whyStored(err error) string {
 	switch {
 	case err == nil:

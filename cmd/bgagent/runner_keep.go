@@ -172,7 +172,7 @@ func (r *runner) settle(t bgagent.Task) {
 // number.
 func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 	if !r.resumed[t.ID] {
-		return t.ID != r.ids[number-1] // if not, another task has replaced t
+		return t.ID != r.ids[number-1] // true if another task has replaced t
 	}
 	if t.Cause != bgagent.CauseInterrupted || r.stop.soft.Err() != nil || r.halted.Err() != nil {
 		return false

@@ -35,7 +35,7 @@ type tape struct {
 	size   int64   // length of the text, including bytes that are not kept
 	starts []int64 // offsets at which messages might begin, oldest first; offset 0 is left out
 	memory []byte
-	file   *os.File // holds the text once it is too long for memory
+	file   *os.File // holds the text if it is too long for memory
 	failed error    // why the rest of the text is not kept
 	closed bool     // the text is no longer needed
 }

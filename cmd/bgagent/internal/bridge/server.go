@@ -277,8 +277,8 @@ func connectionOf(ctx context.Context) connection {
 	return c
 }
 
-// If the turn that contains the bridge has ended, the method "outlived" returns a sentence that says so.
-// Otherwise, it returns "".
+// The method "outlived" returns a sentence that states that the turn that contains the bridge has ended. If
+// that turn has not ended, the result is "".
 func (s *Server) outlived(ctx context.Context, sc *scope) string {
 	if sc.task == "" || s.cfg.TaskInTurn(connectionOf(ctx).turn) == sc.task {
 		return ""

@@ -217,8 +217,8 @@ func (h Host) shared(ctx context.Context, in TaskInput) (out SharedTask, err err
 
 var errNoCluster error = &bgagent.InputError{Field: "cluster", Problem: "this server is not a process of a cluster"}
 
-// isElsewhere reports whether the manager's error allows that another process of the cluster has the
-// task.
+// isElsewhere reports whether another process of the cluster might have the task for which the manager
+// returned the error.
 func (h Host) isElsewhere(err error) bool {
 	return h.Cluster != nil && errors.Is(err, bgagent.ErrUnknownTask)
 }

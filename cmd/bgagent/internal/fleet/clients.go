@@ -71,8 +71,8 @@ func (d demos) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r 
 	return d.f.recorded(p, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return d.Client.RunTurn(ctx, session, p, r) })
 }
 
-// recorded executes a turn by calling the function run, and keeps the text of the turn. The
-// returned error and the remark about the turn are worded for users and do not contain secrets.
+// recorded executes a turn by calling the function "run", and keeps the text of the turn. The returned error
+// and the remark about the turn are worded for users and do not contain secrets.
 func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagent.Reporter) (bgagent.TurnEnd, error)) (bgagent.TurnEnd, error) {
 	r, ended := f.answers.Record(p, r)
 	end, err := run(r)

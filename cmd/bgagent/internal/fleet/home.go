@@ -16,9 +16,9 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Home says where the sessions of the agents live, in one line for each agent. If the homes of two
-// processes are equal, each of them can continue the sessions of the other. Home returns "" if the
-// place is unknown.
+// Home describes where the sessions of the agents are kept, in one line for each agent. If the homes of two
+// processes are equal, each of them can continue the sessions of the other. Home returns "" if the place is
+// unknown.
 //
 // A program that a process starts keeps its sessions in the files of its user, which another process can
 // use only if it sees the same files. Therefore, the home contains the machine, and the boot and the mount

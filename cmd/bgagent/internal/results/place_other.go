@@ -2,5 +2,5 @@
 
 package results
 
-// place returns "", because this system does not report the path of an open folder.
+// place returns "", because this package finds the path of an open folder only on Linux.
 func (f *Folder) place() string { return "" }

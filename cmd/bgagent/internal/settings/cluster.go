@@ -141,7 +141,7 @@ func (c *Cluster) take(m jsonc.Member) error {
 		c.TakeOver = &is
 	default:
 		n, _ := m.Value.Number()
-		c.Replicas = int(n[0] - '0') // check allows only the numbers in replicas
+		c.Replicas = int(n[0] - '0') // the function "check" allows only the numbers in the variable "replicas"
 	}
 	return nil
 }

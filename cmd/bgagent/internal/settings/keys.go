@@ -26,7 +26,7 @@ const (
 	shapeTexts                 // a list of strings
 	shapeBool                  // true or false
 	shapeRules                 // permissions
-	shapeReplicas              // one of the numbers in replicas
+	shapeReplicas              // one of the numbers in the variable "replicas"
 )
 
 // key describes one key of an agent.
