@@ -326,9 +326,9 @@ func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
 	}
 }
 
-// fail stops the run because the task with the given number did not complete. If the run has
-// already been stopped, by the user or for another reason, the method "fail" does nothing,
-// because the task ended as a result.
+// fail stops the run because the task with the given number did not complete. If the run has already been
+// stopped, by the user or for another reason, the method "fail" does nothing, because the stop has ended the
+// task.
 func (r *runner) fail(number int) {
 	if r.stop.soft.Err() == nil {
 		r.halt(&badEndError{number}) // only the first reason is kept

@@ -49,7 +49,7 @@ type fault struct {
 	file  string
 	tests []string // names of test files
 	skip  []string // names of tests
-	in    string   // folder of the tests named in by
+	in    string   // folder of the tests in the field "by"
 	by    []string // names of tests, each of which must find the fault
 	args  []string // arguments for these tests
 	old   string

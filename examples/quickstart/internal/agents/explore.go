@@ -246,8 +246,8 @@ func nameParts(s string) []string {
 
 func isLower(r rune) bool { return r >= 'a' && r <= 'z' }
 
-// Words returns the words that a prompt asks Explore to find. These are the words in quotation
-// marks or, if there are no quotation marks, all words. The words in filling are left out.
+// Words returns the words that a prompt asks Explore to find. These are the words in quotation marks or, if
+// there are no quotation marks, all words. The words in the variable "filling" are left out.
 func Words(prompt string) []string {
 	text := prompt
 	if parts := strings.Split(prompt, `"`); len(parts) > 2 {

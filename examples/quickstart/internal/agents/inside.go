@@ -101,8 +101,8 @@ func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]str
 	return files, nil
 }
 
-// check type-checks the package as far as possible. If the package does not build or an import
-// cannot be found, the data in info is incomplete.
+// check type-checks the package as far as possible. If the package does not build or an import cannot be
+// found, the data in the argument "info" is incomplete.
 func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[string]string, info *types.Info) error {
 	lookup := func(path string) (io.ReadCloser, error) {
 		if err := ctx.Err(); err != nil {
