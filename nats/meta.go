@@ -26,9 +26,9 @@ type meta struct {
 	DueSum  uint64             `json:"due_sum"` // sum of the header checksums of all due records
 	Swept   uint64             `json:"swept"`   // the texts of records that were deleted up to this sequence number no longer exist
 
-	// Home says where the sessions of the store's process live. It is empty if no other process may take over
-	// the store; see the file takeover.go. Adopter is the process that has taken over the store, while that
-	// process has the store. Left says how such a process left the store. Patience is
+	// Home says where the sessions of the store's process are kept. It is empty if no other process may take
+	// over the store; see the file takeover.go. Adopter is the process that has taken over the store, while
+	// that process has the store. Left says how the last such process left the store. Patience is
 	// ClusterOptions.TakeOverSuspended.
 	Home     string        `json:"home,omitempty"`
 	Patience time.Duration `json:"patience,omitempty"`
@@ -111,7 +111,8 @@ func again(err error) bool {
 
 // take makes the owner the store's owner. It also subscribes, so that the owner answers the method "ping".
 // The function "may" reports whether the store can be taken from its present owner, if there is one, and
-// changes the content as needed. If the result is false without an error, take calls the function again.
+// changes the content as needed. If the result is false without an error, the method "take" calls the
+// function again.
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(context.Context, *meta) (bool, error)) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // if the answer is lost, the asking manager repeats its request

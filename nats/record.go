@@ -189,7 +189,7 @@ func (p part) header(i int) string {
 	return fmt.Sprintf("1 %d %d %d %d %016x %s %s", p.of, i, p.count, p.size, p.sum, strconv.QuoteToASCII(p.key), strconv.QuoteToASCII(p.name))
 }
 
-// messages returns the messages of all parts. The subject of each part begins with base.
+// messages returns the messages of all parts. The subject of each part begins with the argument "base".
 func (p part) messages(base, whole string) (all []message, err error) {
 	for i := range p.count {
 		h := p.header(i)

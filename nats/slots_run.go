@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/nats/internal/alloc"
 )
 
-// This file contains the goroutines of Slots, which carry the messages of the package alloc.
+// This file contains the goroutines of Slots, which send and receive the messages of the package alloc.
 
 // requestWithin is the time after which an unanswered message is repeated.
 const requestWithin = time.Second

@@ -76,8 +76,8 @@ type takeOver struct {
 	seen  map[string]*sight
 	taken map[string]bool // processes whose tasks this process has, or is taking over
 
-	// By the name of a process, again is the time of the next attempt after an attempt has failed. It applies
-	// even if the failed attempt has changed the store.
+	// The field "again" contains the time of the next attempt for the name of a process, after an attempt has
+	// failed. That time applies even if the failed attempt has changed the store.
 	again map[string]time.Time
 }
 
@@ -108,9 +108,9 @@ type sight struct {
 // process continues them. The other methods of Cluster find the tasks under the name of that process,
 // even while another process runs them.
 //
-// For each process, manage is called on a separate goroutine. An error of manage is reported to
-// ClusterOptions.Warn, unless another process was faster, and manage is called again after a minute.
-// Each manager that opens the store needs a different Config.Instance, even after a restart.
+// For each process, the function "manage" is called on a separate goroutine. An error of that function is
+// reported to ClusterOptions.Warn, unless another process was faster, and the function is called again after
+// a minute. Each manager that opens the store needs a different Config.Instance, even after a restart.
 func (c *Cluster) TakeOver(manage func(Process, *Store) (*bgagent.BackgroundManager, error)) error {
 	if c.home == "" {
 		return &bgagent.InputError{Field: "ClusterOptions.Home", Problem: "is empty; a process can take over tasks only if it is known where its sessions live"}

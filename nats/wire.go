@@ -187,7 +187,7 @@ func (w *wire) ready(ctx context.Context) error {
 	}
 }
 
-// call makes a request to the servers' API and decodes the answer into out.
+// call makes a request to the servers' API and decodes the answer into the argument "out".
 func (w *wire) call(ctx context.Context, subject string, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -206,7 +206,7 @@ func (w *wire) call(ctx context.Context, subject string, in, out any) error {
 }
 
 // unanswered returns the error of a request that had the context of the method "during" and failed with err.
-// The argument ctx is the caller's context, from which that context was made.
+// The argument "ctx" is the caller's context, from which that context was made.
 func unanswered(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() == nil && errors.Is(err, context.Canceled):
@@ -217,7 +217,7 @@ func unanswered(ctx context.Context, err error) error {
 	return err
 }
 
-// decode decodes an answer, which contains an error or fields for out.
+// decode decodes an answer, which contains an error or fields for the argument "out".
 func decode(data []byte, out any) error {
 	var x struct {
 		Error *apiError `json:"error"`
@@ -346,8 +346,8 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 	return last, nil
 }
 
-// replaced waits until the stream has a leader again after it had none, because a leader that has died does not
-// answer what was sent to it. If ctx ends first, replaced returns false.
+// replaced waits until the stream has a leader again after it had none, because a leader that has died does
+// not answer what was sent to it. If ctx ends first, the method "replaced" returns false.
 func (w *wire) replaced(ctx context.Context) bool {
 	for silent := false; pause(ctx, pingWithin) == nil; {
 		asking, cancel := context.WithTimeout(ctx, pingWithin)
@@ -372,7 +372,7 @@ type stored struct {
 }
 
 // last returns the last message on the subject, as known to the stream's leader. Other servers can
-// lag behind. If there is no such message, last returns false.
+// lag behind. If there is no such message, the method "last" returns false.
 func (w *wire) last(ctx context.Context, subject string) (message, bool, error) {
 	return w.get(ctx, map[string]any{"last_by_subj": subject})
 }
@@ -453,7 +453,7 @@ func (w *wire) latestOnce(ctx context.Context, subjects []string) (map[string]me
 }
 
 // purge deletes those messages on the subjects that have sequence numbers less than the argument "below". If
-// "below" is 0, purge deletes all messages on the subjects.
+// "below" is 0, the method "purge" deletes all messages on the subjects.
 func (w *wire) purge(ctx context.Context, subjects string, below uint64) error {
 	return w.call(ctx, "STREAM.PURGE."+w.stream, map[string]any{"filter": subjects, "seq": below}, nil)
 }

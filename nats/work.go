@@ -9,7 +9,8 @@ type work struct {
 	wg    sync.WaitGroup
 }
 
-// begin calls f on a new goroutine. After end was called, it returns false and does not call f.
+// begin calls f on a new goroutine. After the method "end" was called, begin returns false and does not call
+// f.
 func (w *work) begin(f func()) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -77,7 +77,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 }
 
-// stopped describes the tasks that were still running. err is the error that play returned.
+// stopped describes the tasks that were still running. The argument "err" is the error that the function
+// "play" returned.
 func stopped(err error) string {
 	var c *bgagent.CloseError
 	if errors.As(err, &c) && len(c.NotStopped) > 0 {

@@ -107,9 +107,9 @@ func findings(tasks []bgagent.Task) string {
 	return b.String()
 }
 
-// playOnce delegates all tasks to a manager with the given limit, cancels the last task, and
-// reads each result when a notice reports that the task has ended. If show is true, playOnce
-// also prints the text that a model would read, and finally asks a follow-up question.
+// playOnce delegates all tasks to a manager with the given limit, cancels the last task, and reads each
+// result when a notice reports that the task has ended. If the argument "show" is true, playOnce also prints
+// the text that a model would read, and finally asks a follow-up question.
 func playOnce(ctx context.Context, o options, limit int, out display, show bool) (res outcome, err error) {
 	m, err := bgagent.New(newClient(o.dir), bgagent.Config{
 		Limits: bgagent.Limits{Provider: map[string]int{"local": limit}},
