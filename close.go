@@ -172,9 +172,9 @@ func (m *BackgroundManager) stopTimer() {
 	}
 }
 
-// closeResult returns the error of Close. unkept is the reason why some changes are not durable, or
-// nil. If the store is lost, this manager stops writing, and the next owner of the store delivers
-// the notices that are owed.
+// closeResult returns the error of Close. The argument "unkept" is the reason why some changes are
+// not durable, or nil. If the store is lost, this manager stops writing, and the next owner of the
+// store delivers the notices that are owed.
 func (m *BackgroundManager) closeResult(ctx context.Context, unkept error) error {
 	kept := unkept == nil
 	if errors.Is(unkept, ErrStoreLost) {

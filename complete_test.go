@@ -44,7 +44,7 @@ func parsed(t *testing.T, fset *token.FileSet, text string) *ast.File {
 }
 
 // constants returns the names of the constants of a type in the order of their values. For each
-// constant, groups contains the last doc comment before it in the same block.
+// constant, the result "groups" contains the last doc comment before it in the same block.
 func constants(file *ast.File, typ string) (names, groups []string) {
 	for _, d := range file.Decls {
 		decl, ok := d.(*ast.GenDecl)

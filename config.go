@@ -144,11 +144,11 @@ type Config struct {
 	// StoreTimeout is how long Launch, Resume and TakeNotice wait for the store. If all
 	// writes fail for this long, an [EventStoreTrouble] reports the failure. Default 30 s.
 	StoreTimeout time.Duration
-	// Instance identifies this run of the manager in the store and in the environment of
-	// agents' processes. It must be new at each start, because the next manager terminates the
-	// processes of the earlier instance. New refuses an Instance that an earlier manager of the
-	// same store used. If a client also has a field Instance, both must have the same value. The
-	// value may have at most 128 characters: letters, digits, hyphens, underscores and dots. If
+	// Instance identifies this run of the manager in the store and in the environment of agents'
+	// processes. It must be new at each start, because the next manager terminates the processes of
+	// the earlier instance. New refuses an Instance that an earlier manager of the same store used.
+	// If a client also has a field with the name Instance, both fields must have the same value.
+	// The value may have at most 128 characters: letters, digits, hyphens, underscores and dots. If
 	// Instance is empty, New makes a random id.
 	Instance string
 	// OnRestart reports whether an interrupted turn of the agent is continued with a new

@@ -84,9 +84,9 @@ type FileConfig struct {
 	ignored []IgnoredKey
 }
 
-// valueID identifies a value. entry is the model, provider or agent of a limit, the limit of a
-// budget, or the model of a fallback. It is empty for other keys, and for a null that removes a
-// whole map of limits.
+// valueID identifies a value. The field "entry" is the model, provider or agent of a limit, the
+// limit of a budget, or the model of a fallback. The field is empty for other keys, and for a null
+// that removes a whole map of limits.
 type valueID struct{ key, entry string }
 
 // value is a number in the unit of the file, a list of names, or a null.

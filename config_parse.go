@@ -14,9 +14,9 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// ParseConfig parses the content of a configuration file. name is the name of the file in errors
-// and origins. If there are errors, ParseConfig does not load anything and returns all errors,
-// joined. Each of them is a [*ConfigFileError] with the line of the error.
+// ParseConfig parses the content of a configuration file. The argument "name" is the name of the
+// file in errors and origins. If there are errors, ParseConfig does not load anything and returns
+// all errors, joined. Each of them is a [*ConfigFileError] with the line of the error.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
 	if len(p.errs) > 0 {

@@ -117,7 +117,7 @@ func TestEndsThatAreNotCompletedCascade(t *testing.T) {
 }
 
 // The function "delegates" returns a function for turns that last for the duration d. If the prompt
-// of the turn is "delegate", the turn launches one task for each element of prompts.
+// of the turn is "delegate", the turn launches one task for each of the given prompts.
 func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if p.Text == "delegate" {

@@ -60,8 +60,8 @@ type observation struct {
 	lastly   int32 // last known number of open todos
 	retryAt  int64
 
-	// foreign is true if the turn began in an earlier process. If the server ended at the same time
-	// as that process, the session is idle, and the agent's message might be missing.
+	// The field "foreign" is true if the turn began in an earlier process. If the server ended at
+	// the same time as that process, the session is idle, and the agent's message might be missing.
 	foreign bool
 	asks    bool // the agent waits for the answer to a question
 }

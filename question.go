@@ -154,7 +154,7 @@ var (
 type Answerer interface {
 	// AnswerQuestion passes the answer q.Answer to the agent runtime. If refusal is not nil, there
 	// is no answer: the client then refuses what the agent asked for, and, if it can, gives the
-	// agent the text of refusal as the reason. refusal matches [ErrNotAsked] or
+	// agent the text of this error as the reason. The error matches [ErrNotAsked] or
 	// [ErrQuestionExpired]. A question that was refused because it is invalid has only its ID, Kind
 	// and Title. If its ID is also invalid, AnswerQuestion is not called.
 	//

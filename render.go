@@ -59,7 +59,8 @@ type answer struct {
 	body string // text from outside, after one of our own lines; always the last part
 }
 
-// The method "with" returns the answer as one string, with the notice between head and body.
+// The method "with" returns the answer as one string, with the notice between the fields "head" and
+// "body".
 func (a answer) with(notice string) string {
 	var b strings.Builder
 	b.WriteString(strings.TrimRight(a.head, "\n"))
@@ -95,8 +96,8 @@ func sessionCode(session string) string {
 
 // The texts below state why attempts ended. People and models read them.
 
-// reasonStopped states why a turn ended early. detail is the client's own description, which can be
-// empty.
+// reasonStopped states why a turn ended early. The argument "detail" is the client's own
+// description, which can be empty.
 func reasonStopped(r StopReason, detail string) string {
 	reason := "the client reported an unknown stop reason, " + r.String()
 	switch r {

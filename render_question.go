@@ -150,7 +150,8 @@ func (w wording) mayAnswer(q Question) bool {
 	return w.message != "" && q.isForModels(w.permits)
 }
 
-// asksBelow says that the task, or tasks below it, ask questions. askers are the tasks that ask.
+// asksBelow says that the task, or tasks below it, ask questions. The argument "askers" contains
+// the tasks that ask.
 func asksBelow(t Task, askers []Task) string {
 	if len(t.Questions) > 0 || len(askers) == 0 {
 		return "It goes on in the background, because it asks a question."

@@ -269,7 +269,7 @@ func (st *state) countEnd(a *attempt, now int64) {
 }
 
 // countLate counts usage that was reported after the end of its turn. It never changes how that
-// turn ended. a and turn are the attempt and the number of the turn.
+// turn ended. The argument "turn" is the number of the turn in the attempt.
 func (st *state) countLate(a *attempt, turn int32, u Usage, now int64) {
 	if !st.budgets || a.t.is(flagForgotten) {
 		return

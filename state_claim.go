@@ -38,8 +38,8 @@ type claim struct {
 	slot    *sourceSlot
 }
 
-// claimCall is a call to the source: Request, Release if release is set, or a report to the other
-// users of the source if cool is set.
+// claimCall is a call to the source. If the field "release" is set, the call is Release. If the
+// field "cool" is set, it is a report to the other users of the source. Otherwise, it is Request.
 type claimCall struct {
 	c       *claim
 	request SlotRequest
@@ -185,10 +185,10 @@ func (st *state) dropClaim(t *task) {
 	}
 }
 
-// tellCool reports to the other users of the source that a turn of the task was refused. provider
-// means that the refusal concerns all models of the provider. The reported end does not contain a
-// random addition, because each user adds its own. Otherwise, the additions would accumulate, and
-// the cool-down would grow with each report.
+// tellCool reports to the other users of the source that a turn of the task was refused. If the
+// argument "provider" is true, the refusal concerns all models of the provider. The reported end
+// does not contain a random addition, because each user adds its own. Otherwise, the additions
+// would accumulate, and the cool-down would grow with each report.
 func (st *state) tellCool(t *task, provider bool, now int64) {
 	if st.claims == nil {
 		return

@@ -213,7 +213,8 @@ const (
 	noticeFailed                       // the delivery failed, but the notice might have been recorded
 )
 
-// endDelivery applies the answer to a notice. If the delivery failed, detail is the reason.
+// endDelivery applies the answer to a notice. If the delivery failed, the argument "detail" is the
+// reason.
 func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail string, now int64) {
 	env.flying = false
 	if n.env != env { // the node has abandoned the envelope during the delivery

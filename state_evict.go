@@ -198,8 +198,8 @@ func (st *state) storedResult(t *task) string {
 // expire drops the record of an ended task and leaves a tombstone.
 func (st *state) expire(t *task) { st.drop(t, true) }
 
-// drop drops the record of an ended task. If tomb is true, a tombstone remains; otherwise the id and the
-// session become unknown.
+// drop drops the record of an ended task. If the argument "tomb" is true, a tombstone remains; otherwise
+// the id and the session become unknown.
 func (st *state) drop(t *task, tomb bool) {
 	st.emit(EventExpired, t)
 	st.logTask(logExpired, t)

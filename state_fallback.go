@@ -242,7 +242,7 @@ func (a *attempt) mayHaveCalled() bool {
 }
 
 // planFallback decides when a refused attempt continues with another model, if the argument "may"
-// is true. ends is true if the attempt cannot wait for its model provider.
+// is true. The argument "ends" is true if the attempt cannot wait for its model provider.
 func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
 	r := a.refused
 	r.fell, r.fallAt, r.falls = "", 0, false

@@ -90,8 +90,8 @@ type hand struct {
 // returned at the end of the call.
 type handing struct{ hands []*hand }
 
-// handOut is called when the ends have been handed out to the session of the node. If out is nil,
-// the answer counts as returned immediately.
+// handOut is called when the ends have been handed out to the session of the node. If the argument
+// "out" is nil, the answer counts as returned immediately.
 func (st *state) handOut(n *node, env *envelope, out *handing, members ...member) *hand {
 	s := st.storing
 	members = slices.DeleteFunc(members, func(x member) bool { return s.handed[x] != nil || x.t.is(flagForgotten) })

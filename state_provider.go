@@ -77,8 +77,8 @@ func stepOf(n ProviderNextStep) (step nextStep, ok bool) {
 	return stepBegin, false
 }
 
-// The method "passes" reports whether the provider is expected to accept requests again soon
-// enough to wait for it. reset is the time that the provider gave, or 0.
+// The method "passes" reports whether the provider is expected to accept requests again soon enough
+// to wait for it. The argument "reset" is the time that the provider gave, or 0.
 func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	most := st.limit(limitMaxPark)
 	switch kind {
@@ -108,8 +108,8 @@ func (st *state) providerTime(t time.Time, now int64) int64 {
 // shownMessage returns the message of a refusal as one short line.
 func shownMessage(e *ProviderError) string { return mdtext.Joined(mdtext.Valid(e.Message), titleMax) }
 
-// The method "cool" makes the pool of the attempt cool down because of a refusal. reset is the
-// earliest time of the next request, or 0 if it is unknown.
+// The method "cool" makes the pool of the attempt cool down because of a refusal. The argument
+// "reset" is the earliest time of the next request, or 0 if it is unknown.
 func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 	if reset > 0 {
 		reset += st.slotsFrom
@@ -237,7 +237,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 }
 
 // The method "forgets" reports whether the session does not contain any part of the attempt after a
-// refusal with the given step. prompt is the prompt that was refused.
+// refusal with the given step. The argument "prompt" is the prompt that was refused.
 func (a *attempt) forgets(step nextStep, prompt string) bool {
 	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
 }

@@ -89,8 +89,8 @@ func (t *task) openQuestions() (list []Question) {
 }
 
 // asksBelow reports whether the task, or a task below it, has an open question whose number is
-// greater than the given one. If models is true, an earlier question that a model may answer also
-// counts.
+// greater than the given one. If the argument "models" is true, an earlier question that a model
+// may answer also counts.
 func (st *state) asksBelow(t *task, after uint64, models bool) bool {
 	if st.openQuestions == 0 || st.lastQuestion <= after && !models {
 		return false

@@ -56,7 +56,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 		return
 	}
 	outdated, careful := st.recovery.outdated != "", st.recovery.crashedOften()
-	if !st.recovery.clean && len(st.recovery.tasks) > 0 { // the earlier process crashed: a suspension sets clean, and Close leaves no live tasks
+	if !st.recovery.clean && len(st.recovery.tasks) > 0 { // the earlier process crashed: a suspension sets the field "clean", and Close leaves no live tasks
 		st.storing.crashed = st.recovery.seen
 	}
 	list, clean, clock, late := st.recovery.tasks, st.recovery.clean, st.recovery.clock, st.late(wall)

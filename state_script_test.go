@@ -72,8 +72,8 @@ func runScript(t *testing.T, text string) string {
 	return x.out.String()
 }
 
-// configure makes the state. limit is the number of slots, and starter is true if the client is a
-// TurnStarter.
+// configure makes the state. The argument "limit" is the number of slots, and "starter" is true if
+// the client is a TurnStarter.
 func (x *script) configure(limit int, starter, notifies bool) {
 	c, err := Config{}.withDefaults()
 	require.NoError(x.t, err)

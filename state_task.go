@@ -304,7 +304,8 @@ func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	return k
 }
 
-// changeModel gives the task another model. named is true if a caller named the model.
+// changeModel gives the task another model. The argument "named" is true if a caller named the
+// model.
 func (st *state) changeModel(t *task, model string, named bool) {
 	key, old := t.kind.key, t.kind
 	key.model, key.named = model, named

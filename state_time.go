@@ -289,8 +289,8 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	}
 }
 
-// The method "limits" returns the range of the time limits that can apply to the attempt. The
-// range includes first but not end.
+// The method "limits" returns the range of the time limits that can apply to the attempt. The range
+// includes the result "first", but not the result "end".
 func (a *attempt) limits() (first, end attemptLimit) {
 	if a.ended {
 		return untilStopped, untilStopped + 1

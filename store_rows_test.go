@@ -32,8 +32,8 @@ type story struct {
 	early map[string][]string // effects that left the manager too early, by row
 }
 
-// The method "met" is called when an effect of the given row leaves the manager. durable states
-// whether the cause of the effect is durable.
+// The method "met" is called when an effect of the given row leaves the manager. The argument
+// "durable" states whether the cause of the effect is durable.
 func (s *story) met(row string, durable bool, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,8 +246,8 @@ func (s *story) play() {
 	time.Sleep(500 * time.Millisecond)
 }
 
-// tell runs the story with a store whose writes take 20 ms each. If crash is not 0, the process
-// dies during the write with that number, either before or after the batch is written.
+// tell runs the story with a store whose writes take 20 ms each. If the argument "crash" is not 0,
+// the process dies during the write with that number, either before or after the batch is written.
 func tell(t *testing.T, crash uint64, kind storetest.FaultKind) (s *story) {
 	s = &story{t: t, mem: &storetest.Memory{}, seen: map[string]int{}, early: map[string][]string{}}
 	s.process = s.mem.Process()

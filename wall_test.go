@@ -79,7 +79,7 @@ func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string
 }
 
 // The function "held" returns the forbidden contents of a field of the given type: functions,
-// interfaces and contexts. faces holds the names of the package's interfaces.
+// interfaces and contexts. The argument "faces" contains the names of the package's interfaces.
 func held(t ast.Expr, faces []string) (out []string) {
 	ast.Inspect(t, func(n ast.Node) bool {
 		switch n := n.(type) {

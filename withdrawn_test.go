@@ -96,7 +96,7 @@ func TestNothingRunsBelowAFailedTaskWhoseResumeIsWithdrawn(t *testing.T) {
 	})
 }
 
-// unreadable is a store whose history cannot be read while broken is set.
+// unreadable is a store whose history cannot be read while the field "broken" is set.
 type unreadable struct {
 	*storetest.Process
 	broken bool

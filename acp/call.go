@@ -23,7 +23,7 @@ type toolCall struct {
 	title   string
 	paths   []string // sorted
 	input   any
-	kept    int  // number of bytes in paths and input
+	kept    int  // number of bytes in the fields "paths" and "input"
 	unclear bool // whether some paths or inputs were dropped or unreadable
 	result  callResult
 	described
@@ -33,8 +33,8 @@ type toolCall struct {
 type described struct {
 	whole   string // title, even if it is longer than toolCall.title
 	content []sdk.ToolCallContent
-	size    int  // number of bytes in whole and content
-	dropped bool // whether a title or content was too large to keep
+	size    int  // number of bytes in the fields "whole" and "content"
+	dropped bool // whether a title or a content was too large to keep
 }
 
 // describe stores a title and content. An empty argument leaves the stored value unchanged. The

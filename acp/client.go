@@ -34,8 +34,8 @@ type Client struct {
 	// that holds mu must not call the host's functions and must not wait.
 	mu       sync.Mutex
 	closed   bool
-	proc     map[string]*process   // processes that get new sessions, by instance; see Client.instance
-	starting map[string]*start     // current starts of the program, by instance
+	proc     map[string]*process   // processes that get new sessions, by the keys that Client.instance returns
+	starting map[string]*start     // current starts of the program, by the same keys
 	all      map[*process]struct{} // processes that have not ended
 	sessions map[string]*session
 

@@ -22,7 +22,7 @@ type callOutput struct {
 // callResult collects the digest of a tool call's result from the messages about the call.
 type callResult struct {
 	digest  bgagent.Digest // digest of the last raw output; if there was none, digest of the last content
-	raw     bool           // whether digest is the digest of a raw output
+	raw     bool           // whether the field "digest" is the digest of a raw output
 	printed hash.Hash64    // output of the agent's own terminal, which arrives in pieces of any size; nil if there is none
 	exit    string         // how the command in that terminal ended
 	lost    bool           // whether part of a message about the call could not be read

@@ -232,9 +232,9 @@ func TestACancelledTaskStopsItsTool(t *testing.T) {
 	})
 }
 
-// If want is true, the method "sleep" waits until a process of the realagent.World is running a
-// sleep command. Otherwise, it waits until there is no such process. It polls, because processes
-// take a while to start and to exit.
+// If the argument "want" is true, the method "sleep" waits until a process of the realagent.World
+// is running a sleep command. Otherwise, it waits until there is no such process. It polls, because
+// processes take a while to start and to exit.
 func (s *scene) sleep(want bool, otherwise string) {
 	s.Helper()
 	sleeps := func(p string) bool { return strings.Contains(p, "sleep 300") }

@@ -236,8 +236,8 @@ func cleared(err error) error {
 	return err
 }
 
-// readLines returns the text from the given line to the end. Lines are counted from 1. If limit is
-// not nil, readLines returns at most that many lines.
+// readLines returns the text from the given line to the end. Lines are counted from 1. The argument
+// "limit" is the maximum number of lines; nil means that there is no maximum.
 func readLines(r io.Reader, line int, limit *int) (string, error) {
 	in := bufio.NewReader(io.LimitReader(r, maxFile+1))
 	var b strings.Builder

@@ -30,7 +30,7 @@ type conversation struct {
 
 	// These fields describe the current turn.
 	calls  map[string]place // latest place of each tool call
-	answer []byte           // the agent's last text, not limited by max
+	answer []byte           // the agent's last text, not limited by the field "max"
 	from   int              // number of the message with the answer
 	prior  []byte           // text before the answer
 }
@@ -136,7 +136,8 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 }
 
 // answered appends a piece of text to the answer of the turn. The answer is the last text in the
-// turn. It is kept separately from the messages, because it can have more than max bytes.
+// turn. It is kept separately from the messages, because its size is not limited by the field
+// "max".
 func (h *conversation) answered(text string) {
 	if now := h.first + len(h.msgs) - 1; now != h.from {
 		h.answer, h.prior, h.from = h.prior[:0], h.answer, now
@@ -152,8 +153,8 @@ func (h *conversation) thought(text string, id *string) {
 	}
 }
 
-// grow appends text to b, which is a part of the last message. It leaves out the end of the
-// text if the last message alone would have more than max bytes.
+// grow appends text to b, which is a part of the last message. It leaves out the end of the text if
+// the last message alone would have more bytes than the field "max" allows.
 func (h *conversation) grow(b []byte, text string) []byte {
 	if room := h.room(); len(text) > room {
 		text = strings.ToValidUTF8(text[:max(room, 0)], "")
@@ -168,7 +169,7 @@ func (h *conversation) room() int { return h.max - len(h.text) - len(h.thoughts)
 
 // used stores the state of a tool call. If calls overlap, the message with the call might already
 // be finished. In that case, a later message records the change. A call is left out if the message
-// would have more than max bytes.
+// would otherwise have more bytes than the field "max" allows.
 func (h *conversation) used(t bgagent.MessageTool) {
 	t.Input, t.Result = 0, 0 // the digests are left out, because readers of the conversation do not compare calls
 	if p, told := h.calls[t.ID]; told && p.msg >= h.first {

@@ -144,9 +144,9 @@ func (h *host) kill() {
 	}
 }
 
-// killWithAgent kills the host and the agent process that it started. If group is true, it kills
-// the agent's whole process group. The agent is stopped first, so that it does not notice the death
-// of the host.
+// killWithAgent kills the host and the agent process that it started. If the argument "group" is
+// true, it kills the agent's whole process group. The agent is stopped first, so that it does not
+// notice the death of the host.
 func (h *host) killWithAgent(group bool) {
 	h.t.Helper()
 	pid, err := strconv.Atoi(h.read("agent"))

@@ -17,9 +17,9 @@ const (
 	mostDepth = 12   // number of levels in a value at which parts are left out
 )
 
-// readable decodes raw into v, which is a pointer. If that fails, it leaves out the parts that
-// cannot be decoded, at any level, and reports true. If the rest cannot be decoded either, it
-// returns the error for the whole value.
+// readable decodes the JSON value into v, which is a pointer. If that fails, it leaves out the
+// parts that cannot be decoded, at any level, and reports true. If the rest cannot be decoded
+// either, it returns the error for the whole value.
 func readable(raw []byte, v any) (left bool, err error) {
 	if err = json.Unmarshal(raw, v); err == nil {
 		return false, nil

@@ -126,7 +126,8 @@ func cancelled() sdk.RequestPermissionResponse {
 	return sdk.RequestPermissionResponse{Outcome: sdk.NewRequestPermissionOutcomeCancelled()}
 }
 
-// permission answers a permission request. If left is true, part of the request could not be read.
+// permission answers a permission request. If the argument "left" is true, part of the request
+// could not be read.
 func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool) sdk.RequestPermissionResponse {
 	q, told, out := c.question(t, req, left)
 	t.report(out...)

@@ -30,7 +30,7 @@ type running struct {
 	exited <-chan struct{}           // closed when the program and everything that it started have ended
 	how    func() string             // describes how the program ended; valid once the channel "exited" is closed
 	stop   func(grace time.Duration) // asks the program to exit, then kills it; returns once the channel "exited" is closed
-	rest   func()                    // stops reading stderr; called last
+	rest   func()                    // stops reading the field "stderr"; called last
 }
 
 // spawn starts the agent's program.
@@ -209,7 +209,7 @@ func (p *process) supervise() {
 	p.gone()
 }
 
-// The function "within" waits until done is closed, but not longer than d.
+// The function "within" waits until the channel "done" is closed, but not longer than d.
 func within(d time.Duration, done <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

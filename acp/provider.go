@@ -149,8 +149,8 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 
 // brokenBy returns the provider error that made codex report that it failed. If the provider is not
 // the cause, the result is nil. The argument "problem" is what the agent wrote about the failure.
-// The argument "last" is the last error that the agent reported. It is ignored if problem contains
-// text but not the error's message, because the error can then be about an earlier request.
+// The argument "last" is the last error that the agent reported. If "problem" contains text but not
+// the message of that error, the error is ignored, because it can then be about an earlier request.
 func brokenBy(problem string, last apifault.Fault) *bgagent.ProviderError {
 	if e := (apifault.Fault{Text: problem}).OfCodex().Error(); e != nil {
 		return e

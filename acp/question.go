@@ -66,7 +66,7 @@ type earlier struct {
 }
 
 // askManager asks the manager about a request. It returns the chosen option of the agent. If nobody
-// answered, chosen is nil, and answer contains the reason.
+// answered, the option is nil, and the answer contains the reason.
 func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest, told earlier) (chosen *sdk.PermissionOption, answer PermissionAnswer) {
 	t.reporting.Lock()
 	r := t.r

@@ -26,8 +26,8 @@ func replayOf(items ...string) *replay {
 	return r
 }
 
-// sentBefore returns the memory of a session that got the texts. If last is true, the last text is
-// the prompt "p".
+// sentBefore returns the memory of a session that got the texts. If the argument "last" is true,
+// the last text is the prompt "p".
 func sentBefore(last bool, texts ...string) *memory {
 	m := &memory{}
 	for _, text := range texts {

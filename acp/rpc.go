@@ -48,14 +48,15 @@ type handlers struct {
 	// ends when the connection ends.
 	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
 	// notify is called for each notification from the agent. Notifications and answers are handled
-	// in the order the agent wrote them. notify must not block, because nothing is read
+	// in the order the agent wrote them. The function must not block, because nothing is read
 	// during the call.
 	notify func(method string, params json.RawMessage)
-	// noise is called for text that is not a message. It must not block or keep the text. It can be
-	// nil.
+	// The function "noise" is called for text that is not a message. It must not block or keep the
+	// text. It can be nil.
 	noise func(text []byte)
-	// told returns the prompts that were sent to the agent. If the agent prints other text that
-	// repeats a message from a prompt, the repetition is not treated as a message. told can be nil.
+	// The function "told" returns the prompts that were sent to the agent. If the agent prints
+	// other text that repeats a message from a prompt, the repetition is not treated as a message.
+	// The function can be nil.
 	told func() string
 }
 
@@ -92,10 +93,10 @@ func newConn(w io.WriteCloser, h handlers) *conn {
 	return c
 }
 
-// call makes a request, waits for its answer and decodes the answer into result. If the
-// agent answers with an error, the error is a *sdk.RequestError. If ctx ends first, the
-// error is the cause of ctx. Any other error states why the connection ended, why the
-// request could not be encoded, or why the answer could not be read.
+// call makes a request, waits for its answer and decodes the answer into the argument "result". If
+// the agent answers with an error, the error is a *sdk.RequestError. If ctx ends first, the error
+// is the cause of ctx. Any other error states why the connection ended, why the request could not
+// be encoded, or why the answer could not be read.
 func (c *conn) call(ctx context.Context, method string, params, result any) error {
 	return c.callSeen(ctx, method, params, result, nil)
 }

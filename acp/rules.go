@@ -18,7 +18,7 @@ var keeps = permission.All("the agent", permission.Asked)
 type subject struct {
 	access  permission.Access
 	texts   []string // absolute paths, commands, addresses or a title; empty if they are unknown
-	wholes  []string // commands in the field texts, each with the shell that runs it; used only for rules that forbid
+	wholes  []string // commands in the field "texts", each with the shell that runs it; used only for rules that forbid
 	command bool     // whether the texts are commands
 	dir     string   // directory of the session
 	real    string   // directory of the session with links resolved

@@ -160,8 +160,8 @@ func (s *session) remember() []byte {
 	return data
 }
 
-// recall decodes the result of session.remember. If data is empty, the function "recall" returns
-// the memory of a session that was never prompted.
+// recall decodes the result of session.remember. If the argument "data" is empty, the function
+// "recall" returns the memory of a session that was never prompted.
 func recall(data []byte) (m memory, err error) {
 	if len(data) == 0 {
 		return memory{Version: memoryVersion}, nil

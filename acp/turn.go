@@ -287,7 +287,7 @@ func (c *Client) heard(t *turn) bool {
 }
 
 // cancelTurn tells the agent to cancel the turn and waits until the prompt is answered. The channel
-// over receives the result of the prompt.
+// "over" receives the result of the prompt.
 func (c *Client) cancelTurn(t *turn, p *process, over <-chan error) error {
 	// The cancellation is repeated, because an agent ignores a cancellation that it reads before it
 	// begins to work on the prompt.

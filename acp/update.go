@@ -157,8 +157,8 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 	}
 }
 
-// apply applies an update for the current turn. It returns the progress to report. If left is true,
-// part of the update could not be read.
+// apply applies an update for the current turn. It returns the progress to report. If the argument
+// "left" is true, part of the update could not be read.
 //
 // A cost is reported during the turn only after the agent has continued. The cost of the agent's
 // last step is reported with the end of the turn.

@@ -54,7 +54,8 @@ func pendingHeap(n int) (bytes, goroutines float64, err error) {
 		}
 	}
 	after := measureMemory()
-	// The pending tasks are cancelled first, so that they do not start when gate is closed.
+	// The pending tasks are cancelled first, so that they do not start when the channel "gate" is
+	// closed.
 	if _, err := m.CancelAll(context.Background(), bgagent.Caller{Session: "root"}, bgagent.CancelOptions{}); err != nil {
 		return 0, 0, err
 	}

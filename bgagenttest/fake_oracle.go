@@ -172,7 +172,7 @@ type book struct {
 	now, peak map[string]int    // number of running turns by model: the current number, and the maximum so far
 	tasks     map[string]int    // number of running turns by task
 	ids       map[string]string // session by prompt id; does not contain prompts that were lost by their session
-	received  []*received       // records of prompts, in the order the prompts first arrived
+	received  []*received       // records of prompts, in the order in which the prompts first arrived
 	receipts  map[receiptKey]*received
 	prompts   []bgagent.Prompt
 	bad       []string // violations

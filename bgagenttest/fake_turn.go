@@ -216,8 +216,8 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 	panic(unwound{})
 }
 
-// change applies f to the message that is being written, and begins a message if there is
-// none. text is true if f adds text. Text is never added to a message with tool calls; it
+// change applies f to the message that is being written, and begins a message if there is none. The
+// argument "text" is true if f adds text. Text is never added to a message with tool calls; it
 // begins a new message instead.
 func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.mu.Lock()
@@ -253,8 +253,8 @@ func (t *Turn) play() {
 	returned = true
 }
 
-// finish ends the turn. orderly is true if the script returned or was unwound. v is the
-// recovered value of a panic.
+// finish ends the turn. The argument "orderly" is true if the script returned or was unwound. v is
+// the recovered value of a panic.
 func (t *Turn) finish(orderly bool, v any) {
 	f, s := t.f, t.s
 	stopped := t.stopped()

@@ -146,12 +146,12 @@ type session struct {
 	run   *turn         // current turn; nil if no turn is running
 
 	memory     any    // state that the decoder keeps from one turn to the next
-	unanswered string // prompts of the session while answered is false; see Program.ForgetsUnanswered
+	unanswered string // prompts of the session while the field "answered" is false; see Program.ForgetsUnanswered
 	answered   bool   // whether the agent has written text or called a tool in the session
 	forgot     bool   // whether the earlier process left out texts that the next turn might need, because they were too long to save
 
 	sent    []sent   // prompts given to the program's session, oldest first; never changed in place
-	sentCut bool     // whether the oldest entries of sent are missing
+	sentCut bool     // whether the oldest entries of the field "sent" are missing
 	now     progress // progress of the last prompt
 }
 

@@ -136,8 +136,8 @@ func (i *codexItem) digests(done bool) (input, result bgagent.Digest) {
 	return input, result
 }
 
-// toolState converts the program's word for the state of a tool call. If done is true, the call has
-// ended.
+// toolState converts the program's word for the state of a tool call. If the argument "done" is
+// true, the call has ended.
 func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":

@@ -37,7 +37,7 @@ type Output struct {
 	closed  bool // whether the next text begins a new message
 	called  bool // whether a tool was called after the last text; the manager then begins a new message
 	tools   []bgagent.MessageTool
-	total   bgagent.Usage // usage of the session; valid if totaled is true
+	total   bgagent.Usage // usage of the session; valid if the field "totaled" is true
 	totaled bool
 	end     *ending
 	sealed  bool // whether the reported end is final
@@ -54,7 +54,7 @@ type Output struct {
 	step   func(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep
 
 	background []string       // work that the program still does in the background
-	waited     bool           // whether the end was reported while background was not empty
+	waited     bool           // whether the end was reported while the field "background" was not empty
 	denied     []string       // names of refused tools
 	times      map[string]int // number of calls per id; only for ids that several calls have used
 }

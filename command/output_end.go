@@ -174,9 +174,9 @@ func most(u, v bgagent.Usage) bgagent.Usage {
 	}
 }
 
-// endLocked records a reported end. If end is nil, endLocked withdraws the recorded end. The
-// argument "broken" is the error after which the agent has not continued; nil if there is no such
-// error.
+// endLocked records a reported end. If the argument "end" is nil, endLocked withdraws the recorded
+// end. The argument "broken" is the error after which the agent has not continued; nil if there is
+// no such error.
 func (o *Output) endLocked(end, broken *ending) {
 	if end == nil {
 		if o.end != nil && badness(o.end.stop) > 0 {

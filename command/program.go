@@ -165,7 +165,7 @@ type invocation struct {
 	args    []string
 	env     []string
 	stdin   string
-	toStdin bool   // whether stdin is written to standard input, which is otherwise empty
+	toStdin bool   // whether the field "stdin" is written to standard input, which is otherwise empty
 	prompt  string // text of the prompt as the program receives it
 }
 
@@ -284,7 +284,7 @@ func hasPlaceholder(args []string, name string) bool {
 // expand replaces the placeholders of one argument. A value that is the whole argument must not act
 // as a flag, because language models can choose values such as the model. If the value begins with
 // a dash, it is refused, unless it is a prompt or a system text: these get a leading space instead.
-// If literal is true, an earlier argument is "--".
+// If the argument "literal" is true, an earlier command-line argument is "--".
 func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	if !strings.Contains(arg, "{") {
 		return arg, nil

@@ -79,7 +79,7 @@ func TestWhatCannotBeKnownIsUnknown(t *testing.T) {
 	}
 }
 
-// looking returns a client for a program whose stored session is the result of look.
+// looking returns a client for a program whose stored session is the result of the function "look".
 func looking(t *testing.T, look func(Lookup) (Stored, error)) *Client {
 	t.Helper()
 	p := Lines("fake")

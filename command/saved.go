@@ -138,8 +138,8 @@ func (s *session) savedLocked(keep int) []byte {
 	return data
 }
 
-// decodeSaved decodes a state that savedLocked returned. If data is empty, decodeSaved returns the
-// state of a new session.
+// decodeSaved decodes a state that savedLocked returned. If the argument "data" is empty,
+// decodeSaved returns the state of a new session.
 func decodeSaved(data []byte) (x saved, err error) {
 	if len(data) == 0 {
 		return saved{Version: savedVersion}, nil
@@ -166,8 +166,8 @@ func (s *session) restore(x saved) {
 	s.talk.restore(x.Talk, x.Turns)
 }
 
-// sendsLocked records that the program gets the prompt in the current turn. If fresh is true, the
-// program begins a new session.
+// sendsLocked records that the program gets the prompt in the current turn. If the argument "fresh"
+// is true, the program begins a new session.
 func (s *session) sendsLocked(id, text string, fresh bool) {
 	if fresh {
 		s.sent, s.sentCut = nil, false
@@ -191,7 +191,7 @@ func (s *session) wroteLocked(wrote, called bool) {
 
 // saved returns the exchanges of the conversation. The argument "most" is the maximum number of bytes of
 // their texts. If the texts exceed this maximum, or if the client has not kept all exchanges, the method
-// "saved" returns no exchanges, and lost is true.
+// "saved" returns no exchanges, and the result "lost" is true.
 func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

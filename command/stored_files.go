@@ -127,8 +127,8 @@ func isName(id string) bool {
 var errName = errors.New("the id of the session is not understood")
 
 // eachLine calls f for every non-blank line of a file, until f returns false. If the last line is
-// not terminated, whole is false. Such a line is incomplete, because the program was killed while
-// it wrote the line. eachLine does not pass it to f.
+// not terminated, the result "whole" is false. Such a line is incomplete, because the program was
+// killed while it wrote the line. eachLine does not pass it to f.
 func eachLine(path string, f func(line []byte) bool) (whole bool, err error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -211,7 +211,8 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 
 // await waits until the program has exited. It stops the program if the turn must stop, if the program does
 // not exit after it reports the end of the turn, or if the program prints nothing. An end that the program
-// has reported remains valid. If await stopped the program because it printed nothing, silent is true.
+// has reported remains valid. If await stopped the program because it printed nothing, the result "silent"
+// is true.
 func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	defer t.linger.Stop()
 	silence := time.NewTimer(t.client.cfg.Silence)

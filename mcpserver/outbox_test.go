@@ -57,7 +57,7 @@ func TestAListenerThatNeverReadsHoldsUpNobodyElse(t *testing.T) {
 	})
 }
 
-// stream is a response whose client stops reading when stuck is closed.
+// stream is a response whose client stops reading when the channel "stuck" is closed.
 type stream struct {
 	header http.Header
 	mu     sync.Mutex

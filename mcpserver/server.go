@@ -81,9 +81,9 @@ func version() string {
 	return "devel"
 }
 
-// Run serves one caller over a transport, usually standard input and output. It returns when
-// the caller closes the connection or ctx ends. scope names the caller. It must not be empty,
-// and must differ from the scopes of other callers.
+// Run serves one caller over a transport, usually standard input and output. It returns when the
+// caller closes the connection or ctx ends. The argument "scope" names the caller. It must not be
+// empty, and must differ from the scopes of other callers.
 func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 	sc, err := s.scope(scope)
 	if err != nil {

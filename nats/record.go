@@ -116,7 +116,8 @@ func (e *entry) header() string {
 	return b.String()
 }
 
-// message returns the record's message. Long data follows in parts.
+// The method "message" returns the record's message. If the data is long, the message does not
+// contain it; see part.
 func (e *entry) message(n names, data []byte) message {
 	m := message{subject: n.record(e.key), header: nats.Header{headRecord: {e.header()}, headSum: {sumText(e.sum)}}}
 	if e.parts == 0 {

@@ -60,7 +60,7 @@ type Slots struct {
 	warned map[string]bool
 	cools  cools
 
-	mu      sync.Mutex // guards the following fields; must not be held during calls to the servers or to holders
+	mu      sync.Mutex // guards the following fields; must not be held during calls to the servers or to the holders of slots
 	member  *alloc.Member
 	holders map[uint64]bgagent.SlotHolder
 	news    []alloc.News

@@ -70,7 +70,7 @@ type takeOver struct {
 	ctx    context.Context
 	stop   context.CancelFunc
 	work   sync.WaitGroup
-	last   context.Context // limits the suspension of managers after stop
+	last   context.Context // limits the suspension of managers after the function "stop" is called
 
 	mu    sync.Mutex
 	seen  map[string]*sight

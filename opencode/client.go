@@ -88,7 +88,8 @@ type Client struct {
 	home string // result of Home
 	http *http.Client
 
-	// life is the context of the client's goroutines; Close cancels it. wg counts these goroutines.
+	// The field "life" is the context of the client's goroutines; Close cancels it. wg counts these
+	// goroutines.
 	life  context.Context
 	close context.CancelFunc
 	wg    sync.WaitGroup

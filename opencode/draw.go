@@ -231,8 +231,8 @@ func (f *follower) told(session string, d *drawn) {
 	}
 }
 
-// flush emits the messages that have grown in the given session. If session is empty, it does so
-// for all sessions.
+// flush emits the messages that have grown in the given session. If the argument "session" is
+// empty, it does so for all sessions.
 func (f *follower) flush(session string) {
 	for id, view := range f.views {
 		if session != "" && id != session {

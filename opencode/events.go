@@ -193,8 +193,8 @@ type lineReader struct {
 }
 
 // next returns a line without its terminator. If the line has more than "most" bytes, the method
-// "next" returns only a part of the line, and whole is false. The returned line is valid until the
-// next call.
+// "next" returns only a part of the line, and the result "whole" is false. The returned line is
+// valid until the next call.
 func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	l.long = l.long[:0]
 	if cap(l.long) > keepEvent {

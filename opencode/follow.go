@@ -62,8 +62,8 @@ type eventProperties struct {
 	Todos     []wireTodo      `json:"todos"`
 }
 
-// event processes one event. It skips an event that cannot be decoded. data is nil if the event was
-// too large.
+// event processes one event. It skips an event that cannot be decoded. The argument "data" is nil
+// if the event was too large.
 func (f *follower) event(ctx context.Context, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -143,7 +143,7 @@ func concerns(kind string) bool {
 }
 
 // forget drops the data of sessions that the client has forgotten. It is called when the next event
-// arrives. ForgetSession does not call it, because emit can call ForgetSession.
+// arrives. ForgetSession does not call it, because the function "emit" can call ForgetSession.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()

@@ -27,7 +27,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// endless is a body that consists of text repeated n times, followed by rest.
+// endless is a body that consists of text repeated n times, followed by the field "rest".
 type endless struct {
 	text string
 	n    int

@@ -152,9 +152,9 @@ type wireAskingPart struct {
 	} `json:"state"`
 }
 
-// callOf fetches the tool call that asks the question. If the server does not have the call, found
-// is false. If the server repeatedly answers with another error, callOf returns the error. While
-// the server does not answer at all, callOf repeats the request until a.ctx ends.
+// callOf fetches the tool call that asks the question. If the server does not have the call, the
+// result "found" is false. If the server repeatedly answers with another error, callOf returns the
+// error. While the server does not answer at all, callOf repeats the request until a.ctx ends.
 func (c *Client) callOf(a *ask) (p wireAskingPart, found bool, err error) {
 	var m wireAsking
 	path := sessionPath(a.session, "/message/"+url.PathEscape(a.tool.MessageID))

@@ -23,11 +23,11 @@ type session struct {
 	key     string     // key of the task in the session's metadata; empty if there is none
 	empty   bool       // this client created the session, and the session has no messages yet
 	rules   []wireRule // the permission rules that this client set
-	ruled   bool       // rules is set
+	ruled   bool       // whether the field "rules" is set
 
 	inherited bool // the session is from an earlier process, and its prompts have not been read yet
 	unlisted  bool // the session is from an earlier process, and its open questions are not yet known
-	searched  bool // sent contains the messages that an earlier process sent
+	searched  bool // whether the field "sent" contains the messages that an earlier process sent
 
 	posed bool // the manager might have open questions of the session
 
@@ -51,8 +51,9 @@ type session struct {
 	behind  time.Time // since when the server has reported the session as idle but the stream has not; zero if they agree
 }
 
-// sent describes a prompt or a notice that was sent to a session: key is bgagent's id for the
-// prompt or notice, and message is the id of the resulting message on the server.
+// sent describes a prompt or a notice that was sent to a session. The field "key" is bgagent's id
+// for the prompt or notice, and the field "message" is the id of the resulting message on the
+// server.
 type sent struct{ key, message string }
 
 // maxSent limits the number of sent prompts and notices that are remembered per session. Older

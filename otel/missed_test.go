@@ -29,7 +29,7 @@ func (e *slowExporter) ExportSpans(ctx context.Context, _ []sdktrace.ReadOnlySpa
 
 func (e *slowExporter) Shutdown(context.Context) error { return nil }
 
-// lines returns the data points of the metrics whose names start with prefix.
+// lines returns the data points of the metrics whose names start with the prefix.
 func (o *observed) lines(t *testing.T, prefix string) (found []string) {
 	for _, line := range o.metrics(t) {
 		if len(line) >= len(prefix) && line[:len(prefix)] == prefix {

@@ -89,8 +89,8 @@ type Store struct {
 
 	life sync.Mutex // held during Open and Close
 
-	held *lock              // lock of a store whose Reopen has failed; guarded by life
-	last bgagent.StoreOwner // owner that last opened the store; guarded by life
+	held *lock              // lock of a store whose Reopen has failed; guarded by the field "life"
+	last bgagent.StoreOwner // owner that last opened the store; guarded by the field "life"
 
 	mu     sync.Mutex // guards the following fields, and is held while the writer is used
 	w      *writer    // nil while the store is closed

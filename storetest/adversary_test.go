@@ -18,7 +18,7 @@ import (
 type adversary struct {
 	check   string
 	how     string
-	store   func(*liar) // either store or content is set
+	store   func(*liar) // either this field or the field "content" is set
 	content func(m *Memory, c *Content)
 }
 

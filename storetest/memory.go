@@ -142,7 +142,7 @@ type Process struct {
 	uncertain bool // a Write returned bgagent.ErrUncertain, so the store must be opened again
 	closing   bool
 	writes    int        // number of Writes that have begun but not ended
-	written   *sync.Cond // signals that writes has changed
+	written   *sync.Cond // signals that the field "writes" has changed
 	who       bgagent.StoreOwner
 }
 

@@ -136,8 +136,8 @@ func sameRecords(call string, want, got []bgagent.StoreRecord) error {
 	return nil
 }
 
-// differ describes how got differs from the record that was written. It returns "" if they are
-// equal. Equal times may have different time zones.
+// differ describes how a record that was read differs from the record that was written. It returns
+// "" if they are equal. Equal times may have different time zones.
 func differ(want, got bgagent.StoreRecord) string {
 	switch {
 	case got.Key != want.Key:

@@ -94,8 +94,9 @@ type life struct {
 	run *runs.Run // nil if this run could not be recorded
 }
 
-// begin terminates the processes that dead runs left behind, and records this run. If kept is true,
-// the tasks of this run are kept. Failures are printed as warnings, and the command continues.
+// begin terminates the processes that dead runs left behind, and records this run. If the argument
+// "kept" is true, the tasks of this run are kept. Failures are printed as warnings, and the command
+// continues.
 func begin(command string, kept bool) life {
 	l := life{id: runs.NewID()}
 	dir, err := runs.Dir()

@@ -122,7 +122,7 @@ type older struct {
 	stores []statedir.Store
 	end    func(context.Context, statedir.Store) // ends the tasks in one store
 	stop   context.CancelFunc                    // nil if there is nothing to do
-	done   chan struct{}                         // closed when all stores have been handled, or after stop
+	done   chan struct{}                         // closed when all stores have been handled, or after the function "stop" is called
 }
 
 // interruptOlder starts to end the tasks in the project's older stores whose processes are dead. It returns

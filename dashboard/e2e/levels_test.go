@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// sleeper is a response whose connection silently dies while asleep is set.
+// sleeper is a response whose connection silently dies while the field "asleep" is set.
 type sleeper struct {
 	http.ResponseWriter
 	asleep *atomic.Bool

@@ -50,8 +50,8 @@ func (s *session) notify(_ context.Context, _ string, n bgagent.Notice) error {
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
-	// launched is closed when all tasks have been launched. No task ends before that, so the
-	// output is always the same.
+	// The channel "launched" is closed when all tasks have been launched. No task ends before that,
+	// so the output is always the same.
 	launched := make(chan struct{})
 	explore := func(ctx context.Context, t *inproc.Turn) (string, error) {
 		select {

@@ -194,7 +194,7 @@ func Input(input any) string {
 }
 
 // Decode decodes a JSON value for [Input] and [Value]. Numbers stay as they are written, because a
-// large number would otherwise be rounded. If raw is not a JSON value, ok is false.
+// large number would otherwise be rounded. If the bytes are not a JSON value, ok is false.
 func Decode(raw []byte) (v any, ok bool) {
 	in := json.NewDecoder(bytes.NewReader(raw))
 	in.UseNumber()

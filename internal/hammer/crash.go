@@ -26,7 +26,7 @@ type life struct {
 	store process
 	began time.Time
 	over  atomic.Bool     // whether the process has ended; its calls then have no effect
-	dead  chan struct{}   // closed when over becomes true
+	dead  chan struct{}   // closed when the field "over" becomes true
 	ctx   context.Context // context of the process's callers; ends with the process
 	die   context.CancelFunc
 }

@@ -48,8 +48,8 @@ func newHost(o *oracle, name string) *host {
 	return &host{o: o, name: name, sessions: map[string]*hostSession{}, roots: map[string]bgagent.SessionState{}}
 }
 
-// pause waits for the duration d. It returns early if ctx ends, unless deaf is true or the
-// host ignores contexts. After a call to healAll, it waits at most a second.
+// pause waits for the duration d. It returns early if ctx ends, unless the argument "deaf" is true
+// or the host ignores contexts. After a call to healAll, it waits at most a second.
 func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	done := ctx.Done()
 	if deaf || f.o.stubborn && !f.o.isHealed() {

@@ -208,9 +208,9 @@ func (o *oracle) poolLocked(model, agent string) limit {
 	return limit{"default " + model, def}
 }
 
-// begin is called at the start of an activity. If grant is true, the attempt got its slot under the
-// current limits. In that case, the method "begin" also checks that these limits allow the
-// activity.
+// begin is called at the start of an activity. If the argument "grant" is true, the attempt got its
+// slot under the current limits. In that case, the method "begin" also checks that these limits
+// allow the activity.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -55,7 +55,7 @@ type Reader struct {
 	err   error
 	echo  []byte
 	found [][]byte // objects of the current line
-	given int      // number of objects in found that have been returned
+	given int      // number of objects in the field "found" that have been returned
 	last  []byte   // object that was returned last; nil if it was rejected
 	heard bool     // whether an object has been returned and not rejected
 	long  []byte   // beginning of a line that does not fit into the buffer

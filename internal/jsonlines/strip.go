@@ -5,9 +5,9 @@ import "strings"
 // stripper removes terminal escape sequences (ECMA-48) and control characters other than line
 // endings and tabs.
 type stripper struct {
-	// text is true if people or models read the output. In that case, the stripper also removes
-	// DEL, control characters above 127 and byte-order marks, and turns line endings into \n. It
-	// is false for JSON, because strings in JSON may contain these characters.
+	// The field "text" is true if people or models read the output. In that case, the stripper also
+	// removes DEL, control characters above 127 and byte-order marks, and turns line endings into
+	// \n. It is false for JSON, because strings in JSON may contain these characters.
 	text bool
 
 	state state

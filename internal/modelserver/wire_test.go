@@ -14,7 +14,8 @@ type wire struct {
 	name ms.Protocol
 	path func(stream bool) string
 	body func(model, system string, stream bool, messages []ms.Message, tools []ms.ToolDef) any
-	// whole reads an answer that is not streamed. event adds one event of a stream to h.
+	// The function "whole" reads an answer that is not streamed. The function "event" adds one
+	// event of a stream to h.
 	whole func(body []byte) heard
 	event func(h *heard, data []byte)
 }

@@ -30,11 +30,11 @@ type seen struct {
 // look is the result of one scan of the process table.
 type look struct {
 	list []seen // processes that have a mark or are in the session of a running Program
-	// blind means that the scan may have missed a process. This is possible in two
-	// cases: a process ended before it could be read and may have started another
-	// process, or PIDs have wrapped around, so that a child can have a lower PID than its
-	// parent; see also seen.wrapped. Otherwise, no process was missed, because a scan reads
-	// processes in the order of their PIDs, and a child has a higher PID than its parent.
+	// The field "blind" means that the scan may have missed a process. This is possible in two
+	// cases: a process ended before it could be read and may have started another process, or PIDs
+	// have wrapped around, so that a child can have a lower PID than its parent; see also
+	// seen.wrapped. Otherwise, no process was missed, because a scan reads processes in the order
+	// of their PIDs, and a child has a higher PID than its parent.
 	blind  bool
 	inExec []uint64 // start times of the processes that were in the middle of exec
 }

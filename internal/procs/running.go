@@ -8,8 +8,9 @@ import (
 // registry holds the PIDs of the programs that [Start] started and that have not been
 // released.
 type registry struct {
-	// starting is locked for reading while a program starts, and for writing while adopted children are
-	// reaped. Therefore, a new child is registered before it can be mistaken for an adopted child.
+	// The lock "starting" is held for reading while a program starts, and for writing while adopted
+	// children are reaped. Therefore, a new child is registered before it can be mistaken for an
+	// adopted child.
 	starting sync.RWMutex
 
 	mu   sync.Mutex

@@ -23,9 +23,9 @@ type process struct {
 func (p process) kill() { p.handle.Kill() }
 
 // processesWith returns the processes that have the given variable (NAME=VALUE) in their
-// environment. If folder is not "", it also returns the processes whose working directory is
-// in that folder. Child processes inherit both, even if they change their process group or
-// session. The folder is needed because the environment of a process that is just starting
+// environment. If the argument "folder" is not empty, it also returns the processes whose working
+// directory is in that folder. Child processes inherit both, even if they change their process
+// group or session. The folder is needed because the environment of a process that is just starting
 // cannot be read. Zombies are never returned.
 func processesWith(variable, folder string) []process {
 	found, _ := filepath.Glob("/proc/[0-9]*")

@@ -42,7 +42,7 @@ type cool struct {
 	proved   bool   // a slot has proved that the provider accepts requests
 	window   int    // number of slots that may be granted but not yet proved
 	unproven int    // number of slots that were granted since the refusal and have not been proved
-	mark     Waiter // the field "prev" of the waiters that hold these slots points to mark; see the method "passes"
+	mark     Waiter // the waiters that hold these slots point to this field with "prev"; see the method "passes"
 }
 
 // The method "passes" reports whether w holds a slot that was granted since the last refusal in its

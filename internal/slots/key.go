@@ -14,7 +14,7 @@ type key struct {
 	waiting int
 	space   Space
 	agent   string          // in normal form; empty if the key has no agent
-	lane    *lane           // lane of the key in pool; nil while there are no caps
+	lane    *lane           // lane of the key in the field "pool"; nil while there are no caps
 	own     *pool           // pool that counts the key if the rules assign no shared pool
 	agents  map[string]*key // further keys of the same name, one for each agent
 }

@@ -17,7 +17,7 @@ type Grantee interface {
 // needs the slot, so that waiting costs no additional allocation. The zero value with
 // an Owner is ready for use. All fields except Owner and Root belong to the manager.
 type Waiter struct {
-	next, prev *Waiter // neighbours in the line of key.pool or of a lane; for prev of a holder, see the method "passes"
+	next, prev *Waiter // neighbours in the line of key.pool or of a lane; for the field "prev" of a holder, see the method "passes"
 	key        *key    // key that counts the waiter; nil if it neither waits nor holds a slot
 	order      uint64  // rank in line: the ticket, with or without notHead; 0 if the waiter does not wait
 	Owner      Grantee // notified of a grant; must not change after the first Take
@@ -86,7 +86,7 @@ func (l *list) insert(w *Waiter) {
 	}
 }
 
-// link puts w after prev. If prev is nil, w becomes the first in line.
+// link puts w after the argument "prev". If that is nil, w becomes the first in line.
 func (l *list) link(w, prev *Waiter) {
 	w.prev = prev
 	if prev == nil {

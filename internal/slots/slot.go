@@ -130,7 +130,7 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 type Handle struct {
 	m     *Manager
 	name  string // in normal form
-	agent string // in normal form; the same as name if space is Agents
+	agent string // in normal form; the same as the field "name" if the field "space" is Agents
 	key   *key   // guarded by m.mu; looked up again if the manager has forgotten it
 	space Space
 }

@@ -15,10 +15,10 @@ func (m *Manager) Reach(ticket uint64) {
 	}
 }
 
-// Take grants w a slot for the name and agent of h (see [Manager.For]), or puts w into the
-// line. It reports whether w now holds a slot. If head is true, w joins the head of the line,
-// before all waiters that joined without head. Within each of these two groups, waiters are
-// sorted by ticket. A later grant is reported to the owner of w.
+// Take grants w a slot for the name and agent of h (see [Manager.For]), or puts w into the line. It
+// reports whether w now holds a slot. If the argument "head" is true, w joins the head of the line,
+// before all waiters for which it was false. Within each of these two groups, waiters are sorted by
+// the argument "ticket". A later grant is reported to the owner of w.
 func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted bool) {
 	if ticket == 0 || ticket >= notHead {
 		panic("bgagent: bug: a ticket that Manager.Ticket has not issued")

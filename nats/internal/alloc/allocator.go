@@ -34,9 +34,10 @@ type process struct {
 	quiet        bool      // the process does not confirm its grants, so its requests are out of line until it sends a message
 	claims       map[uint64]*claim
 
-	// served holds, for each root, the time when it last got a slot through this process. A pool's line
-	// forgets this time for a root without waiters. Without the map, the roots of a process that was out of
-	// line would get their old places back. The map may lack only roots without claims of the process.
+	// The map "served" holds, for each root, the time when it last got a slot through this process. A
+	// pool's line forgets this time for a root without waiters. Without this map, the roots of a process
+	// that was out of line would get their old places back. The map may lack only roots without claims of
+	// the process.
 	served map[string]time.Time
 }
 

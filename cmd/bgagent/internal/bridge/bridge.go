@@ -84,8 +84,8 @@ func decode(text string) (h Hello, err error) {
 	return h, nil
 }
 
-// KeyOf returns a bridge's key. The argument "id" is the user's id, dir is the project, and program
-// is the name of the host program.
+// KeyOf returns a bridge's key. The argument "id" is the user's id, "dir" is the folder of the
+// project, and "program" is the name of the host program.
 func KeyOf(id, dir, program string) string {
 	host, _ := os.Hostname()
 	sum := sha256.Sum256([]byte(strings.Join([]string{id, host, dir, program}, "\x00")))

@@ -16,7 +16,7 @@ type scope struct {
 	open     int       // number of open bridges; at most 1 unless the bridges are inside a turn
 	left     time.Time // time when the last bridge ended
 	dir      string    // directory of the bridge; "" if the bridges are inside a turn, because each of them has its own directory
-	narrow   []Narrow  // restrictions of its bridges; inside a turn, only the restrictions that are not in launched
+	narrow   []Narrow  // restrictions of its bridges; inside a turn, only the restrictions that the field "launched" does not contain
 	launched []Narrow  // restrictions that applied to the launch of the task
 	task     string    // id of the task whose turn contains the bridges; "" if there is none
 	above    []string  // see Task.Above; nil if there is no task

@@ -55,7 +55,7 @@ func (a address) write(dir string) error {
 	return os.Rename(part, path)
 }
 
-// read reads the file. If there is no file, found is false.
+// read reads the file. If there is no file, the result "found" is false.
 func read(dir string) (a address, found bool, err error) {
 	f, err := os.Open(filepath.Join(dir, fileName))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -187,8 +187,8 @@ func clean(s string) string {
 	}), " ")
 }
 
-// The function "about" describes in a few words what the task is doing, what it is waiting for,
-// or how it ended. If short is true, it uses fewer words.
+// The function "about" describes in a few words what the task is doing, what it is waiting for, or
+// how it ended. If the argument "short" is true, it uses fewer words.
 func about(r Row, short bool) string {
 	line := doing(r, short)
 	if r.Problem != "" {

@@ -26,7 +26,7 @@ type Table struct {
 	model   *model
 	program *tea.Program
 	done    chan struct{}
-	err     error // the tea program's error; set before done is closed
+	err     error // the tea program's error; set before the channel "done" is closed
 }
 
 // NewTable starts a table for the given number of tasks. The table does not handle input or

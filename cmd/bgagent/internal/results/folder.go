@@ -63,7 +63,8 @@ func notCreated(err error) error {
 	return fmt.Errorf("creating the folder for the results: %s; name another with --output", problem)
 }
 
-// OpenNew creates a new folder: base or, if that exists, base-2, base-3 and so on.
+// OpenNew creates a new folder. Its path is the argument "base" or, if that path exists, the first
+// unused one of base-2, base-3 and so on.
 func OpenNew(base string) (*Folder, error) {
 	dir := base
 	for n := 2; ; n++ {
@@ -137,7 +138,7 @@ func (f *Folder) createNew(name string, mode fs.FileMode) (file, error) {
 	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 }
 
-// The method "is" reports whether info describes the folder.
+// The method "is" reports whether the argument "info" describes the folder.
 func (f *Folder) is(info fs.FileInfo) bool {
 	own, err := f.root.Stat(".")
 	return err == nil && os.SameFile(own, info)
@@ -155,8 +156,8 @@ func (f *Folder) Close() error {
 func (f *Folder) Dir() string { return f.dir }
 
 // Where returns the current path of the folder. If the folder is no longer at the path under which it was
-// opened, moved is true. The path is then the one that the system reports, or "" if the system does not
-// report a path.
+// opened, the result "moved" is true. The path is then the one that the system reports, or "" if the
+// system does not report a path.
 func (f *Folder) Where() (path string, moved bool) {
 	if info, err := os.Stat(f.dir); err == nil && f.is(info) {
 		return f.dir, false
@@ -187,10 +188,10 @@ func partName(name string) string {
 }
 
 // Write writes the file of an ended task and returns the name of the file. The answer is read from
-// text or, if text is nil, from the task's result. The file holds the answer without escape
-// sequences and control characters. If the task did not complete or has no answer, the first line
-// says why. If part of the answer is missing, the last line says so. If the file cannot be written,
-// for example because the disk is full, the error is a [*WriteError] and there is no file.
+// the argument "text" or, if that is nil, from the task's result. The file holds the answer without
+// escape sequences and control characters. If the task did not complete or has no answer, the first
+// line says why. If part of the answer is missing, the last line says so. If the file cannot be
+// written, for example because the disk is full, the error is a [*WriteError] and there is no file.
 func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
 	if text == nil {
 		text = resultOf(t)

@@ -60,7 +60,7 @@ func Format(tasks []Task) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Parse reads a list. Directories and prompt files are relative to the folder base. The argument "known"
+// Parse reads a list. Directories and prompt files are relative to the folder "base". The argument "known"
 // holds the names of the allowed agents; nil allows all agents. The argument "name" is the name of the list
 // in errors. Parse returns all errors together, each a [*bgagent.ConfigFileError] with its place. If there is
 // an error, no tasks are returned.

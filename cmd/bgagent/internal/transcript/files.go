@@ -64,7 +64,7 @@ type logFile struct {
 	mu      sync.Mutex
 	dir     string
 	ended   bool      // the log is no longer in Files.logs, so nothing may be added to it
-	opened  bool      // start and size are known
+	opened  bool      // whether the fields "start" and "size" are known
 	start   int64     // offset of the latest segment
 	size    int64     // bytes in the latest segment
 	pending [2][]byte // the unfinished lines of standard output and standard error

@@ -104,7 +104,7 @@ func section(w io.Writer, text string) error {
 type stream struct {
 	size int64
 	head []byte
-	tail []byte // the latest bytes after head; a ring buffer once it is full
+	tail []byte // the latest bytes after those in the field "head"; a ring buffer after it has become full
 	next int    // index of the oldest byte in the ring
 }
 
@@ -124,10 +124,10 @@ func (s *stream) add(p []byte) {
 	}
 }
 
-// text returns the text of the stream. If no bytes are missing, head is the whole text. Otherwise,
-// head and tail are the beginning and the end of the text, and the result "left" is the number of
-// missing bytes between them. Secrets are masked. If a secret was cut at the gap, its remaining
-// part is removed.
+// text returns the text of the stream. If no bytes are missing, the result "head" is the whole
+// text. Otherwise, the results "head" and "tail" are the beginning and the end of the text, and the
+// result "left" is the number of missing bytes between them. Secrets are masked. If a secret was
+// cut at the gap, its remaining part is removed.
 func (s *stream) text(secrets *Secrets) (head, tail string, left int64) {
 	tail = string(s.tail[s.next:]) + string(s.tail[:s.next])
 	if left = s.size - int64(len(s.head)+len(s.tail)); left == 0 {
