@@ -105,8 +105,8 @@ func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
 }
 
 // statsOf returns the figures for the pool with the given name as known to the source c.from, with
-// the pool's cool-down. The source might not know the pool, because nobody has a slot there or its
-// figures are old.
+// the pool's cool-down. The source might not know the pool, because nobody has a slot of the pool,
+// or because the source's figures are old.
 func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 	for _, p := range c.poolsFrom(l) {
 		if p.Name == name {

@@ -273,7 +273,7 @@ func (st *state) handsOverWithSlot(a *attempt, now int64) bool {
 // slotGone ends an attempt whose prepared host call must not be made, because its slot is lost. The turn has
 // not begun, so the session does not get the prompt.
 func (st *state) slotGone(a *attempt, reason string, now int64) {
-	if !a.live() || st.suspend == frozen { // in a frozen manager, the next process makes the call
+	if !a.live() || st.suspend == frozen { // the attempt has already ended, or, if the manager is frozen, the next process makes the call
 		return
 	}
 	if a.stage == stagePrompt {

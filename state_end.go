@@ -288,7 +288,7 @@ func (st *state) stop(a *attempt, now int64) {
 	a.recovering = a.recovering && a.cl.runner // a starter needs no restore call, because polls show whether its session is running
 	a.turnStart = 0
 	runs := a.inCall || a.loose || a.recovering
-	if runs || a.aborts > 0 { // the slot is released even if an Abort call never returns
+	if runs || a.aborts > 0 { // something is still running; the slot is released at stopEnd even if a call never returns
 		a.phase = PhaseStopping
 		a.stopEnd = now + int64(st.limit(limitStopTimeout))
 		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
@@ -461,7 +461,7 @@ func (st *state) nextAbort(a *attempt, now int64) (session string) {
 }
 
 // abortReturned is called when an Abort call has returned. The manager might have stopped waiting
-// for the call long before.
+// long before the call returned.
 func (st *state) abortReturned(a *attempt, now int64) {
 	a.aborts--
 	a.epoch++

@@ -26,7 +26,7 @@ type retrying struct {
 // The argument "at" is the time of the next request, or zero.
 func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64) {
 	st.showsRetries(a, now)
-	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed, not the provider
+	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed, not the provider, or the kind is invalid
 		return
 	}
 	if e.Kind == ProviderAuthentication {

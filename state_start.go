@@ -202,9 +202,9 @@ func (st *state) queue(t *task, now int64) {
 }
 
 // askForSlot takes a slot for the task. If none is free, it puts the task at the head or at the end
-// of the line; the argument "ticket" decides its place among the tasks there. If the task gets a
-// slot, the method "settle" continues with it. In a suspended manager, askForSlot does nothing,
-// because no task begins.
+// of the line; the argument "ticket" decides its place among the other tasks at that end. If the
+// task gets a slot, the method "settle" continues with it. In a suspended manager, askForSlot does
+// nothing, because no task begins.
 func (st *state) askForSlot(t *task, head bool, ticket uint64) {
 	if st.suspend != notSuspended {
 		return

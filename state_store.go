@@ -89,7 +89,7 @@ type mark struct {
 	outlived  int32     // number of other crashes, which the task probably did not cause; see maxOutlived
 	instance  string    // id of the manager that handed over the last prompt; empty for this manager
 	home      string    // where the session lives; see SessionHome
-	turnStart int64     // start of the turn that the process ended in
+	turnStart int64     // start of the turn during which the process ended
 	since     int64     // for a start that an earlier process began, when its time to live began; otherwise 0
 	queueEnds time.Time // until beginRecovery, the end of the queue time to live
 	overrun   bool      // the attempt missed its stopping deadline in the earlier process
@@ -289,7 +289,7 @@ func (st *state) nextBatch(wall time.Time, now int64) *StoreBatch {
 		st.wakeStoring(anyBatch)
 		st.committedTo(s.committed, now)
 	}
-	if b := st.retryRefused(now); b != nil { // nothing urgent waits, so the batch contains only a record that was refused before
+	if b := st.retryRefused(now); b != nil { // nothing urgent waits, so the batch contains only a record that the store has already refused
 		return b
 	}
 	s.writing = false

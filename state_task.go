@@ -203,7 +203,7 @@ type attempt struct {
 	nextRun    *attempt     // next attempt in the list effects.after.start
 	nextCancel *attempt     // next attempt in the list effects.now.cancels
 	refused    *refused     // set after a refusal by the provider, until a turn ends in another way
-	cur        *turnContext // context for host calls after a halt has cancelled ctx; nil before
+	cur        *turnContext // context for host calls after a halt has cancelled ctx; nil until then
 	startFrom  int64        // without a store, when the start's time to live began; 0 if it began at the time in the field "started"
 	touched    bool         // listed in due.waiting
 

@@ -315,7 +315,7 @@ type Notice struct {
 	Session   string           `json:"session"`             // parent to which the notice is delivered
 	Items     []NoticeItem     `json:"items"`               // attempts that have ended and were not reported before, oldest first
 	Questions []NoticeQuestion `json:"questions,omitempty"` // questions that the parent can answer and that were not reported before; see Config.OptionalTools
-	Batch     []NoticeItem     `json:"batch,omitempty"`     // if Closing is set: all attempts of the batch, including those that were reported before
+	Batch     []NoticeItem     `json:"batch,omitempty"`     // if Closing is set: all attempts of the batch, including those that earlier notices reported
 	Omitted   int              `json:"omitted,omitempty"`   // number of the batch's attempts that are missing from Batch
 	Closing   bool             `json:"closing"`             // all tasks of the batch have ended
 	Live      int              `json:"live"`                // number of the parent's tasks that are pending or running

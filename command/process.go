@@ -79,7 +79,7 @@ func startError(err error) error {
 	return err
 }
 
-// firstLine returns a script's shebang line if the interpreter named there does not exist;
+// firstLine returns a script's shebang line if the interpreter that the line names does not exist;
 // otherwise "". err is the error from starting the script.
 func firstLine(err error) string {
 	var path *fs.PathError

@@ -30,7 +30,7 @@ type turn struct {
 	dialog  *dialog     // answers the program's questions; nil if the program cannot ask
 	linger  *time.Timer // runs after the program has reported the end of the turn
 	forgets bool        // whether the program loses the session if the agent does nothing in this turn
-	follows bool        // whether the session had turns before
+	follows bool        // whether the session had earlier turns
 
 	mark string // value of TurnVariable in the program's environment; guarded by Client.mu
 

@@ -22,7 +22,7 @@ type Others interface {
 	// Read returns a task with its prompt and result. If no other process has the task, the error matches
 	// [bgagent.ErrUnknownTask]. This applies to all methods that have an id.
 	Read(ctx context.Context, id string) (bgagent.Task, error)
-	// Cancel cancels a task, and returns the task as it was right before.
+	// Cancel cancels a task, and returns the task as it was right before the cancellation.
 	Cancel(ctx context.Context, id, reason string) (bgagent.Task, error)
 	// Answer answers a question of a task.
 	Answer(ctx context.Context, id string, in bgagent.AnswerInput) (bgagent.Question, error)

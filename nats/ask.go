@@ -335,7 +335,7 @@ func read(m *bgagent.BackgroundManager, ref string) (bgagent.Task, error) {
 			}
 		}
 	}
-	if err != nil || t.Status.Terminal() { // the result might be only in the store
+	if err != nil || t.Status.Terminal() { // the task, or at least its result, might be only in the store
 		t, err = m.Read(bgagent.Caller{}, ref)
 	}
 	return t, err

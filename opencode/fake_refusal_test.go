@@ -32,8 +32,8 @@ func (t *fakeTurn) delayed(id string, seconds int, words string) {
 	t.end("stop")
 }
 
-// limited simulates a turn that is refused unless at least n turns of the prompt were refused
-// before.
+// limited simulates a turn that is refused unless at least n earlier turns of the prompt were
+// refused.
 func (t *fakeTurn) limited(id string, works bool, n int, words string) {
 	refused := 0
 	t.step(func() {

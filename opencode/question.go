@@ -330,7 +330,7 @@ func (c *Client) findAsks(ctx context.Context, dir string) bool {
 			c.bury(a)
 		}
 	}
-	if permissionErr != nil || questionErr != nil { // the lists of sessions would be incomplete
+	if permissionErr != nil || questionErr != nil { // the sessions' lists of questions would be incomplete
 		return false
 	}
 	for _, s := range sessions {

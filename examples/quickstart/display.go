@@ -13,7 +13,7 @@ import (
 // display shows text and the progress of tasks to the user.
 type display interface {
 	// print writes text permanently. While tasks are shown, the text may be delayed until the
-	// function that the method "watch" has returned is called.
+	// caller calls the function that the method "watch" returned.
 	print(text string)
 	// watch starts showing the tasks. The returned function stops showing them.
 	watch(tasks []bgagent.Task) (end func())

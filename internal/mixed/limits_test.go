@@ -73,8 +73,8 @@ func TestRealProgramsGetThroughATokenBucket(t *testing.T) {
 	}
 }
 
-// play runs the tasks with a provider that accepts one more request per "every". All tasks must
-// complete.
+// play runs the tasks with a provider that accepts one more request after each period of the
+// duration "every". All tasks must complete.
 func play(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, limited program, every time.Duration) *record {
 	p := &limitedPlay{T: t, limited: limited, every: every, watch: &watcher{agent: limited.agent}, accepted: map[int]bool{}}
 	p.name = fmt.Sprintf("%s-%s", limited.name, every.Round(time.Millisecond))

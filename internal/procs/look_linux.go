@@ -170,7 +170,7 @@ func (t *table) scan() (l look) {
 func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	m, ok := t.known[pid]
 	if ok = ok && m.inode == inode && now.Before(m.until); !ok {
-		if pid == os.Getpid() || running.has(pid) { // a running program is terminated by its own Program
+		if pid == os.Getpid() || running.has(pid) { // this process is not terminated, and a running program is terminated by its own Program
 			return
 		}
 		var keep bool

@@ -104,7 +104,7 @@ func TestACoolDownThatArrivesLateIsShorter(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 	x := shares(a)
-	_, err = joined.NextMsg(30 * time.Second) // when the server has this message from a, it also has the subscription that a made before
+	_, err = joined.NextMsg(30 * time.Second) // when the server has this message from a, it also has the subscription that a made earlier
 	require.NoError(t, err)
 	send := func(age, lasts time.Duration) {
 		body, err := json.Marshal(map[string]any{"from": "another", "sent": time.Now().Add(-age), "cool": []any{map[string]any{"model": "m", "for": lasts, "retry_in": time.Minute}}})

@@ -43,7 +43,8 @@ func Base() (string, error) {
 	return filepath.Join(base, "bgagent"), nil
 }
 
-// The kinds of stores. Each kind has the name of the command that keeps its tasks there.
+// The kinds of stores. Each kind has the name of the command that keeps its tasks in stores of this
+// kind.
 const (
 	Serve = "serve"
 	MCP   = "mcp"
