@@ -348,3 +348,23 @@ func TestARegistrationOfManyRequestsCountsWhatIsHeldBeforeTheRestIsKnown(t *test
 	i := slices.IndexFunc(b.Pools(), func(p bgagent.PoolStats) bool { return p.Name == "default m" })
 	require.Equal(t, bgagent.PoolStats{Name: "default m", Limit: 2, InUse: 2, Waiting: 3 * maxOps}, b.Pools()[i])
 }
+
+func TestAProcessThatOftenSendsRequestsAlsoAsksForTheFigures(t *testing.T) {
+	now, a, m := pair(t, 1)
+	var asked []time.Duration
+	for began, step := now, 0; step < 30; step++ {
+		now = now.Add(100 * time.Millisecond)
+		m.Request(now, Op{Model: "m"}, false)
+		up, ok := m.Next(now)
+		require.True(t, ok)
+		d, ok := a.Handle(now, &up)
+		require.True(t, ok)
+		require.Equal(t, up.Figures, d.Pools != nil)
+		if up.Figures {
+			asked = append(asked, now.Sub(began))
+		}
+		m.Answered(now, now, &d)
+	}
+	const sixth = 500 * time.Millisecond
+	require.Equal(t, []time.Duration{sixth, 2 * sixth, 3 * sixth, 4 * sixth, 5 * sixth, 6 * sixth}, asked)
+}

@@ -25,7 +25,7 @@ type Member struct {
 	done         uint64    // number of the op that completes the registration
 	ops          []Op      // ops that the allocator does not know yet; the first has the number acked+1
 	answered     time.Time // when the last answered message was sent
-	sent         time.Time // when the last message was sent
+	beat         time.Time // when the last heartbeat was sent; zero if the last message was not answered
 	last         uint64    // number of the last request
 	requests     map[uint64]*request
 	news         []News
@@ -144,11 +144,13 @@ func (m *Member) Next(now time.Time) (up Up, ok bool) {
 	if m.mustRegister {
 		m.register()
 	}
-	beat := m.sent.IsZero() || since(now, m.sent) >= m.lease/6
+	beat := m.beat.IsZero() || since(now, m.beat) >= m.lease/6
 	if !beat && len(m.ops) == 0 {
 		return Up{}, false
 	}
-	m.sent = now
+	if beat {
+		m.beat = now
+	}
 	return Up{
 		Process: m.name, Term: m.term, Registration: m.registration, First: m.acked + 1,
 		Ops: slices.Clone(m.ops[:min(len(m.ops), maxOps)]), Figures: beat,
@@ -156,13 +158,14 @@ func (m *Member) Next(now time.Time) (up Up, ok bool) {
 }
 
 // Failed is called if the last message was not answered. The message is then repeated immediately.
-func (m *Member) Failed() { m.sent = time.Time{} }
+func (m *Member) Failed() { m.beat = time.Time{} }
 
 // Term returns the term of the allocator, as far as the process knows it.
 func (m *Member) Term() uint64 { return m.term }
 
-// NextBeat returns the time at which the next heartbeat must be sent if nothing changes.
-func (m *Member) NextBeat() time.Time { return m.sent.Add(m.lease / 6) }
+// NextBeat returns the time at which the next heartbeat must be sent. A heartbeat is a message that asks for
+// the figures.
+func (m *Member) NextBeat() time.Time { return m.beat.Add(m.lease / 6) }
 
 // register replaces all ops with a description of the slots that the process holds and waits for.
 func (m *Member) register() {
