@@ -127,8 +127,8 @@ func panicked(v any) error {
 var errGoexit = &hostPanic{text: "the host's function called runtime.Goexit"}
 
 // hostError holds the data that the manager needs about an error from the host. The methods of the
-// host's error are the host's code: they can panic or call the manager. Therefore, lookedAt calls
-// them only once, right after the host call and never under the lock.
+// host's error are the host's code: they can panic or call the manager. Therefore, they are called
+// only right after the host call and never under the lock; see lookedAt.
 type hostError struct {
 	text string
 	is   []error // known errors that the host's error matches

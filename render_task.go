@@ -53,9 +53,10 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 	return answer{head: b.String()}
 }
 
-// goesOn answers a foreground call that returns before its task has ended. deadline is true if the
-// call's time limit has passed, and askers are the tasks that ask questions. If neither applies,
-// the task waits for its model provider, or the caller is a task that must not wait.
+// goesOn answers a foreground call that returns before its task has ended. The argument "deadline"
+// is true if the call's time limit has passed, and the arguments "askers" are the tasks that ask
+// questions. If neither applies, the task waits for its model provider, or the caller is a task
+// that must not wait.
 func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")

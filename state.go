@@ -315,8 +315,8 @@ func (st *state) logTask(k logKind, t *task) {
 	st.logEntry(e)
 }
 
-// logText queues a log entry about a problem with a host. detail can contain text that an agent
-// wrote.
+// logText queues a log entry about a problem with a host. The argument "detail" can contain text
+// that an agent wrote.
 func (st *state) logText(k logKind, about, detail string) {
 	if st.cfg.logs {
 		st.logEntry(logEntry{kind: k, about: about, detail: detail})

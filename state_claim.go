@@ -47,7 +47,8 @@ type claimCall struct {
 	cool    *CoolDown
 }
 
-// newClaims returns the claims of a state whose slots come from the source. It returns nil if there is no source.
+// newClaims returns the claims of a state whose slots come from the source. If there is no source, it
+// returns nil.
 func newClaims(from SlotSource) *claims {
 	if from == nil {
 		return nil
@@ -151,8 +152,8 @@ func (st *state) isInLine(t *task) bool {
 	return st.claims != nil && st.claims.of[t] != nil && !st.claims.of[t].granted
 }
 
-// mayHaveSlotSoon reports whether the source was asked for the slot of the task so recently that it might not have
-// answered yet.
+// mayHaveSlotSoon reports whether the source was asked for the slot of the task so recently that it might
+// not have answered yet.
 func (st *state) mayHaveSlotSoon(t *task, now int64) bool {
 	if st.claims == nil {
 		return false

@@ -263,8 +263,8 @@ type stopping struct {
 	loose bool
 }
 
-// stop begins to stop an attempt that has ended. If the agent ended the turn itself, everything has
-// already stopped. Otherwise, the method "stop" aborts the session.
+// The method "stop" begins to stop an attempt that has ended. If the agent ended the turn itself,
+// everything has already stopped. Otherwise, the method "stop" aborts the session.
 func (st *state) stop(a *attempt, now int64) {
 	a.ended = true
 	a.epoch++
@@ -396,7 +396,8 @@ func (st *state) returnedLate(a *attempt) {
 // ended.
 func (st *state) abortLate(a *attempt, session string, now int64) {
 	if a.t.sess == nil || a.t.sess.id != session {
-		// Another task owns this session, so it must not be aborted.
+		// The session belongs to another task, or this task descends from it, so it must not be
+		// aborted.
 		return
 	}
 	if a.stopEnd == 0 {

@@ -93,7 +93,7 @@ func (st *state) fallbackAfter() int64 { return max(int64(st.limit(limitFallback
 
 // The method "shut" reports whether the tasks of a kind that are waiting for their pool must
 // continue with other models. This is the case if the pool is shut or has been cooling down without
-// progress for the time fallbackAfter.
+// progress for the time that fallbackAfter returns.
 func (st *state) shut(k *kind, now int64) bool {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
 		return false

@@ -102,9 +102,9 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 	}
 }
 
-// statusEvent applies an event that reports a status. An idle status does not count until the
-// session's messages have been read after the event. Therefore, statusEvent requests a poll of the
-// session.
+// statusEvent applies an event that reports a status. An idle status counts only if all messages of
+// the session are known. If events have not reported all of them, statusEvent requests a poll of
+// the session.
 func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
 	case SessionIdle, SessionGone:

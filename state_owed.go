@@ -11,7 +11,7 @@ import (
 )
 
 // The outbox holds the notices that sessions are owed. The code in state_deliver.go delivers them.
-// A host that asks for a session's notices gets them from take.
+// A host that asks for a session's notices gets them from the method "take".
 //
 // These words have a fixed meaning here. When an attempt ends, its end becomes a debt to the
 // session that delegated the task. A debt is owed until it is settled. NoticeState lists the ways

@@ -250,9 +250,9 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	}
 }
 
-// lineUp puts a parked attempt in line for a slot, because the awaited event has happened. Its
-// place is the head of the line, unless it waits for its provider: then parkRank determines the
-// place.
+// lineUp puts a parked attempt in line for a slot, because the awaited event has happened. An
+// attempt that waits for its provider gets the place that parkRank returns. Any other attempt goes
+// to the head of the line.
 func (st *state) lineUp(a *attempt) {
 	if !st.waits(a, a.parkedFor) {
 		panic("bgagent: bug: a turn after a wait that is over: the attempt would end before the turn")

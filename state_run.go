@@ -43,8 +43,8 @@ const (
 	callSeal // write the text of the prompt's notice; the text becomes durable with the prompt
 )
 
-// beginCall prepares the host call that the attempt's stage requires. It returns false if there is
-// no call to make, because the attempt has ended or its client has an outage.
+// beginCall prepares the host call that the attempt's stage requires. It returns false if no call
+// may be made now, for example because the attempt has ended or its client has an outage.
 func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	toEnd := a.recovering && a.ended && a.t.run == a && !a.overrun // stop processes that an earlier process left behind
 	if a.inCall || st.suspend != notSuspended || st.storing != nil && st.storing.over || !a.live() && !toEnd || a.stage == stageNone || !toEnd && st.heldBack(a, now) {

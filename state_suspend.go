@@ -48,8 +48,9 @@ func (st *state) ownTurns() (n int) {
 	return n
 }
 
-// freeze makes sure that the state no longer changes. Therefore, the records of attempts that are
-// still running in this process keep describing running turns. freeze also wakes all waiters.
+// The method "freeze" makes sure that the state no longer changes. Therefore, the records of
+// attempts that are still running in this process keep describing running turns. The method
+// "freeze" also wakes all waiters.
 func (st *state) freeze() {
 	st.suspend = frozen
 	if s := st.storing; s != nil {

@@ -72,7 +72,8 @@ func (h *alarms[T]) set(al *alarm, who T, at int64) {
 }
 
 // setBy makes sure that the alarm rings at the given time or before. It never moves an alarm to a
-// later time, so it does less work than set. An alarm that rings early must be set again.
+// later time, so it does less work than the method "set". An alarm that rings early must be set
+// again.
 func (h *alarms[T]) setBy(al *alarm, who T, at int64) {
 	if at != 0 && (al.index == 0 || at < al.at) {
 		h.set(al, who, at)

@@ -24,9 +24,9 @@ func (st *state) accepted(t *task, no int32) bool {
 // The method "withdrawn" reports whether the attempt was withdrawn.
 func (st *state) withdrawn(t *task, no int32) bool { return t.no < no }
 
-// mayEndAgain reports whether the task was resumed after it had failed or was cancelled, and the store has not
-// yet recorded the resume. If the resume is withdrawn, the task is in its earlier state again, so it must not
-// get tasks of its own until then.
+// mayEndAgain reports whether the task was resumed after it had failed or was cancelled, and the resume
+// is not durable yet. In that case, the task must not launch or resume tasks, because a withdrawal of
+// the resume would return it to its earlier state.
 func (st *state) mayEndAgain(t *task) bool {
 	return st.unsettled(t) && st.storing.tasks[t].undo.status != Completed
 }
