@@ -316,8 +316,8 @@ func (k *fileKey) toConfig(n int64) int64 {
 }
 
 // fromConfig converts a number in Config to the number in the file. It converts 0 to 0, so it must
-// be called with 0 only where 0 has the same meaning in both. The error describes what is wrong
-// with the number.
+// be called with 0 only where 0 has the same meaning in Config and in the file. The error describes
+// what is wrong with the number.
 func (k *fileKey) fromConfig(n int64) (int64, error) {
 	switch {
 	case k.kind == keyWake && n > int64(WakeNever):

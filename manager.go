@@ -415,7 +415,7 @@ func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
 }
 
 // arm sets the timer to the earliest deadline. If the timer is already set to an earlier time, it is
-// left unchanged. It then fires too early once and is set again. In a suspended manager, no
+// left unchanged. The timer then fires too early once and is set again. In a suspended manager, no
 // deadline has an effect, so the timer is not set. The lock must be held.
 func (m *BackgroundManager) arm(now int64) {
 	at := m.st.deadlines.first()

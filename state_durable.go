@@ -56,7 +56,7 @@ func (st *state) beginWait(a *attempt, j *job) bool {
 // text only when it is handed out.
 func (env *envelope) sealed() bool { return env.notice.Text != "" }
 
-// seal sets the text of a notice for the node. The text does not change afterwards.
+// The method "seal" sets the text of a notice for the node. The text does not change afterwards.
 func (st *state) seal(n *node, env *envelope, text string) {
 	if !env.sealed() {
 		env.notice.Text = text
@@ -64,8 +64,8 @@ func (st *state) seal(n *node, env *envelope, text string) {
 	}
 }
 
-// sealPush is like seal, but for a notice that is about to be pushed. Each process counts its first
-// push before making it.
+// sealPush is like the method "seal", but for a notice that is about to be pushed. Each process
+// counts its first push before making it.
 func (st *state) sealPush(n *node, env *envelope, text string) {
 	st.seal(n, env, text)
 	if !env.pushed {

@@ -149,8 +149,8 @@ func (st *state) reportsRead(env *envelope) bool {
 	return slices.ContainsFunc(env.notice.Items, func(it NoticeItem) bool { return st.handOf(it, env) != nil })
 }
 
-// handOf returns the answer, other than the notice itself, that handed out the end in a notice's
-// item. It returns nil if there is none.
+// handOf returns the answer without the notice that handed out the end in an item of the notice. It
+// returns nil if there is none.
 func (st *state) handOf(it NoticeItem, env *envelope) *hand {
 	num, _ := parseID(it.Task)
 	t := st.tasks[num]

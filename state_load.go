@@ -194,7 +194,7 @@ func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	}
 	switch {
 	case r.Stopping:
-		a.ended, a.phase = true, PhaseStopping // if the session missed its stopping deadline, it is stopped once more
+		a.ended, a.phase = true, PhaseStopping // even if the session missed its stopping deadline, this process tries again to stop it
 		st.unquiet++
 		st.inStopTime++
 		if x.Status.Terminal() { // loadStatus adds live tasks to the list

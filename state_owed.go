@@ -149,7 +149,7 @@ func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 		return
 	}
 	if d.t.notice.Settled() {
-		return // the delivery of the notice was abandoned before, and the notice is being taken now; its state does not change
+		return // the delivery of the notice was abandoned, and a host is now taking the notice; its state does not change
 	}
 	if s == NoticeGivenUp {
 		st.giveUpNotice(d.t, now)

@@ -307,7 +307,7 @@ func (st *state) nextTurn(a *attempt, now int64) {
 	}
 	if a.t.sess != nil {
 		st.wantPrompt(a)
-	} else { // the session could not be created before, or must be replaced
+	} else { // the session has not been created yet, or a new session must replace it
 		a.stage = stageCreate
 		st.changed(a.t)
 	}

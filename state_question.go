@@ -281,8 +281,8 @@ func (st *state) mayPass(x *asked) bool {
 }
 
 // The method "passed" is called when the client gets the outcome of a question. It returns false if
-// the turn ended before that. The turn can give its slot back once more if it has other open
-// questions.
+// the turn ended before that. If the turn has other open questions, it can give its slot back
+// again.
 func (st *state) passed(x *asked, now int64) bool {
 	if x.passed || x.State == QuestionOpen || st.suspend == frozen || !x.a.live() || x.a.halted() != nil {
 		return false

@@ -163,7 +163,8 @@ type liveCounts struct {
 	live int // number of pending and running tasks
 }
 
-// The method "share" returns the contribution of the task itself to the counts of its tree.
+// The method "share" returns what the task contributes to the counts of its tree, without the tasks
+// below it.
 func (t *task) share() (own liveCounts) {
 	if t.live() {
 		own.live = 1

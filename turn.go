@@ -49,7 +49,7 @@ type sight struct {
 	todosAt  int64 // when the todos were last known; 0 if they never were
 
 	todosLive bool // events report the todos
-	doubted   bool // events reported a bad end, so the messages were requested once more before the verdict
+	doubted   bool // events reported that the turn ended badly, so the messages were requested again before the verdict
 	foreign   bool // the turn began in an earlier process
 }
 
