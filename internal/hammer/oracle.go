@@ -382,10 +382,13 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t := e.Task
+	key := attemptKey{t.ID, t.Attempt}
 	if l.over.Load() && e.Kind != bgagent.EventEnded && e.Kind != bgagent.EventSuperseded {
+		if _, known := o.notices[key]; e.Kind == bgagent.EventNotice && !known { // the next process might not settle the notice again
+			o.notices[key], o.earlier[key] = t.Notice, true
+		}
 		return
 	}
-	key := attemptKey{t.ID, t.Attempt}
 	o.logLocked("event %s %s.%d %s %s %s", e.Kind, t.ID, t.Attempt, t.Status, t.Phase, t.Cause)
 	if l == o.life && !l.over.Load() {
 		if e.Kind == bgagent.EventMissed || o.seq != 0 && e.Seq != o.seq+1 {
