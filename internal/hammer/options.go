@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/storetest"
 )
 
@@ -14,15 +15,25 @@ type Options struct {
 	// manager from time to time.
 	Crashes bool
 
-	// Content returns the content of a new store for a run with Crashes. It needs the functions Process,
-	// Crash, CrashAt and LoseAnswer, and its stores must implement [bgagent.StoreReopener]. The time of a run
-	// starts in the year 2000, so the stores must not delete old tasks. The hammer calls Content and the
-	// stores outside of the bubble of the run. If Content is nil, the store is a [storetest.Memory].
-	Content func(t storetest.TB) storetest.Content
+	// Content returns the content of a new store for a run with Crashes. The hammer calls Content
+	// and the stores outside of the bubble of the run. The time of a run starts in the year 2000, so the stores
+	// must not delete old tasks. If Content is nil, the store is a [storetest.Memory].
+	Content func(t storetest.TB) Content
 
 	// Package is the folder of the test, such as ./sqlite. It is part of failure messages. If it is empty, the
 	// test is in the root.
 	Package string
+}
+
+// Content is the content of a store that outlives the simulated processes.
+type Content struct {
+	// The functions Process, Crash, CrashAt and LoseAnswer are required. The stores implement
+	// [bgagent.StoreReopener]. CrashAt also applies to Open.
+	storetest.Content
+
+	// Cut makes the store unreachable for the process of s, without killing the process. Another process can
+	// then open the store. The function heal makes the store reachable again. Cut may be nil.
+	Cut func(s bgagent.Store) (heal func())
 }
 
 // repeat returns the command that repeats the run of a test.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -94,9 +93,7 @@ func (c *content) settle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.processes {
-		for !p.isDead() && p.nc.Flush() != nil {
-			runtime.Gosched()
-		}
+		p.settle()
 	}
 }
 

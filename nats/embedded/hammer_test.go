@@ -1,26 +1,97 @@
 package embedded_test
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/hammer"
 	"github.com/bgagent/bgagent/internal/tempdir"
 	bgnats "github.com/bgagent/bgagent/nats"
+	"github.com/bgagent/bgagent/nats/embedded"
 	"github.com/bgagent/bgagent/storetest"
 )
 
 func TestHammerOnJetStream(t *testing.T) {
 	server := startIn(t, tempdir.InMemory(t)) // because the server does not die, it needs no real disk
-	keepAll := bgnats.StoreOptions{KeepFor: -1, KeepTasks: -1, KeepBytes: -1}
-	hammer.Run(t, hammer.Options{Crashes: true, Package: "./nats/embedded", Content: func(tb storetest.TB) storetest.Content {
-		c := newStores(tb, server)
-		tb.Cleanup(func() { // otherwise, the server would keep the streams of all runs
-			js, err := c.admin.JetStream()
-			require.NoError(t, err)
-			require.NoError(t, js.DeleteStream("BGAGENT_"+c.name))
-		})
-		return contentOf(c, keepAll)
+	hammer.Run(t, hammer.Options{Crashes: true, Package: "./nats/embedded", Content: func(tb storetest.TB) hammer.Content {
+		return hammered(tb, server)
 	}})
 }
+
+// hammered returns the content of stores for the hammer.
+func hammered(t storetest.TB, server *embedded.Server) hammer.Content {
+	c := newStores(t, server)
+	t.Cleanup(func() { // otherwise, the server would keep the streams of all runs
+		js, err := c.admin.JetStream()
+		if err == nil {
+			err = js.DeleteStream("BGAGENT_" + c.name)
+		}
+		if err != nil {
+			t.Errorf("%v", err)
+		}
+	})
+	inner := contentOf(c, bgnats.StoreOptions{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
+	losses := 0
+	of := func(s bgagent.Store) *bgnats.Store { return s.(hammeredStore).Store }
+	return hammer.Content{
+		Content: storetest.Content{
+			Process: func() bgagent.Store {
+				s := inner.Process().(*bgnats.Store)
+				return hammeredStore{s, c.of(s)}
+			},
+			Crash: func(s bgagent.Store) { inner.Crash(of(s)) },
+			CrashAt: func(s bgagent.Store, place int) {
+				if place >= 8 { // few batches have so many messages, except for the large ones, which have more than 1,000
+					place *= place
+				}
+				inner.CrashAt(of(s), place)
+			},
+			LoseAnswer: func(s bgagent.Store) {
+				losses++
+				how := []verdict{cutBefore, cutAfter}[losses%2]
+				s.(hammeredStore).p.loseAnswer(how, losses%7, losses%11) // the later cuts are during Reopen
+			},
+		},
+		Cut: func(s bgagent.Store) func() {
+			p := s.(hammeredStore).p
+			heal := p.part()
+			return func() {
+				heal()
+				p.settle()
+			}
+		},
+	}
+}
+
+// hammeredStore is a store in a bubble. Its batches with certain numbers are too large for an atomic batch of
+// the servers.
+type hammeredStore struct {
+	*bgnats.Store
+	p *process
+}
+
+// A batch is large if the remainder of its number divided by largeEvery is largeAt.
+const largeEvery, largeAt = 40, 20
+
+// Write returns only when the process is connected again, because the time of a bubble passes much faster
+// than the time that the client needs to connect.
+func (s hammeredStore) Write(ctx context.Context, b *bgagent.StoreBatch) error {
+	defer s.p.settle()
+	if b.Number%largeEvery == largeAt {
+		large := *b
+		large.Records = append(slices.Clip(b.Records), padding...)
+		b = &large
+	}
+	return s.Store.Write(ctx, b)
+}
+
+// padding are records that neither Open nor History returns.
+var padding = func() (all []bgagent.StoreRecord) {
+	for i := range 1000 {
+		all = append(all, bgagent.StoreRecord{Key: fmt.Sprint("padding:", i), Kind: bgagent.StoreSession})
+	}
+	return all
+}()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -73,6 +74,14 @@ func (p *process) isDead() bool {
 	return dead || p.nc.IsClosed() // not while p.mu is held: the client calls InProcessConn, which takes p.mu, while it holds its own lock, which IsClosed takes
 }
 
+// settle waits until the process is connected or dead. It does not call Flush while the client reconnects: if
+// the connection is then cut again, nats.go waits forever for one answer too many, and no later Flush succeeds.
+func (p *process) settle() {
+	for !p.isDead() && (p.nc.Status() != nats.CONNECTED || p.nc.Flush() != nil) {
+		runtime.Gosched()
+	}
+}
+
 // part cuts the connection and prevents the client from opening a new one until the returned function is
 // called.
 func (p *process) part() (heal func()) {
@@ -98,31 +107,41 @@ func (p *process) at(plan func(frame) verdict) {
 // message, and one after the last message, before the answer.
 func (p *process) crashAt(place int) {
 	sent := 0
+	die := func(how verdict) verdict {
+		p.dead = true
+		go p.nc.Close() // ends the calls in progress; the client holds its lock now
+		return how
+	}
 	p.at(func(f frame) verdict {
 		switch {
 		case !f.write:
 			return pass
 		case sent == place:
-			p.dead = true
-			return cutBefore
+			return die(cutBefore)
 		case f.commit && sent+1 == place:
-			p.dead = true
-			return cutAfter
+			return die(cutAfter)
 		}
 		sent++
 		return pass
 	})
 }
 
-// loseAnswer cuts the connection at the last message of the next batch, once.
-func (p *process) loseAnswer(how verdict) {
+// loseAnswer cuts the connection at the last message of the next batch, once. After that, it cuts the
+// connection at later messages of any kind; the numbers say how many messages pass before each cut.
+func (p *process) loseAnswer(how verdict, later ...int) {
 	done := false
 	p.at(func(f frame) verdict {
-		if done || !f.commit {
-			return pass
+		switch {
+		case !done && f.commit:
+			done = true
+			return how
+		case done && len(later) > 0 && later[0] == 0:
+			later = later[1:]
+			return cutBefore
+		case done && len(later) > 0:
+			later[0]--
 		}
-		done = true
-		return how
+		return pass
 	})
 }
 
