@@ -30,6 +30,7 @@ type Callers struct {
 	c      *Cluster
 	proofs map[string][]string // by the names of the callers
 	waits  chan struct{}       // contains an element for each question that waits for the end of a task
+	asked  chan struct{}       // closed after the processes have been asked to confirm the callers for the first time
 
 	mu        sync.Mutex
 	confirmed map[string]confirmation // by the names of the processes
@@ -93,9 +94,10 @@ func proofOf(cluster, caller, secret string) string {
 
 // ServeCallers lets callers use their tasks in all processes of the cluster. The argument "secrets" maps
 // the names of this process's callers to their secrets, for example their bearer tokens. Call it once,
-// after [Cluster.Serve]. It takes at most a few seconds.
+// after [Cluster.Serve]. The other processes are asked in the background to confirm the callers, which takes
+// at most three seconds.
 func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
-	k := &Callers{c: c, proofs: map[string][]string{}, confirmed: map[string]confirmation{}, waits: make(chan struct{}, maxCallerWaits)}
+	k := &Callers{c: c, proofs: map[string][]string{}, confirmed: map[string]confirmation{}, waits: make(chan struct{}, maxCallerWaits), asked: make(chan struct{})}
 	for name, all := range secrets {
 		for _, secret := range all {
 			if name == "" || secret == "" {
@@ -104,15 +106,10 @@ func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
 			k.proofs[name] = append(k.proofs[name], proofOf(c.name, name, secret))
 		}
 	}
-	c.callers.Store(k)
-	if len(k.proofs) > 0 {
-		k.confirmAll()
-		c.work.begin(func() {
-			for pause(c.life, confirmEvery) == nil {
-				k.confirmAll()
-			}
-		})
+	if len(k.proofs) == 0 || !c.work.begin(k.keepConfirmed) {
+		close(k.asked)
 	}
+	c.callers.Store(k)
 	return k, nil
 }
 
@@ -221,6 +218,15 @@ func unknownTask(id string) error {
 	return fmt.Errorf("bgnats: task %q: %w", id, bgagent.ErrUnknownTask)
 }
 
+// keepConfirmed confirms the callers repeatedly, until the process leaves the cluster.
+func (k *Callers) keepConfirmed() {
+	k.confirmAll()
+	close(k.asked)
+	for pause(k.c.life, confirmEvery) == nil {
+		k.confirmAll()
+	}
+}
+
 // confirmAll confirms the callers with the other processes. Processes that do not answer are left out.
 func (k *Callers) confirmAll() {
 	ctx, cancel := context.WithTimeout(k.c.life, callerTime)
@@ -266,13 +272,15 @@ func (k *Callers) forgetOthers(all []*found) {
 	}
 }
 
-// confirmedBy returns the callers that the process has confirmed since it last opened its store. The result is
-// not nil. The receiver can be nil.
+// confirmedBy returns the callers that the process has confirmed since it last opened its store. It waits until
+// the processes have been asked for the first time, which takes at most callerTime. The result is not nil. The
+// receiver can be nil.
 func (k *Callers) confirmedBy(f *found) map[string]bool {
 	all := map[string]bool{}
 	if k == nil || f.err != nil || f.meta.Run == "" {
 		return all
 	}
+	<-k.asked
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if x := k.confirmed[f.name]; x.run == f.meta.Run {

@@ -1,10 +1,13 @@
 package embedded_test
 
 import (
+	"net"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
@@ -15,7 +18,9 @@ import (
 func TestAConfirmationAppliesUntilTheProcessStartsAgain(t *testing.T) {
 	s := listening(t, func(*server.Options) {})
 	one := newCallers(t, s.URL(), bgnats.ClusterOptions{Process: "one"}, same())
+	answered := confirming(t, s.URL())
 	two := newCallers(t, s.URL(), bgnats.ClusterOptions{Process: "two"}, map[string][]string{"alice": {"the token of alice"}, "bob": {"another token of bob"}, "carol": {"the token of carol"}})
+	answered()
 	ids := map[string]string{}
 	for _, caller := range []string{"alice", "bob", "carol"} {
 		ids[caller] = one.task(t, caller, "slow", "wait").ID
@@ -100,4 +105,53 @@ func TestACallerReadsItsTasksIfTheProcessThatHasThemServesNoCallers(t *testing.T
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	three.refuses(t, "bob", ids["bob"], "q")
+}
+
+// An icy line delivers nothing while it is frozen. Its connections stay open.
+type icy struct {
+	server nats.InProcessConnProvider
+	mu     sync.RWMutex // locked while the line is frozen
+}
+
+func (l *icy) InProcessConn() (net.Conn, error) {
+	conn, err := l.server.InProcessConn()
+	return icyConn{conn, l}, err
+}
+
+type icyConn struct {
+	net.Conn
+	line *icy
+}
+
+func (c icyConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.line.mu.RLock()
+	defer c.line.mu.RUnlock()
+	return n, err
+}
+
+func TestAFrozenProcessDoesNotDelayTheStartOfAnother(t *testing.T) {
+	t.Parallel()
+	s := listening(t, func(*server.Options) {})
+	l := &icy{server: s}
+	one := newCallers(t, s.URL(), bgnats.ClusterOptions{Process: "one", Connect: []nats.Option{nats.InProcessServer(l)}}, same())
+	id := one.task(t, "alice", "slow", "wait").ID
+	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two"})
+	m := managerOf(t, two, map[string]inproc.Agent{"slow": waits})
+	require.NoError(t, two.Serve(m))
+
+	l.mu.Lock()
+	began := time.Now()
+	k, err := two.ServeCallers(same())
+	took := time.Since(began)
+	if err == nil {
+		_, err = k.Read(t.Context(), "alice", id, 0)
+	}
+	l.mu.Unlock()
+	require.Less(t, took, time.Second)
+	require.ErrorIs(t, err, bgagent.ErrUnknownTask, "the process has not confirmed the caller")
+	until(t, func() bool {
+		got, err := k.Read(t.Context(), "alice", id, 0)
+		return err == nil && got.Err == nil
+	})
 }

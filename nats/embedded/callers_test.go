@@ -2,6 +2,7 @@ package embedded_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +42,31 @@ func newCallers(t *testing.T, url string, o bgnats.ClusterOptions, secrets map[s
 	k, err := c.ServeCallers(secrets)
 	require.NoError(t, err)
 	return callers{k, c, m}
+}
+
+// confirming returns a function that waits until a process has answered another one that it knows a caller.
+func confirming(t *testing.T, url string) (answered func()) {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	sub, err := nc.SubscribeSync(">")
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	return func() {
+		t.Helper()
+		asked := map[string]bool{}
+		for {
+			msg, err := sub.NextMsg(time.Minute)
+			require.NoError(t, err)
+			if asked[msg.Subject] {
+				return
+			}
+			if strings.HasSuffix(msg.Subject, ".callers") {
+				asked[msg.Reply] = true
+			}
+		}
+	}
 }
 
 // waits is an agent that works until its turn is ended.
