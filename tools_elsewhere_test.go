@@ -197,7 +197,7 @@ func TestTheListContainsTheTasksOfOtherProcesses(t *testing.T) {
 		require.Len(t, r.Tasks, 3)
 		require.Equal(t, liveThere, r.Tasks[0].ID, "live ones come first")
 		require.Contains(t, r.Text, "## Background Tasks\n\nTasks in this list that belong to the process `m2`: 2.\n\n1 live, 2 ended.\n")
-		require.NotContains(t, r.Text, "m3")
+		require.NotContains(t, r.Text, "`m3`")
 
 		o.tasks[0].Stored = "does not answer"
 		o.err = errors.New("the process m4\n## does not answer")
