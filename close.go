@@ -299,3 +299,13 @@ func (m *BackgroundManager) SessionDeleted(session string) {
 	m.Start()
 	m.update(func(st *state, now int64) { st.sessionDeleted(session, now) })
 }
+
+// busyGoroutines returns the names of the kinds of goroutines that are still running.
+func (m *BackgroundManager) busyGoroutines() (names []string) {
+	for k := range m.running {
+		if m.running[k].Load() > 0 {
+			names = append(names, goNames[k])
+		}
+	}
+	return names
+}

@@ -413,3 +413,24 @@ func (v valuesOver) Value(key any) any {
 	}
 	return valueOf(v.values, key)
 }
+
+// The method "each" calls f with all numbers from "from" to n-1. f calls the host's code. If a call
+// panics, the loop continues with the next number. If a call ends the goroutine, a new goroutine of
+// kind k continues with the remaining numbers and finally calls the function "then".
+func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
+	for i := from; i < n; i++ {
+		func() {
+			returned := false
+			defer func() {
+				if !returned && recover() == nil {
+					m.spawn(k, func() {
+						m.each(k, i+1, n, f, then)
+						then()
+					})
+				}
+			}()
+			f(i)
+			returned = true
+		}()
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"hash/maphash"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -105,6 +106,7 @@ type BackgroundManager struct {
 	// may be called. The lock of the ConcurrencyManager may be taken while mu is held. Only
 	// m.update, m.step and m.view take mu.
 	mu       sync.Mutex
+	broken   string // why an update was not completed; empty if all were completed
 	st       state
 	timer    *time.Timer
 	timerAt  int64
@@ -238,7 +240,7 @@ func (m *BackgroundManager) update(f func(st *state, now int64)) {
 // calls m.view with a function that sets a flag. The flag has no consequences, and reading the
 // clock would take too long there.
 func (m *BackgroundManager) view(f func(st *state)) {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	f(&m.st)
 	if m.check != nil {
@@ -251,8 +253,9 @@ func (m *BackgroundManager) view(f func(st *state)) {
 // worker then makes the host call itself, which takes a quarter less time than starting a new
 // goroutine. If no attempt needs a worker, the method "step" returns nil.
 func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *attempt) {
-	st := &m.st
-	m.mu.Lock()
+	st, done := &m.st, false
+	m.lock()
+	defer m.unlessDone(&done)
 	now := int64(time.Since(m.epoch))
 	st.now = now
 	f(st, now)
@@ -272,9 +275,37 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 	}
 	fx := st.takeEffects()
 	m.expect(&fx)
+	done = true
 	m.mu.Unlock()
 	m.release(&fx)
 	return next
+}
+
+// lock takes the lock. If an update was not completed, it panics.
+func (m *BackgroundManager) lock() {
+	m.mu.Lock()
+	if m.broken != "" {
+		defer m.mu.Unlock()
+		panic("bgagent: bug: the state is no longer consistent, because an update was not completed: " + m.broken)
+	}
+}
+
+// unlessDone is deferred by an update. If the update was not completed, it records the reason and
+// releases the lock. Later calls then panic with this reason. If the lock stayed locked, they would
+// hang, and a host that recovers from panics would never find out why.
+func (m *BackgroundManager) unlessDone(done *bool) {
+	if *done {
+		return
+	}
+	v, why := recover(), "the goroutine was ended by runtime.Goexit"
+	if v != nil {
+		why = fmt.Sprint(v)
+	}
+	m.broken = why + "\n\n" + string(debug.Stack())
+	m.mu.Unlock()
+	if v != nil {
+		panic(v)
+	}
 }
 
 // expect counts the goroutines that the effects will start. It is called with the lock held, so that
@@ -466,35 +497,4 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 		}()
 		f()
 	}()
-}
-
-// The method "each" calls f with all numbers from "from" to n-1. f calls the host's code. If a call
-// panics, the loop continues with the next number. If a call ends the goroutine, a new goroutine of
-// kind k continues with the remaining numbers and finally calls the function "then".
-func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
-	for i := from; i < n; i++ {
-		func() {
-			returned := false
-			defer func() {
-				if !returned && recover() == nil {
-					m.spawn(k, func() {
-						m.each(k, i+1, n, f, then)
-						then()
-					})
-				}
-			}()
-			f(i)
-			returned = true
-		}()
-	}
-}
-
-// busyGoroutines returns the names of the kinds of goroutines that are still running.
-func (m *BackgroundManager) busyGoroutines() (names []string) {
-	for k := range m.running {
-		if m.running[k].Load() > 0 {
-			names = append(names, goNames[k])
-		}
-	}
-	return names
 }
