@@ -83,7 +83,8 @@ func (l *lives) begin() {
 	l.m.Start()
 }
 
-// The method "live" launches tasks, resumes a task and cancels a task.
+// The method "live" launches a random number of tasks. It sometimes resumes a task, and sometimes
+// cancels one.
 func (l *lives) live() {
 	for range l.rnd.IntN(6) {
 		l.tasks = append(l.tasks, launch(l.t, l.m, []string{"explore", "delegate"}[l.rnd.IntN(2)]).ID)
@@ -173,7 +174,7 @@ func TestATaskThatWaitsForItsTasksGetsItsNextTurnFromTheNextProcess(t *testing.T
 		l.fake.Fates = nil
 		l.begin()
 		id := launch(t, l.m, "delegate").ID
-		for range 10 { // these tasks occupy the slots, so that the task must wait for a slot
+		for range 10 { // these tasks occupy the slots, so the first task must wait for a slot
 			launch(t, l.m, "explore")
 		}
 		time.Sleep(5 * time.Second)

@@ -163,7 +163,8 @@ func (s *closedStore) Close() error {
 	return s.Store.Close()
 }
 
-// Another process can begin the turn again once the store is closed.
+// After the store is closed, another process can begin the turn again. Therefore, the store stays
+// open until the turn has returned, but for no longer than half of StopTimeout.
 func TestSuspendClosesTheStoreOnceTheStoppedTurnsHaveReturned(t *testing.T) {
 	for name, test := range map[string]struct {
 		takes  time.Duration // how long a turn runs after it must stop

@@ -46,8 +46,8 @@ func TestATaskBelowAnExpiredTaskOfTheHostIsResumedForTheHost(t *testing.T) {
 }
 
 // The task of the host fails and is forgotten, while the task below it is being stopped. The store
-// then has a record of the session of the forgotten task. The parent in this record is the session
-// of the host, which has the empty id.
+// then contains a record of the session of the forgotten task. The parent in this record is the
+// session of the host, which has the empty id.
 func TestASessionBelowTheHostKeepsItsPlaceInTheNextProcess(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.MaxDepth = 2

@@ -17,7 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newCutServer returns lives with a starter whose turns are interrupted when the process ends.
+// newCutServer returns a value of type lives with a starter whose turns are interrupted when the
+// process ends.
 func newCutServer(t *testing.T) *lives {
 	l := newLives(t, 0, true)
 	l.fake.NoRestore = false

@@ -23,7 +23,7 @@ type world struct {
 	memory storetest.Memory
 	told   inbox
 	cfg    bgagent.Config
-	client func(*life) bgagent.SessionClient // if set, makes the client for each process, which also gets the notices
+	client func(*life) bgagent.SessionClient // if set, makes the client of each process; this client also gets the notices
 
 	mu           sync.Mutex
 	n            int
@@ -150,8 +150,8 @@ func (l *life) Abort(context.Context, string) error {
 	return nil
 }
 
-// The method "called" returns the names of the client's methods that were called since the previous
-// call to this function.
+// The method "called" returns the names of the client's methods that were called since the
+// previous call to this method.
 func (w *world) called() (names []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -325,8 +325,8 @@ func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
 	})
 }
 
-// The resume abandons the notice that the earlier parent was owed. As a result, records can expire,
-// but the record of the resumed task must not.
+// When another caller resumes a task, the notice that the earlier parent was owed is abandoned. As
+// a result, records can expire, but the record of the resumed task must not.
 func TestResumeByAnotherDoesNotExpireTheTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

@@ -67,7 +67,8 @@ func (s *coolSource) ShareCoolDowns(hear func(bgagent.CoolDown)) (tell func(bgag
 	}
 }
 
-// The method "reports" returns the cool-downs that were reported, once all goroutines are idle.
+// The method "reports" waits until all goroutines are idle, and returns the cool-downs that were
+// reported.
 func (h *coolHub) reports() []bgagent.CoolDown {
 	synctest.Wait()
 	h.mu.Lock()
@@ -132,8 +133,8 @@ func TestACoolDownAppliesToAllUsersOfASource(t *testing.T) {
 	}
 }
 
-// The provider refuses many turns that had begun in several processes. The cool-down ends at the
-// same time as if all these turns had begun in a single process.
+// The provider refuses many turns that had begun in several processes. The cool-down must end as
+// early as if all these turns had begun in a single process.
 func TestReportsDoNotProlongEachOther(t *testing.T) {
 	for _, wait := range []time.Duration{0, time.Minute} {
 		for _, processes := range []int{1, 2, 4} {

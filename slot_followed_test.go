@@ -24,8 +24,8 @@ func (*lateStarter) Statuses(context.Context, []string) (map[string]SessionStatu
 }
 func (*lateStarter) Messages(context.Context, string, Cursor, int) (Page, error) { return Page{}, nil }
 
-// In this test, a process decides to stop a session once more, and then stands still before it
-// makes the call. The slot of the session expires while the process stands still.
+// In this test, a process decides to stop a session once more. In one case, the slot of the
+// session expires before the process makes the call.
 func TestASessionIsNotStoppedOnceMoreIfItsSlotExpiresBeforeTheCall(t *testing.T) {
 	for name, expires := range map[string]bool{"expired": true, "not expired": false} {
 		t.Run(name, func(t *testing.T) {

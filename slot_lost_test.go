@@ -37,7 +37,7 @@ func TestAResumedTaskKeepsWaitingIfTheEarlierAttemptLosesItsSlot(t *testing.T) {
 	})
 }
 
-// slowStore is a store whose writes take a second once the test begins to suspend the manager.
+// slowStore is a store whose writes take a second while the field "slow" is set.
 type slowStore struct {
 	bgagent.Store
 	slow atomic.Bool

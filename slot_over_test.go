@@ -50,9 +50,9 @@ func TestAnAbortEndsWithTheSlot(t *testing.T) {
 	})
 }
 
-// A process that stood still for longer than its lease finds out too late that its slots are lost.
+// A process that was paused for longer than its lease finds out too late that its slots are lost.
 func TestASessionIsNotStoppedIfItsSlotIsAlreadyOver(t *testing.T) {
-	for range 100 { // the goroutine that would call Abort runs at the same time as the deadline
+	for range 100 { // the goroutine that would call Abort races with the deadline
 		synctest.Test(t, func(t *testing.T) {
 			s := &scriptedSource{auto: true}
 			f := newServer()
@@ -66,8 +66,8 @@ func TestASessionIsNotStoppedIfItsSlotIsAlreadyOver(t *testing.T) {
 	}
 }
 
-// This test uses a server that answers StartTurn after the stopping deadline, and whose Abort does not return on
-// its own.
+// This test uses a server that answers StartTurn after the stopping deadline, and whose Abort does
+// not return on its own.
 func TestAnAbortAfterTheStoppingDeadlineEndsWithTheSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}

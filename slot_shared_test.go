@@ -115,7 +115,7 @@ func TestARequestTakesOverTheLimitsOfTheSource(t *testing.T) {
 	})
 }
 
-// In this test, the first requests all come from one root session.
+// In this test, all requests but the one with the latest queue time come from one root session.
 func TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted(t *testing.T) {
 	for _, c := range []struct {
 		limits bgagent.Limits

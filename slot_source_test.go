@@ -64,7 +64,7 @@ func (s *scriptedSource) Pools() []bgagent.PoolStats {
 	return []bgagent.PoolStats{{Name: "agent worker", Limit: 2, InUse: 2, Waiting: 7}}
 }
 
-// claim returns the claim with the given number once all goroutines are idle.
+// claim waits until all goroutines are idle, and returns the claim with the given number.
 func (s *scriptedSource) claim(t *testing.T, i int) *scriptedClaim {
 	t.Helper()
 	synctest.Wait()

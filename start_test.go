@@ -14,7 +14,7 @@ import (
 )
 
 // If a failed start kept its slot, the slot would be lost until the manager was closed. In each
-// case, a different step of the start fails.
+// case, a different step of the start or of the turn fails.
 func TestAFailingStartGivesItsSlotBack(t *testing.T) {
 	failures := map[string]func(*goRunner){
 		"create fails": func(f *goRunner) {

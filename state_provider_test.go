@@ -68,8 +68,8 @@ func TestWhatAClientHasReportedStaysAsItIs(t *testing.T) {
 	require.Equal(t, page.Messages[0], got.Messages[0])
 }
 
-// While the machine's clocks are being adjusted, the same wall time gets a different reading in
-// each poll.
+// While the machine's clocks are being adjusted, the same wall time corresponds to a different
+// monotonic time in each poll. This difference is not a change.
 func TestARetryIsNoChangeIfItsWallTimeStaysTheSame(t *testing.T) {
 	at := time.Now().Add(time.Hour)
 	o := observation{status: SessionStatus{State: SessionRetrying, RetryAt: at}, answered: true, read: true, retryAt: sec(3600)}

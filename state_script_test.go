@@ -72,8 +72,8 @@ func runScript(t *testing.T, text string) string {
 	return x.out.String()
 }
 
-// configure makes the state. The argument "limit" is the number of slots, and "starter" is true if
-// the client is a TurnStarter.
+// configure creates the state. The argument "limit" is the number of slots. The argument "starter"
+// is true if the client is a TurnStarter, and "notifies" is true if notices reach root sessions.
 func (x *script) configure(limit int, starter, notifies bool) {
 	c, err := Config{}.withDefaults()
 	require.NoError(x.t, err)
@@ -169,7 +169,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 		x.now += int64(d)
 		st.now = x.now
 		st.ringDue(x.now)
-	case "deliver": // SESSION ready|busy|unsure: the status of the session was queried for a delivery
+	case "deliver": // SESSION ready|busy|unsure|untold: the status of the session was queried for a delivery
 		seen := map[string]parentState{"ready": parentReady, "busy": parentBusy, "unsure": parentUnsure, "untold": parentSilent}[plain[1]]
 		env := st.beginDelivery(st.nodes[name], seen, x.cl, now)
 		if x.envs[name] = env; env == nil {

@@ -208,8 +208,8 @@ func (s *story) follow(sub *bgagent.Subscription) {
 	}
 }
 
-// play makes every call that the table names. If the process dies, the calls return when their
-// contexts end.
+// play makes every call in the table. If the process dies, the calls return when their contexts
+// end.
 func (s *story) play() {
 	ctx, m := s.ctx, s.m
 	scope, onlooker := bgagent.Caller{Session: "scope"}, bgagent.Caller{Session: "onlooker"}

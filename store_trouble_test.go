@@ -51,7 +51,7 @@ func TestALaunchThatCannotBeWrittenIsTakenBack(t *testing.T) {
 		withMemory(t, working(time.Second), cfg, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory) {
 			breakFor(mem, 10*time.Second, kind)
 			_, sub := m.Subscribe(0)
-			for range 3 { // the second launch finds that writes fail
+			for range 3 { // the later launches begin after a write has failed
 				_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "a"})
 				require.ErrorIs(t, err, bgagent.ErrStore)
 				require.NotErrorIs(t, err, bgagent.ErrUncertain)

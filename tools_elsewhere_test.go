@@ -94,7 +94,7 @@ func (o *otherProcess) Answer(_ context.Context, _ bgagent.Caller, _ string, in 
 	return bgagent.Question{Key: in.Key, Title: "Which branch?", State: bgagent.QuestionAnswered, Answer: in.Option}, o.err
 }
 
-// withElsewhere runs a test whose tools know another process.
+// withElsewhere runs a test whose tools have access to another process.
 func withElsewhere(t *testing.T, test func(t *testing.T, m *bgagent.BackgroundManager, o *otherProcess, tools bgagent.ToolOptions)) {
 	bubble(t, working(time.Minute), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		o := elsewhere()

@@ -93,7 +93,8 @@ func TestBackgroundMessageSendsAMessage(t *testing.T) {
 	})
 }
 
-// Some model servers give every call the same id.
+// Some model servers give every call the same id. Therefore, the id of a call does not identify a
+// retry after the task was resumed.
 func TestACallIDIsForgottenWhenTheTaskIsResumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := steered{Runner: bgagenttest.NewRunner(answering)}

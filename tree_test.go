@@ -71,8 +71,8 @@ func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
 	})
 }
 
-// The invariants, which include the counts and the indexes, are checked after each
-// step.
+// If the parent of a resumed task has expired, the root session becomes the task's parent and gets
+// the notice.
 func TestResumeUnderAnExpiredParentTellsTheRoot(t *testing.T) {
 	bubble(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := orphan(t, m)

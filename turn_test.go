@@ -15,7 +15,7 @@ import (
 )
 
 // When a task is resumed, three things must not end the new attempt: the answer of the earlier
-// turn, a late event from that turn, and the time limit of that turn.
+// turn, a late event from that turn, and the time limit of the earlier attempt.
 func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 	for name, hides := range map[string]bool{"prompts are told": false, "prompts are not told": true} {
 		t.Run(name, func(t *testing.T) {

@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests in this file check the wall around the state: its files must not use hosts, clocks,
-// goroutines or wording. An update must only note its effects. The effects are performed after the
-// lock is released.
+// The tests in this file check the wall around the state: the state's files must not use hosts,
+// clocks, goroutines or wording. An update must only note its effects. The effects are performed
+// after the lock is released.
 
 // stateImports lists the packages that the state's files may import.
 var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "math", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/mdtext", "github.com/bgagent/bgagent/internal/slots"}
@@ -119,8 +119,8 @@ func TestTheStateKnowsNothingOfHostsAndClocks(t *testing.T) {
 	require.Empty(t, found)
 }
 
-// interfaces returns the names of the package's interfaces. It leaves out grants, which
-// the state may hold.
+// interfaces returns the names of the package's interfaces. It leaves out the interface "grants",
+// which the state may contain.
 func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)
