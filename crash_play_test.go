@@ -328,7 +328,7 @@ func (l *process) notify(_ context.Context, session string, n bgagent.Notice) er
 	if !l.alive() {
 		return storetest.ErrDead
 	}
-	if session != "root" && session != "" { // notices to the host itself are also accepted
+	if session != "root" && session != "" { // notices to the host, whose session is "", are also accepted
 		return bgagent.ErrNoSession
 	}
 	l.p.book.notice(l, n)

@@ -330,8 +330,8 @@ func TestASecondForgetWaitsForTheSameDeletion(t *testing.T) {
 }
 
 // The record of a deleted task's session shows who owns the tasks that this session launched. It
-// must be written no later than the task's record is deleted, even if the store refuses the batch
-// that contains both changes.
+// must be written no later than the deletion of the task's record, even if the store refuses the
+// batch that contains both changes.
 func TestADeletionWaitsForTheRecordOfItsSession(t *testing.T) {
 	for name, c := range map[string]struct {
 		bad     func(b *bgagent.StoreBatch, top, other string) bool

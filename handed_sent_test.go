@@ -80,8 +80,8 @@ func noNoticeIn(t *testing.T, w *world) {
 	}
 }
 
-// The end of a task is read while its notice is being pushed. The notice arrives, so the end is reported,
-// even if nobody acknowledges the answer of Read.
+// The end of a task is read while its notice is being pushed. The notice arrives, so the end is
+// reported, even if nobody acknowledges the answer of Read.
 func TestAnEndThatIsReadDuringItsDeliveryIsNotToldAgain(t *testing.T) {
 	withPostman(t, func(t *testing.T, w *world, p *postman) {
 		p.answers(4*time.Second, nil)

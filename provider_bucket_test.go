@@ -105,7 +105,8 @@ func TestAHundredTasksGetThroughATokenBucket(t *testing.T) {
 					require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 				}
 				took := time.Since(began)
-				// A scheduler that knows the bucket starts a turn whenever there is a token and a slot.
+				// An ideal scheduler, which could see the tokens, would start a turn whenever there is
+				// a token and a slot.
 				best := max(time.Duration(tasks-b.size)*b.period, tasks/5*work) + work
 				t.Logf("%v, at best %v, with %d turns", took, best, len(starts["limited/m"]))
 				require.LessOrEqual(t, took, best*5/4+6*time.Second, "it may take 1.25 times the best time, plus one backoff")

@@ -248,9 +248,9 @@ func TestWhatACancelledStartHasLeftIsEndedByTheNextProcess(t *testing.T) {
 	})
 }
 
-// After ErrUnreadable, no process of the session is running, so the manager frees the slot at once. After
-// another error, a process might still be running, so the manager keeps trying to stop the session until the
-// stopping deadline.
+// After ErrUnreadable, no process of the session is running, so the manager frees the slot
+// immediately. After another error, a process might still be running, so the manager keeps trying
+// to stop the session until the stopping deadline.
 func TestASessionThatCannotBeReadDoesNotHaveToBeStopped(t *testing.T) {
 	for _, err := range []error{fmt.Errorf("a file is damaged: %w", bgagent.ErrUnreadable), errors.New("a file is damaged")} {
 		inWorld(t, func(t *testing.T, w *world) {

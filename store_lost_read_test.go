@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// withEnded runs a test with a manager whose store has two ended tasks. Memory has dropped the
-// result of the first one, and has no record of the second one any more. The function "lose" makes
-// the manager lose its store.
+// withEnded runs a test with a manager that has ended several tasks. Memory has dropped the result
+// of the task "dropped", and no longer contains the record of the task "expired". The store
+// contains both. The function "lose" makes the manager lose its store.
 func withEnded(t *testing.T, test func(t *testing.T, m *bgagent.BackgroundManager, h *hands, dropped, expired string, lose func())) {
 	cfg := bgagent.Config{RetainText: 30, RetainTasks: 4, Retention: bgagent.Disabled, Fallback: map[string][]string{"m": {"n"}}}
 	withHands(t, working(time.Second), cfg, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {

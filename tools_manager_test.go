@@ -253,7 +253,7 @@ func TestBlockingWakesAtTheEndAndKeepsItsTime(t *testing.T) {
 func TestTheCallersContextEndsAWaitAndNeverTheTask(t *testing.T) {
 	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "work")
-		launch(t, m, "now") // not launched with delegate_task, because the answer of this tool could already include the notice
+		launch(t, m, "now") // not launched with delegate_task, because the result of that tool could include the notice
 		synctest.Wait()
 		for _, a := range []bgagent.BackgroundOutputArgs{{TaskID: task.ID, Block: true}, {TaskID: task.ID, Block: true, FullSession: true}} {
 			ctx, stop := context.WithCancel(t.Context())
@@ -328,7 +328,7 @@ func TestWhatIsOwedComesOnceWithTheNextAnswerWhateverItIs(t *testing.T) {
 	}
 	for name, call := range calls {
 		bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
-			a, b := launch(t, m, "now"), launch(t, m, "fail") // not launched with delegate_task, because the answers of this tool would already include the notices
+			a, b := launch(t, m, "now"), launch(t, m, "fail") // not launched with delegate_task, because the results of that tool would include the notices
 			launch(t, m, "work")
 			time.Sleep(time.Second)
 			text, n := call(t, m)

@@ -65,8 +65,8 @@ func TestAResumeAfterAWithdrawnOneGetsItsOwnPrompt(t *testing.T) {
 	}
 }
 
-// In this test, the failed parent of a task is being resumed, and the resume is then withdrawn. Until the store has
-// recorded the resume, nothing may run below the parent.
+// In this test, the cancelled parent of a task is resumed, and the resume is withdrawn. Nothing
+// may run below the parent until the store has recorded the resume.
 func TestNothingRunsBelowAFailedTaskWhoseResumeIsWithdrawn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := &storetest.Memory{}
