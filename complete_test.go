@@ -318,8 +318,9 @@ func begun(file *ast.File, fields []string) (out []string) {
 	return out
 }
 
-// The method "expect" must count the goroutine of every effect. Otherwise, an uncounted goroutine
-// could go unnoticed behind another goroutine of the same kind.
+// The method "expect" must count the goroutine of every effect. Otherwise, Close might not wait
+// for the goroutine. The end of an uncounted goroutine causes a panic, but only if no counted
+// goroutine of the same kind is running.
 func TestEveryEffectThatNeedsAGoroutineIsExpected(t *testing.T) {
 	fset, files := sources(t)
 	var fields []string

@@ -107,7 +107,8 @@ func (b *playBook) launched(l *process, prompt string, t bgagent.Task, err error
 	}
 }
 
-// The method "returned" is called when Run has returned a task that has ended.
+// The method "returned" is called with a task that Run has returned. It ignores a task that has
+// not ended.
 func (b *playBook) returned(t bgagent.Task) {
 	b.Lock()
 	defer b.Unlock()
@@ -242,7 +243,8 @@ type storedState struct {
 	result, prompt string
 }
 
-// judge compares the events with the promises of the manager. l is the last process.
+// judge compares the events with the promises of the manager. The argument "l" is the last
+// process.
 func (p *play) judge(l *process) {
 	b := &p.book
 	runner, starter := p.fakes()
