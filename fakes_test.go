@@ -420,7 +420,7 @@ func (f *finder) FindSession(_ context.Context, s string) (bgagent.SessionInfo, 
 	return bgagent.SessionInfo{Parent: p, Directory: "/src"}, nil
 }
 
-// After a call to answers, the server answers every prompt after the duration d.
+// The method "answers" makes the server answer every prompt after the duration d.
 func (f *server) answers(d time.Duration) *server {
 	f.started = func(session string, p bgagent.Prompt) {
 		go func() {

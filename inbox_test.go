@@ -40,10 +40,10 @@ func (b *inbox) called() int {
 	return b.calls
 }
 
-// After a call to answers, all further calls return nil.
+// The method "answers" makes all further calls of "notify" return nil.
 func (b *inbox) answers() { b.fails(nil) }
 
-// After a call to fails, all further calls return err.
+// The method "fails" makes all further calls of "notify" return err.
 func (b *inbox) fails(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -115,7 +115,8 @@ func TestARequestTakesOverTheLimitsOfTheSource(t *testing.T) {
 	})
 }
 
-// In this test, all requests but the one with the latest queue time come from one root session.
+// In this test, all requests of the first call come from one root session, except the request with
+// the latest queue time.
 func TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted(t *testing.T) {
 	for _, c := range []struct {
 		limits bgagent.Limits
