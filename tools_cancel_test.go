@@ -57,7 +57,7 @@ func TestCancellingWhatHasEndedChangesNothing(t *testing.T) {
 			require.True(t, r.IsError)
 			require.Contains(t, r.Text, "its status is "+state+" already. Nothing was changed.")
 			require.Empty(t, r.Cancelled)
-			was.Notice = get(t, m, task.ID).Notice // the answer has delivered the notice
+			was.Notice = get(t, m, task.ID).Notice // the tool result has delivered the notice
 			require.Equal(t, was, get(t, m, task.ID))
 		}
 	})

@@ -165,7 +165,8 @@ func TestTheWallFindsWhatIsPlanted(t *testing.T) {
 	}
 }
 
-// Only the gate, which is in manager.go, accesses the lock and the state behind it.
+// Apart from the checks in invariants.go, only the gate, which is in manager.go, accesses the lock
+// and the state behind it.
 func TestOnlyTheGateTakesTheLock(t *testing.T) {
 	names, err := filepath.Glob("*.go")
 	require.NoError(t, err)
