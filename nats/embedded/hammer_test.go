@@ -35,28 +35,30 @@ func hammered(t storetest.TB, server *embedded.Server) hammer.Content {
 	})
 	inner := contentOf(c, bgnats.StoreOptions{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
 	losses := 0
-	of := func(s bgagent.Store) *bgnats.Store { return s.(hammeredStore).Store }
+	of := func(s bgagent.Store) *bgnats.Store { return s.(*hammeredStore).Store }
 	return hammer.Content{
 		Content: storetest.Content{
 			Process: func() bgagent.Store {
 				s := inner.Process().(*bgnats.Store)
-				return hammeredStore{s, c.of(s)}
+				return &hammeredStore{Store: s, p: c.of(s)}
 			},
 			Crash: func(s bgagent.Store) { inner.Crash(of(s)) },
 			CrashAt: func(s bgagent.Store, place int) {
-				if place >= 8 { // few batches have so many messages, except for the large ones, which have more than 1,000
-					place *= place
+				if place%4 == 3 { // the process dies in a large batch, which has more than 1,000 messages
+					s.(*hammeredStore).large = true
+					place *= 16
 				}
 				inner.CrashAt(of(s), place)
 			},
 			LoseAnswer: func(s bgagent.Store) {
 				losses++
-				how := []verdict{cutBefore, cutAfter}[losses%2]
-				s.(hammeredStore).p.loseAnswer(how, losses%7, losses%11) // the later cuts are during Reopen
+				h := s.(*hammeredStore)
+				h.large = losses%4 == 0
+				h.p.loseAnswer([]verdict{cutBefore, cutAfter}[losses%2], losses%7, losses%11) // the later cuts are during Reopen
 			},
 		},
 		Cut: func(s bgagent.Store) func() {
-			p := s.(hammeredStore).p
+			p := s.(*hammeredStore).p
 			heal := p.part()
 			return func() {
 				heal()
@@ -66,21 +68,19 @@ func hammered(t storetest.TB, server *embedded.Server) hammer.Content {
 	}
 }
 
-// hammeredStore is a store in a bubble. Its batches with certain numbers are too large for an atomic batch of
-// the servers.
+// hammeredStore is a store for a synctest bubble.
 type hammeredStore struct {
 	*bgnats.Store
-	p *process
+	p     *process
+	large bool // the next batch is made too large for an atomic batch of the servers
 }
-
-// A batch is large if the remainder of its number divided by largeEvery is largeAt.
-const largeEvery, largeAt = 40, 20
 
 // Write returns only when the process is connected again, because the time of a bubble passes much faster
 // than the time that the client needs to connect.
-func (s hammeredStore) Write(ctx context.Context, b *bgagent.StoreBatch) error {
+func (s *hammeredStore) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	defer s.p.settle()
-	if b.Number%largeEvery == largeAt {
+	if s.large {
+		s.large = false
 		large := *b
 		large.Records = append(slices.Clip(b.Records), padding...)
 		b = &large
