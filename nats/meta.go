@@ -117,13 +117,12 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(cont
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // if the answer is lost, the asking manager repeats its request
 	if err == nil {                                                                           // no process may see the token before the servers have registered the subscription
+		// Flush is not used here. If a connection is interrupted again while nats.go reconnects, nats.go
+		// waits for the answers of earlier calls of Flush forever, so no later call returns in time.
 		err = w.patiently(ctx, func(ctx context.Context) error {
-			flushing, done := w.during(ctx)
+			asking, done := w.during(ctx)
 			defer done()
-			err := w.nc.FlushWithContext(flushing)
-			if errors.Is(err, nats.ErrConnectionClosed) && !w.nc.IsClosed() { // the client library returns this error after an interruption
-				return errNotConnected
-			}
+			_, err := w.nc.RequestWithContext(asking, w.alive(token), nil)
 			return unanswered(ctx, err)
 		})
 	}
