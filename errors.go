@@ -183,7 +183,7 @@ type CloseError struct {
 	NotStopped []string     // ids of tasks whose sessions might still be running; after Suspend, of tasks whose last changes are not stored
 	Owed       []NoticeItem // tasks that have ended but were not reported to any parent; TakeNotice still returns them
 	Hung       []string     // kinds of host calls that have not returned
-	Err        error        // error of the context if it ended before Close could finish, otherwise why changes could not be stored, or nil
+	Err        error        // error of the context if it ended before Close could finish, otherwise the reason why changes are not stored, or nil
 }
 
 // Error names the tasks and the host calls that did not stop. It also states how many tasks have

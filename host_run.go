@@ -47,7 +47,7 @@ func (m *BackgroundManager) workOn(a *attempt, j *job) {
 }
 
 // workAgain continues the work on a new goroutine after a host call has ended the worker goroutine.
-// answer applies the result of that host call.
+// The function "answer" applies the result of that host call.
 func (m *BackgroundManager) workAgain(answer func(*job) *attempt) {
 	m.spawn(goWorker, func() {
 		var j job

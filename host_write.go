@@ -341,7 +341,8 @@ func (b *StoreBatch) parts(heirs map[string]string) (all []StoreBatch) {
 	return all
 }
 
-// key returns the key of a part. If the part contains a record and a deletion, it is the record's key.
+// key returns the key of a part. If the part contains a record and a deletion, the result is the
+// record's key.
 func (b *StoreBatch) key() string {
 	switch {
 	case len(b.Records) > 0:

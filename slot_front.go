@@ -27,7 +27,7 @@ func front(s SlotSource) (*ConcurrencyManager, error) {
 	return c, nil
 }
 
-// The type "unlimited" assigns names to pools like the rules, but without limits.
+// The type "unlimited" assigns names to pools like the type "rules", but without limits.
 type unlimited struct{ rules }
 
 func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {

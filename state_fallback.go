@@ -103,8 +103,8 @@ func (st *state) shut(k *kind, now int64) bool {
 	return lasts || st.isShut(&k.slot, now)
 }
 
-// If a pool cools down for longer than fallbackAfter, watchPool makes sure that the tasks in its
-// line continue with other models.
+// If a pool cools down for longer than the time that fallbackAfter returns, watchPool makes sure
+// that the tasks in its line continue with other models.
 func (st *state) watchPool(k *kind, now int64) {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
 		return

@@ -24,8 +24,8 @@ func (st *state) forgetTask(t *task, force bool, now int64) (gone *mark, err err
 	return st.deleteRecord(t), nil
 }
 
-// removeSession forgets a deleted task's session. It does what bury and dropTomb do for expired
-// tasks.
+// removeSession forgets a deleted task's session. It does what the methods bury and dropTomb do for
+// expired tasks.
 func (st *state) removeSession(t *task) {
 	if s := t.sess; s != nil {
 		st.orphan(t)

@@ -251,8 +251,8 @@ type loadedEnd struct {
 	owed  bool // the end is owed, but no envelope contains it
 }
 
-// endsOf returns the ends that the task's record describes. The result "packed" contains those that
-// are part of an envelope.
+// endsOf returns the ends that the task's record describes. The argument "packed" contains the ends
+// that are part of an envelope.
 func (t *task) endsOf(x *storedTask, packed map[member]bool) (ends []loadedEnd) {
 	t.setReclaimable(x.Reclaimable)
 	add := func(no int, notice NoticeState, at time.Time, batch uint32) {

@@ -27,7 +27,7 @@ const (
 
 // The type "refused" describes the refusals of an attempt's turns, from the first refusal until a
 // turn ends in another way. It also describes an attempt whose turn could not begin because its
-// pool had begun to cool down. In that case, kind is zero.
+// pool had begun to cool down. In that case, the field "kind" is zero.
 type refused struct {
 	kind       ProviderErrorKind
 	status     int

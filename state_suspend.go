@@ -91,8 +91,8 @@ func (st *state) stopFrozen() {
 	}
 }
 
-// countFrozen counts usage that a turn has reported after freeze. It stops nothing: the next process
-// compares the sums with the budgets.
+// countFrozen counts usage that a turn has reported after freeze. It does not stop any task, because
+// the next process compares the sums with the budgets.
 func (st *state) countFrozen(a *attempt, turn int32, u Usage, now int64) {
 	switch {
 	case !st.budgets || a.t.is(flagForgotten):

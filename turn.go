@@ -149,7 +149,7 @@ func (s *sight) begin(promptID string, now int64) {
 }
 
 // readAfresh forgets the messages of the turn, because all messages of the session are about to be
-// read again: the client has lost the position of the cursor.
+// read again: the client could not continue from the position of the cursor.
 func (s *sight) readAfresh() {
 	for id, seen := range s.msgs {
 		s.prog.usage = s.prog.usage.minus(seen.usage)
