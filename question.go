@@ -152,9 +152,9 @@ var (
 // Answerer is implemented by a [TurnStarter] that can pass on the answers to the questions that it
 // reports with [HostQuestion].
 type Answerer interface {
-	// AnswerQuestion passes the answer q.Answer to the agent runtime. If refusal is not nil, there
-	// is no answer: the client then refuses what the agent asked for, and, if it can, gives the
-	// agent the text of this error as the reason. The error matches [ErrNotAsked] or
+	// AnswerQuestion passes the answer q.Answer to the agent runtime. If the argument "refusal" is
+	// not nil, there is no answer: the client then refuses what the agent asked for, and, if it
+	// can, gives the agent the text of this error as the reason. The error matches [ErrNotAsked] or
 	// [ErrQuestionExpired]. A question that was refused because it is invalid has only its ID, Kind
 	// and Title. If its ID is also invalid, AnswerQuestion is not called.
 	//

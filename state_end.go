@@ -256,10 +256,10 @@ type stopping struct {
 	slotEnd  int64        // when the attempt's lost slot is over; 0 if the slot is not lost
 	slotOver *turnContext // context that cancels the Abort call in flight at slotEnd; nil if there is none to cancel
 
-	// loose means that a starter's session might still be in a turn, so a poll must confirm that it is
-	// not. The method "stop" sets this field if the manager follows the turn. Other code sets it
-	// before it ends an attempt, if the client might have accepted the prompt or created the session
-	// without the manager's knowledge.
+	// The field "loose" means that a starter's session might still be in a turn, so a poll must
+	// confirm that it is not. The method "stop" sets this field if the manager follows the turn. Other
+	// code sets it before it ends an attempt, if the client might have accepted the prompt or created
+	// the session without the manager's knowledge.
 	loose bool
 }
 

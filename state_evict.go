@@ -20,12 +20,12 @@ type retention struct {
 	next  int         // index of the next tombstone to write once the ring is full
 	free  int         // number of free entries, beginning with the entry at the index in the field "next"
 
-	// unsaid holds the prompts that never reached the sessions of tombstones. Almost all tombstones
-	// lack such a prompt, so a field of the tombstone would waste memory.
+	// The field "unsaid" holds the prompts that never reached the sessions of tombstones. Almost
+	// all tombstones lack such a prompt, so a field of the tombstone would waste memory.
 	unsaid map[*session]string
 
-	// budgets holds the budgets of the tasks that have tombstones. For tasks without a budget, it
-	// holds their usage, so that a resume does not start with an unused budget.
+	// The field "budgets" holds the budgets of the tasks that have tombstones. For tasks without a
+	// budget, it holds their usage, so that a resume does not start with an unused budget.
 	budgets map[*session]*taskBudget
 }
 

@@ -144,7 +144,7 @@ type outcome struct {
 	todos    int32
 	failed   bool // the last host call of the attempt failed; the manager keeps the error for Err
 	partial  bool
-	thought  bool // result is the agent's reasoning, not an answer
+	thought  bool // whether the result is the agent's reasoning, not an answer
 	cut      bool
 	unsaid   bool // the prompt never reached the session
 }

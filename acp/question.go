@@ -174,7 +174,8 @@ func (s *subjectText) add(key, field string) {
 
 func (s *subjectText) field(name, value string) { s.add(value, asktext.Field(name, value)) }
 
-// input adds a call's input. After that, the texts in the input's fields do not need to be repeated.
+// The method "input" adds a call's input. After that, the texts in the input's fields do not need to
+// be repeated.
 func (s *subjectText) input(input any) {
 	text := asktext.Input(input)
 	s.add(text, text)

@@ -44,12 +44,12 @@ const (
 
 // handlers are the functions that a connection calls.
 type handlers struct {
-	// request answers a request from the agent. Each call runs in its own goroutine. ctx
-	// ends when the connection ends.
+	// The function "request" answers a request from the agent. Each call runs in its own goroutine.
+	// ctx ends when the connection ends.
 	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
-	// notify is called for each notification from the agent. Notifications and answers are handled
-	// in the order the agent wrote them. The function must not block, because nothing is read
-	// during the call.
+	// The function "notify" is called for each notification from the agent. Notifications and
+	// answers are handled in the order the agent wrote them. The function must not block, because
+	// nothing is read during the call.
 	notify func(method string, params json.RawMessage)
 	// The function "noise" is called for text that is not a message. It must not block or keep the
 	// text. It can be nil.

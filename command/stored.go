@@ -138,9 +138,9 @@ func (c *Client) owns(s *session, own string) {
 	s.own = own
 }
 
-// state returns the state of the prompt in the session and the prompt's index in st.Prompts. The
-// index is -1 if the prompt was not found. The argument "earlier" contains the prompts that the
-// program got before this one.
+// The method "state" returns the state of the prompt in the session and the prompt's index in
+// st.Prompts. The index is -1 if the prompt was not found. The argument "earlier" contains the
+// prompts that the program got before this one.
 func (st Stored) state(prompt string, earlier []sent) (state bgagent.PromptState, at int) {
 	waits, doubt := map[string]int{}, false
 	for _, x := range earlier {

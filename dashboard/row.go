@@ -47,10 +47,10 @@ type row struct {
 	Asks    int     `json:"asks,omitempty"`  // number of open questions
 	Heard   int64   `json:"heard,omitempty"` // time of the last activity, in ms since 1970
 
-	// todos is a digest of the todo list. It is not sent. When the todos change, the digest
-	// makes the row differ, so a page that shows the task's details fetches them again.
+	// The field "todos" is a digest of the todo list. It is not sent. When the todos change, the
+	// digest makes the row differ, so a page that shows the task's details fetches them again.
 	todos uint64
-	// asked is a digest of the open questions. Like todos, it is not sent.
+	// The field "asked" is a digest of the open questions. Like the field "todos", it is not sent.
 	asked uint64
 }
 

@@ -230,8 +230,8 @@ func (f *follower) asked(e wireEvent, dir string) {
 	}
 }
 
-// ours reports whether the client runs the session. The result "awaited" is the id of the turn's
-// prompt message, or "" if the stream has already mentioned this message.
+// The method "ours" reports whether the client runs the session. The result "awaited" is the id of
+// the turn's prompt message, or "" if the stream has already mentioned this message.
 func (f *follower) ours(session string) (ours bool, awaited string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()

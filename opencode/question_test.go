@@ -26,7 +26,7 @@ func question(t require.TestingT, m *bgagent.BackgroundManager, id string) bgage
 	return task.Questions[0]
 }
 
-// option answers a task's question.
+// The function "option" answers a task's question with the given option.
 func option(t require.TestingT, m *bgagent.BackgroundManager, id string, q bgagent.Question, option string) {
 	got, err := m.Answer(context.Background(), bgagent.Caller{}, id, bgagent.AnswerInput{Key: q.Key, Option: option})
 	require.NoError(t, err)

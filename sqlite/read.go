@@ -255,7 +255,7 @@ func (r *reading) launched(key string) (launched string, err error) {
 	return "", fmt.Errorf("before %q: %w", key, bgagent.ErrNoRecord)
 }
 
-// page returns the first readable records, up to the limit.
+// The method "page" returns the first readable records, up to the limit.
 func (r *reading) page(sql string, args []any, limit int) (page []bgagent.StoreRecord, err error) {
 	s, _, err := r.conn.Prepare(sql)
 	if err != nil {

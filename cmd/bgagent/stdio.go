@@ -66,7 +66,7 @@ func (r *lineReader) Read(p []byte) (int, error) {
 // maxLine is the maximum number of bytes in a line. It is the limit of the protocol library.
 const maxLine = mcp.DefaultMaxLineLength
 
-// line returns the next line. If the next line is too long, only its beginning is
+// The method "line" returns the next line. If the next line is too long, only its beginning is
 // returned.
 func (r *lineReader) line() (line []byte, err error) {
 	for {

@@ -203,8 +203,8 @@ func TestDarkAndLight(t *testing.T) {
 	m := newManager(t, agents, bgagent.Config{})
 	launch(t, m, "main", "wait", "first")
 	url := serve(t, m, dashboard.Config{})
-	// bright returns the brightness of one of the page's colours, from 0 to 255: the mean of
-	// red, green and blue.
+	// The JavaScript function "bright" returns the brightness of one of the page's colours, from 0
+	// to 255: the mean of red, green and blue.
 	bright := `(name => { const [r, g, b] = getComputedStyle(document.body)[name].match(/\d+/g); return (+r + +g + +b) / 3 | 0 })`
 	for _, dark := range []bool{false, true} {
 		s := desktop

@@ -73,7 +73,7 @@ func oneLineEnd(data []byte) []byte {
 
 // syntaxError returns the place and the description of a syntax error.
 func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem string) {
-	if v.Value == nil && len(v.BeforeExtra) > len(data) { // data has only white space and comments
+	if v.Value == nil && len(v.BeforeExtra) > len(data) { // the data contains only white space and comments
 		return 0, Empty
 	}
 	end := len(bytes.TrimRight(data, " \t\r\n"))

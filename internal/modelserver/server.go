@@ -89,11 +89,11 @@ type protocol struct {
 	name   Protocol
 	header string // name of the response header that holds the request's id; "" if there is none
 	decode func(body []byte, req *Request) error
-	// problem returns the body of an HTTP error.
+	// The function "problem" returns the body of an HTTP error.
 	problem func(e *Error, requestID string) any
-	// whole returns the body of an answer that is not streamed.
+	// The function "whole" returns the body of an answer that is not streamed.
 	whole func(a *answer) any
-	// stream starts a streamed answer.
+	// The function "stream" starts a streamed answer.
 	stream func(a *answer) stream
 }
 

@@ -346,8 +346,8 @@ func (c *capped) shown(w *Waiter) (f Figures, counts func(*lane) bool) {
 	return l.pool.figures(), func(o *lane) bool { return o.pool == l.pool }
 }
 
-// place returns the figures of the limit that blocks w, and the place of w among the waiters to which this
-// limit applies. With Fair, only waiters with the same root are counted.
+// The method "place" returns the figures of the limit that blocks w, and the place of w among the waiters
+// to which this limit applies. With Fair, only waiters with the same root are counted.
 func (c *capped) place(w *Waiter) (place int, f Figures) {
 	f, counts := c.shown(w)
 	place = 1

@@ -110,8 +110,8 @@ type world struct {
 	plan  workerPlan
 	lives map[string]*life // the newest process of each worker
 	log   history
-	// within returns a prefix for the command that starts the named process. The prefix makes the
-	// process run in its network namespace.
+	// The function "within" returns a prefix for the command that starts the named process. The
+	// prefix makes the process run in its network namespace.
 	within func(name string) []string
 }
 

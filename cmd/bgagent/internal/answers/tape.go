@@ -107,9 +107,9 @@ func (t *tape) writeLocked(text string) {
 	_, t.failed = t.file.WriteString(text)
 }
 
-// end is called at the end of the turn. If the last message is whole, it is the answer and replaces
-// the reported text. If the client might have cut the message, the reported text is kept, because
-// it can be longer.
+// The method "end" is called at the end of the turn. If the last message is whole, it is the answer
+// and replaces the reported text. If the client might have cut the message, the reported text is
+// kept, because it can be longer.
 func (t *tape) end(end bgagent.TurnEnd) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
