@@ -1,12 +1,14 @@
 package bgagent_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/storetest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -79,5 +81,40 @@ func TestASessionBelowTheHostKeepsItsPlaceInTheNextProcess(t *testing.T) {
 		n, ok := m.TakeNotice("")
 		require.True(t, ok)
 		require.Equal(t, below.ID, n.Items[0].Task)
+	})
+}
+
+// The record of the session of the expired task says to which session the task below it belongs.
+func TestATaskThatExpiredAboveALiveTaskIsNotLoadedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := &storetest.Memory{}
+		cfg := bgagent.Config{Store: mem.Process(), MaxDepth: 2, TimeToLive: bgagent.Disabled}
+		f := &goRunner{run: func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "wait" {
+				<-ctx.Done()
+				return bgagent.TurnEnd{}, ctx.Err()
+			}
+			return bgagent.TurnEnd{Text: "done"}, nil
+		}}
+		m := manage(t, f, cfg)
+		top := launch(t, m, "a")
+		top = ended(t, m, top.ID)[0]
+		below, err := m.Launch(t.Context(), bgagent.Caller{Session: top.Session}, bgagent.LaunchInput{Agent: "worker", Prompt: "wait"})
+		require.NoError(t, err)
+		_, err = m.Read(root, top.ID) // the notice counts as read
+		require.NoError(t, err)
+		time.Sleep(2 * bgagent.DefaultRetention)
+		_, err = m.Get(top.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		require.False(t, get(t, m, below.ID).Status.Terminal())
+		time.Sleep(time.Minute)
+		require.False(t, recordOf(t, mem, top.ID).Due)
+		cfg.Store.(*storetest.Process).Crash()
+
+		cfg.Store = mem.Process()
+		m = manage(t, f, cfg)
+		require.Equal(t, 1, m.Restored().Tasks)
+		require.Equal(t, root.Session, get(t, m, below.ID).Root)
+		require.Equal(t, top.Session, get(t, m, below.ID).Parent)
 	})
 }

@@ -216,6 +216,7 @@ func (st *state) drop(t *task, tomb bool) {
 	st.forgetError(t)
 	t.setReclaimable(false)
 	st.ackTask(t, st.now)
+	st.orphan(t) // before the last record is made, because the record of a task with tasks below it is loaded again
 	st.keepLast(t)
 	t.set(flagForgotten, true)
 	st.keep.text -= int64(len(t.fin.result))
@@ -307,17 +308,18 @@ func (st *state) bury(t *task, stuck bool) {
 			}
 			k.budgets[s] = b
 		}
-		st.orphan(t)
 	}
 }
 
 // orphan gives the tasks below an expired task to the node of the task's parent.
 func (st *state) orphan(t *task) {
-	if n := t.sess.own; n != nil {
-		n.of, t.sess.own = nil, nil
-		t.up.adopt(n, t.status)
-		st.nodeChanged(n)
+	if t.sess == nil || t.sess.own == nil {
+		return
 	}
+	n := t.sess.own
+	n.of, t.sess.own = nil, nil
+	t.up.adopt(n, t.status)
+	st.nodeChanged(n)
 }
 
 // keepUnsaid keeps prompts that never reached the session of an expired task.

@@ -28,7 +28,6 @@ func (st *state) forgetTask(t *task, force bool, now int64) (gone *mark, err err
 // expired tasks.
 func (st *state) removeSession(t *task) {
 	if s := t.sess; s != nil {
-		st.orphan(t)
 		s.task = nil
 		st.sessions.remove(s)
 		st.forgetSession(t.kind.cl, s.id)
