@@ -34,8 +34,8 @@ func BenchmarkSemaphoreHandOff(b *testing.B) {
 	}
 }
 
-// The function "each" runs f repeatedly and reports the last result of f. f executes n operations
-// and returns the cost of one operation.
+// The function "each" runs f repeatedly and reports the last result of f. The function f executes n
+// operations and returns the cost of one operation.
 func each(b *testing.B, n int, f func(n int) (float64, error)) {
 	var ns float64
 	var err error

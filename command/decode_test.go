@@ -18,7 +18,7 @@ var decoders = map[string]func() Decoder{
 	"codex": decodeCodex, "gemini": decodeGemini, "opencode": decodeOpencode, "claude": decodeClaude, "lines": DecodeLines,
 }
 
-// A told contains the reports that a manager gets about a turn.
+// told contains the reports that a manager gets about a turn.
 type told struct {
 	text    string // text since the last tool call, as the manager joins it
 	all     string // all text of the turn

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dialogClient runs turns that consist of a dialog. In each turn, a program sends the line, and
-// then reads its input for a day and a minute.
+// dialogClient is a client whose turns consist of a dialog. In each turn, a program sends the client's text
+// as a line, and then reads its input for a day and a minute.
 type dialogClient string
 
 func (dialogClient) CreateSession(context.Context, bgagent.SessionSpec) (string, error) {

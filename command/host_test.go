@@ -15,7 +15,7 @@ import (
 // hostPlan describes a host that runs one turn in its own process. A test can kill this process.
 // The host is the test binary itself.
 type hostPlan struct {
-	Preset  string // name of a preset, or "text" for a fake program that prints plain text; else a fake that prints lines
+	Preset  string // name of a preset, or "text" for a fake program that prints plain text; any other name means a fake program that prints lines
 	Command []string
 	Env     []string
 	Args    []string

@@ -74,9 +74,9 @@ const (
 	goOn, anew                                 = bgagent.NextContinue, bgagent.NextNewSession
 )
 
-// recordedReset matches the times in the recordings at which a provider accepts requests again. A
-// time that has passed would be dropped, so the test moves these times by the number of seconds in
-// the variable moved.
+// recordedReset matches the times in the recordings at which a provider accepts requests again. A time that
+// has passed would be dropped, so the test moves these times by the number of seconds in the variable
+// "moved".
 var (
 	recordedReset = regexp.MustCompile(`\b17959\d{5}\b`)
 	moved         = time.Now().Unix() - 1795900000

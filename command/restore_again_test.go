@@ -23,8 +23,8 @@ func savedBy(t *testing.T, c *Client, session string, p bgagent.Prompt) (data []
 	return data
 }
 
-// In this test, the client c runs a task, a client of another process continues the task, and then c
-// takes over the task again.
+// In this test, the client "c" runs a task, a client of another process continues the task, and then the
+// first client takes over the task again.
 func TestAClientLearnsWhatAnotherProcessDidInItsSession(t *testing.T) {
 	t.Parallel()
 	one, two, three, four := rand.Text(), rand.Text(), rand.Text(), rand.Text()

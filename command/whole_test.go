@@ -132,8 +132,8 @@ func TestFieldsOfAnUnexpectedTypeDoNotSpoilTheirLine(t *testing.T) {
 	}
 }
 
-// afterTheEnd holds, for each program, lines with an answer and an end, and a line that can follow
-// the end.
+// afterTheEnd contains, for each program, lines with an answer and an end, and a line that can follow the
+// end.
 var afterTheEnd = map[string]struct{ answer, end, tip string }{
 	"codex":    {`{"type":"item.completed","item":{"id":"1","type":"agent_message","text":"the answer"}}`, `{"type":"turn.completed"}`, `{"type":"item.completed","item":{"id":"2","type":"agent_message","text":"tip"}}`},
 	"gemini":   {`{"type":"message","role":"assistant","content":"the answer"}`, `{"type":"result","status":"success"}`, `{"type":"message","role":"assistant","content":"tip","delta":true}`},

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/dashboard"
 )
 
-// others are two other processes: m2 answers, and m3 does what the test says.
+// others simulates two other processes. The process m2 answers, and the process m3 does what the test sets.
 type others struct {
 	mu       sync.Mutex
 	all      []dashboard.Process

@@ -64,7 +64,7 @@ type stream struct {
 	late   time.Time
 	got    bytes.Buffer
 	more   chan struct{}
-	stuck  chan struct{} // closed when the client stops reading
+	stuck  chan struct{}
 }
 
 func newStream() *stream {

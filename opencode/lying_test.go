@@ -329,7 +329,7 @@ func TestOnlyAStartOfWhichNothingWasSentIsUnreachable(t *testing.T) {
 		name         string
 		err          error
 		status       int
-		ask, started bool // whether the error matches ErrUnreachable; ask: for a failed request that only prepares a start; started: for a failed request that starts something
+		ask, started bool // whether the error matches ErrUnreachable, for a failed request that only prepares a start (ask) or starts something (started)
 	}{
 		{name: "refused", err: dial(syscall.ECONNREFUSED), ask: true, started: true},
 		{name: "no route", err: dial(syscall.EHOSTUNREACH), ask: true, started: true},

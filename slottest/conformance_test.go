@@ -175,7 +175,7 @@ type nobody struct{ bgagent.SlotHolder }
 
 func (nobody) SlotGranted() {}
 
-// lying returns a harness for sources that lie.
+// lying returns a harness for sources with the faults that the function "change" sets.
 func lying(change func(*liar)) Harness {
 	return Harness{New: func(t TB, n int, l bgagent.Limits) (all []bgagent.SlotSource) {
 		for _, s := range sharing(t, n, l) {

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// A separate process writes the script. Both processes can generate the script.
+// A separate process, the child, writes the script to a store. Both processes can generate the script.
 const (
 	childDir  = "BGAGENT_SQLITE_TEST_DIR"
 	childLong = 400

@@ -89,7 +89,7 @@ func TestCloseReleasesAStoreThatCannotBeReopened(t *testing.T) {
 	open(t, New(dir, Options{}))
 }
 
-// The lock does not help if its file was removed, or if the owner has closed the store.
+// The lock does not protect the store if the lock file was removed, or if the owner has closed the store.
 func TestABatchOfSomebodyElseIsNotTakenForTheOwnersBatch(t *testing.T) {
 	for name, leave := range map[string]func(t *testing.T, s *Store, dir string) (again func() error){
 		"the lock was removed": func(t *testing.T, s *Store, dir string) func() error {

@@ -83,7 +83,7 @@ func writing(change func(m *Memory, b *bgagent.StoreBatch)) func(*liar) {
 	}
 }
 
-// paging returns a fault that changes the pages of history.
+// paging returns a fault that changes the queries and the results of History.
 func paging(change func(q *bgagent.StoreQuery) func([]bgagent.StoreRecord) []bgagent.StoreRecord) func(*liar) {
 	return func(l *liar) {
 		l.history = func(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
@@ -335,7 +335,8 @@ func letsIn(l *liar) {
 	}
 }
 
-// writesAnyway writes even if the process has died or has closed the store.
+// writesAnyway returns a fault that writes a batch even though the store must refuse it with the error
+// "when".
 func writesAnyway(when error) func(*liar) {
 	return func(l *liar) {
 		l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {

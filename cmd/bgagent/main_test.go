@@ -90,7 +90,7 @@ func (p *place) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// outcome holds the program's exit code and output.
+// outcome contains the program's exit code and output.
 type outcome struct {
 	code        int
 	out, stderr string

@@ -80,7 +80,7 @@ func TestAnAnswerBeyondTheBoundIsCutAndMarkedEverywhere(t *testing.T) {
 	_, err = f.ReadAt(b, info.Size()-int64(len(b)))
 	require.NoError(t, err)
 	require.Equal(t, end, string(b))
-	used := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss // in KiB on Linux, in bytes elsewhere
+	used := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss // in KiB on Linux, in bytes on macOS
 	t.Logf("maximum resident set: %d", used)
 	require.Less(t, used, int64(100<<10*perKiB), "the answer is not held in memory")
 }

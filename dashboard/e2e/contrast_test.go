@@ -89,7 +89,7 @@ func asksFor(kind bgagent.QuestionKind) inproc.Agent {
 	}
 }
 
-// colourful makes tasks in every state, with every kind of text. It returns their titles.
+// colourful makes tasks in every state, with every kind of text. It returns their manager and their titles.
 func colourful(t *testing.T) (*bgagent.BackgroundManager, []string) {
 	parent := make(chan string, 1)
 	var m *bgagent.BackgroundManager

@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// trace holds the times that a task needs, apart from waiting.
+// trace contains the times that a task needs, apart from waiting.
 type trace struct {
 	began time.Time
 	steps []step        // its requests to the model

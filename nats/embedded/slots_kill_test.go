@@ -123,7 +123,7 @@ func runSlots(args string) error {
 	return slots.Close(ctx)
 }
 
-// A stamped client notes the time when a turn begins, before the turn waits for anything. No two
+// stamped is a client that notes the time when a turn begins, before the turn waits for anything. No two
 // turns in a process have the same time.
 type stamped struct {
 	*inproc.Client

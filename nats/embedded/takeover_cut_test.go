@@ -19,7 +19,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// A logged starter notes which process makes the calls that change a session.
+// logged is a starter that notes which process makes the calls that change a session.
 type logged struct {
 	bgagenttest.Starter
 	process string
@@ -134,7 +134,7 @@ func TestOneOfTheProcessesThatCanTakeOverTasksGetsThem(t *testing.T) {
 		o.Process, o.Warn = name, func(err error) { results <- err }
 		c := joined(t, s.URL(), o)
 		require.NoError(t, c.TakeOver(func(p bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {
-			all.Done() // panics if manage is called more often than expected
+			all.Done() // panics if the function "manage" is called more often than expected
 			all.Wait() // waits until all processes have found the store without an owner
 			m, err := bgagent.New(client(), bgagent.Config{Slots: c.Slots, Store: store, Wake: bgagent.WakeNever})
 			results <- err

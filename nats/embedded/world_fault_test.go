@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// quick are tasks that always wait for the slots of two pools.
+// quick is a plan for workers with tasks that always wait for the slots of two pools.
 var quick = workerPlan{Limits: worldLimits(2, 3), Lanes: 3, Least: 300 * time.Millisecond, Most: 1200 * time.Millisecond}
 
 // inFlight is how long after a fault a body may still begin with a slot that was granted before the

@@ -152,7 +152,7 @@ func newWorld(t *testing.T, host string, within func(name string) []string, plan
 	return w
 }
 
-// here is the function world.within of processes in the network namespace of the test.
+// The function "here" is the value of world.within for processes in the network namespace of the test.
 func here(string) []string { return nil }
 
 func (w *world) startNode(i int) {

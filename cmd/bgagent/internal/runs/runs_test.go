@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newRun begins a run whose file is in dir.
+// newRun begins a run whose file is in the folder.
 func newRun(t *testing.T, dir string) *Run {
 	t.Helper()
 	r, err := Begin(dir, NewID(), Here("run"))
