@@ -123,7 +123,8 @@ func (c *child) how() string {
 	return how
 }
 
-// tail keeps the last max bytes that are written to it.
+// tail keeps the last bytes that are written to it. The field "max" is the maximum number of bytes that it
+// keeps.
 type tail struct {
 	max int
 
@@ -159,7 +160,7 @@ func (t *tail) text() (string, bool) {
 	return strings.ToValidUTF8(string(b), "\uFFFD"), t.cut
 }
 
-// lastLines returns the end of the kept text as one line of at most max bytes.
+// lastLines returns the end of the kept text as one line that has at most the given number of bytes.
 func (t *tail) lastLines(max int) string {
 	s, _ := t.text()
 	s = strings.Join(strings.Fields(s), " ")

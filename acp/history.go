@@ -59,7 +59,7 @@ func (h *conversation) add(msg bgagent.Message) *bgagent.Message {
 	return &h.msgs[len(h.msgs)-1]
 }
 
-// trim drops the oldest messages until the remaining messages have at most max bytes.
+// trim drops the oldest messages until the remaining messages have no more bytes than the field "max" allows.
 func (h *conversation) trim() {
 	n := 0
 	for ; h.size > h.max && n < len(h.msgs)-1; n++ {
@@ -241,7 +241,8 @@ func (h *conversation) goesOn(id string) bool {
 	return m == nil || m.Role != bgagent.RoleAgent || h.called || len(h.text) == 0 || id == "" || h.id == "" || id == h.id
 }
 
-// page returns at most max messages, starting at the cursor.
+// page returns messages, starting at the cursor. If the argument "max" is positive, it is the maximum number
+// of messages.
 func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

@@ -54,8 +54,8 @@ func exact(params json.RawMessage, name string, input any) any {
 	return input
 }
 
-// rounded returns the value with its numbers as package json decodes them by default. It does not
-// change v.
+// rounded returns the value with its numbers as the package encoding/json decodes them by default. It does
+// not change v.
 func rounded(v any) any {
 	switch v := v.(type) {
 	case json.Number:

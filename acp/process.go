@@ -117,9 +117,9 @@ type process struct {
 	conn     *conn
 	init     sdk.InitializeResponse // set before the process is shared
 
-	ending  chan struct{} // closed by end
+	ending  chan struct{} // closed by the method "end"
 	endOnce sync.Once
-	reason  error         // reason passed to end; set before the channel "ending" is closed
+	reason  error         // reason passed to the method "end"; set before the channel "ending" is closed
 	dead    chan struct{} // closed when the process and everything that it started have ended
 	why     error         // why the process ended; set before the channel "dead" is closed
 
@@ -159,7 +159,7 @@ func (c *Client) startProcess(ctx context.Context, instance string) (*process, e
 	return p, nil
 }
 
-// end asks supervise to terminate the process, and returns immediately. If the method "end" is
+// end makes the method "supervise" terminate the process, and returns immediately. If the method "end" is
 // called again, the first reason is kept.
 func (p *process) end(reason error) {
 	p.endOnce.Do(func() {
@@ -168,7 +168,7 @@ func (p *process) end(reason error) {
 	})
 }
 
-// isEnding reports whether end was called.
+// isEnding reports whether the method "end" was called.
 func (p *process) isEnding() bool {
 	select {
 	case <-p.ending:
@@ -221,7 +221,7 @@ func within(d time.Duration, done <-chan struct{}) {
 
 // gone removes the ended process from the client.
 func (p *process) gone() {
-	p.end(nil) // later calls to end cannot change the reason
+	p.end(nil) // later calls to the method "end" cannot change the reason
 	p.why = p.cause()
 	c := p.c
 	c.mu.Lock()

@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, the client c runs a task, a client of another process continues the task, and then c
-// takes over the task again. The agent process of c still has the session open, without the turn of
-// the other client.
+// In this test, the client "c" runs a task, a client of another process continues the task, and then the
+// first client takes over the task again. The agent process of the first client still has the session open,
+// without the turn of the other client.
 func TestAClientLearnsWhatAnotherProcessDidInItsSession(t *testing.T) {
 	one, two, three, four := uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString()
 	store := tempdir.New(t)

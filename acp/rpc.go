@@ -85,7 +85,7 @@ type waiting struct {
 	seen   func(received) // called with the answer before the next message is read; can be nil
 }
 
-// newConn returns a connection that writes to w. The caller must call serve once.
+// newConn returns a connection that writes to w. The caller must call the method "serve" once.
 func newConn(w io.WriteCloser, h handlers) *conn {
 	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]waiting{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

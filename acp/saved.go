@@ -102,7 +102,7 @@ func (m *memory) joins(text string) {
 	}
 }
 
-// leaves takes back a call to joins, because the agent has refused the message. The message was
+// leaves takes back a call to the method "joins", because the agent has refused the message. The message was
 // meant to join the turn of the last prompt or the previous turn.
 func (m *memory) leaves(text string) {
 	drop := func(list, after []string) ([]string, bool) {
@@ -122,7 +122,7 @@ func (m *memory) leaves(text string) {
 	}
 }
 
-// unsent takes back the last call to sends, because the agent has not received the prompt.
+// unsent takes back the last call to the method "sends", because the agent has not received the prompt.
 func (m *memory) unsent() {
 	if n := len(m.Sent); n > 0 && m.Now.Prompt != "" {
 		m.Sent = m.Sent[:n-1]

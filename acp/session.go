@@ -20,7 +20,7 @@ type session struct {
 	id     string
 	parent string
 	dir    string // absolute
-	place  string // dir with links resolved, because they might lead to a different directory when the next host follows them
+	place  string // the field "dir" with links resolved, because they might lead to a different directory when the next host follows them
 	mcp    []MCPServer
 
 	// Client.mu guards the fields below.
@@ -97,8 +97,8 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	return s.id, nil
 }
 
-// directory returns the directory of a session as an absolute path. If dir is empty, Config.Dir is
-// used. If the directory does not exist, the result is an error.
+// directory returns the directory of a session as an absolute path. If the argument "dir" is empty,
+// Config.Dir is used. If the directory does not exist, the result is an error.
 func (c *Client) directory(dir string) (string, error) {
 	if dir == "" {
 		dir = c.cfg.Dir
@@ -132,10 +132,10 @@ func (c *Client) add(s *session, p *process) error {
 	return nil
 }
 
-// attach returns a live process that has the session open. If the session's previous process has
-// ended, is retired or has another instance, a process of the given instance loads the session. If
-// the agent cannot load sessions, the session stays in its process. If that process has ended, attach
-// returns an error.
+// attach returns a live process that has the session open. If the session's previous process has ended, is
+// retired or has another instance, a process of the given instance loads the session. If the agent cannot
+// load sessions, the session stays in its process. If that process has ended, the method "attach" returns an
+// error.
 func (c *Client) attach(ctx context.Context, s *session, instance string) (*process, error) {
 	if err := isDirectory(s.dir); err != nil {
 		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
@@ -177,8 +177,8 @@ func (c *Client) attach(ctx context.Context, s *session, instance string) (*proc
 	return p, nil
 }
 
-// lostWith adds an explanation to the error of load if the agent does not have the session because
-// the session's process ended. The explanation states how that process ended. Some agents store a
+// lostWith adds an explanation to the error of the method "load" if the agent does not have the session
+// because the session's process ended. The explanation states how that process ended. Some agents store a
 // session only after its first prompt.
 func (c *Client) lostWith(s *session, err error) error {
 	c.mu.Lock()

@@ -88,8 +88,8 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	return sdk.CreateTerminalResponse{TerminalId: id}, nil
 }
 
-// directoryInside returns the directory cwd with its links resolved. It returns an error
-// if the resolved directory is outside of dir.
+// directoryInside returns the directory "cwd" with its links resolved. It returns an error if the resolved
+// directory is outside of the directory "dir".
 func directoryInside(dir, cwd string) (string, error) {
 	if !filepath.IsAbs(cwd) {
 		cwd = filepath.Join(dir, cwd)

@@ -172,7 +172,7 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	return reports
 }
 
-// progress does the work of apply, apart from costs.
+// progress does the work of the method "apply", apart from costs.
 func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.broken:

@@ -96,7 +96,7 @@ func answerErrorOf(err error) *answerError {
 
 func (e *answerError) Error() string { return e.Text }
 
-// Is reports whether the error matched target in the other process.
+// Is reports whether the error matched the argument "target" in the other process.
 func (e *answerError) Is(target error) bool {
 	for _, text := range e.Matches {
 		for _, k := range known {

@@ -31,10 +31,10 @@ type ClusterOptions struct {
 	// and hyphens.
 	Process string
 
-	// Home says where the sessions of this process live, for example the address of a server, or the name
+	// Home says where the sessions of this process are kept, for example the address of a server, or the name
 	// of a machine and a user; see [bgagent.SessionHome]. Processes with the same Home can continue each
-	// other's sessions, so only such processes take over each other's tasks; see [Cluster.TakeOver]. If
-	// Home is empty, the process does not take over tasks, and no process takes over its tasks.
+	// other's sessions, so only such processes take over each other's tasks; see [Cluster.TakeOver]. If Home
+	// is empty, the process does not take over tasks, and no process takes over its tasks.
 	Home string
 
 	// TakeOverSuspended is the time after which the tasks of this process can be taken over if it was

@@ -102,7 +102,7 @@ func (x *hammering) work(t *testing.T) {
 	}
 }
 
-// next returns the seed of the next run. ok is false if no further run is needed.
+// next returns the seed of the next run. The result "ok" is false if no further run is needed.
 func (x *hammering) next() (seed uint64, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -59,7 +59,7 @@ func (x matrix) add(op, state string, n int) {
 	x[op][state] += n
 }
 
-// join adds the counts of y to x.
+// join adds the counts of the argument "other" to x.
 func (x matrix) join(other matrix) {
 	for op, states := range other {
 		for state, n := range states {

@@ -2,5 +2,5 @@
 
 package procs
 
-// ReapAdopted does nothing, because on this system only process 1 adopts processes.
+// ReapAdopted does nothing. It is implemented only for Linux.
 func ReapAdopted() int { return 0 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Find fails with [errors.ErrUnsupported], because the environment of other
-// processes cannot be read on this system.
+// Find fails with [errors.ErrUnsupported], because this package can read the environments of other processes
+// only on Linux.
 func Find(string, Keep) (list []Process, spared int, err error) {
 	return nil, 0, fmt.Errorf("looking for the processes of a run: %w", errors.ErrUnsupported)
 }

@@ -192,10 +192,10 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 // learn reads the state of one process. The second result is false if there is nothing to remember because the
 // process has ended. An adopted process that has ended is reaped if it is in the session of a running program.
 //
-// The process can be a program that has just been started. Because visit checks for programs before the new
-// program is registered, visit does not recognize it. The program can then be registered and exit before
-// learn reads it. A program is the leader of its session. Therefore, learn does not reap the leader of a
-// session: Program.reap must read the exit state of the program.
+// The process can be a program that has just been started. Because the method "visit" checks for programs
+// before the new program is registered, that method does not recognize it. The program can then be registered
+// and exit before the method "learn" reads it. A program is the leader of its session. Therefore, that method
+// does not reap the leader of a session: Program.reap must read the exit state of the program.
 func (l *look) learn(pid int, inode uint64, now time.Time) (m memory, keep bool) {
 	s, how := read(pid)
 	m = memory{inode: inode, until: now.Add(knownTime), seen: s}

@@ -15,7 +15,7 @@ const (
 	InstanceVariable = "BGAGENT_INSTANCE"
 )
 
-// IsMark reports whether name is one of the variables above.
+// IsMark reports whether the name is that of one of the variables above.
 func IsMark(name string) bool {
 	return slices.Contains([]string{DepthVariable, TurnVariable, InstanceVariable}, name)
 }

@@ -66,8 +66,9 @@ func (p *Program) PID() int { return p.cmd.Process.Pid }
 // that the program has started may still be running.
 func (p *Program) Exited() <-chan struct{} { return p.exited }
 
-// Stop sends sig, or SIGTERM if sig is nil, to the program, and kills the program after the grace period. If
-// the grace period is 0, Stop kills the program immediately. It returns when the program has exited.
+// Stop sends the signal, or SIGTERM if the signal is nil, to the program, and kills the program after the
+// grace period. If the grace period is 0, Stop kills the program immediately. It returns when the program has
+// exited.
 func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	select {
 	case <-p.exited:

@@ -15,8 +15,8 @@ func (p *Program) release() { running.remove(p.PID()) }
 // PID while its process group has members.
 func (p *Program) await() { p.reap() }
 
-// endRest terminates the remaining processes in the program's process group. On this system, processes that
-// have left the group cannot be found.
+// endRest terminates the remaining processes in the program's process group. On this system, this package
+// does not search for processes that have left the group.
 func (p *Program) endRest(grace time.Duration) error {
 	sig, deadline := syscall.SIGTERM, time.Now().Add(grace)
 	for pause, last := time.Millisecond, syscall.Signal(0); ; pause = min(2*pause, 50*time.Millisecond) {

@@ -28,7 +28,7 @@ func shell(t testing.TB, dir, script string) *Program {
 	return p
 }
 
-// written returns the PIDs in the file "pids" in dir.
+// written returns the PIDs in the file "pids" in the directory.
 func written(t testing.TB, dir string) []int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "pids"))

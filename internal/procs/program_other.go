@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// This system has no process groups, and no signals that ask a program to terminate. A program is killed
-// immediately, and the processes that it has started continue to run.
+// On this system, this package uses neither process groups nor signals that ask a program to terminate. A
+// program is killed immediately, and the processes that it has started continue to run.
 
 func ownSession(*exec.Cmd) {}
 
@@ -19,5 +19,5 @@ func (p *Program) ask(os.Signal) bool          { return false }
 func (p *Program) kill()                       { _ = p.cmd.Process.Kill() }
 func (p *Program) endRest(time.Duration) error { return nil }
 
-// SignalOf returns nil, because programs are not terminated by signals on this system.
+// SignalOf returns nil, because this package does not read signals from exit states on this system.
 func SignalOf(*os.ProcessState) os.Signal { return nil }
