@@ -8,5 +8,5 @@ import "io/fs"
 // user's folders.
 func ownedAndPrivate(string, fs.FileInfo) error { return nil }
 
-// syncFolder does nothing, because folders cannot be synced on this system.
+// syncFolder does nothing, because this package syncs folders only on Unix systems.
 func syncFolder(string) error { return nil }

@@ -2,6 +2,5 @@
 
 package fleet
 
-// inherited returns "", because this system does not show the environment of another
-// program.
+// inherited returns "", because this package reads the environment of another program only on Linux.
 func inherited(string) string { return "" }

@@ -7,6 +7,5 @@ import "os"
 // nonBlocking is 0 here, because the folder cannot contain a pipe.
 const nonBlocking = 0
 
-// The function "lock" always reports true, because folders cannot be locked on
-// this system.
+// The function "lock" always reports true, because this package locks folders only on Unix systems.
 func lock(*os.File) bool { return true }
