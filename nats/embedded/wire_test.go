@@ -74,10 +74,15 @@ func (p *process) isDead() bool {
 	return dead || p.nc.IsClosed() // not while p.mu is held: the client calls InProcessConn, which takes p.mu, while it holds its own lock, which IsClosed takes
 }
 
-// settle waits until the process is connected or dead. It does not call Flush while the client reconnects: if
-// the connection is then cut again, nats.go waits forever for one answer too many, and no later Flush succeeds.
+// settle waits until the process is connected or dead. It does not call Flush, because Flush hangs on a
+// connection that was interrupted while it was reconnecting.
 func (p *process) settle() {
-	for !p.isDead() && (p.nc.Status() != nats.CONNECTED || p.nc.Flush() != nil) {
+	for !p.isDead() {
+		if p.nc.Status() == nats.CONNECTED {
+			if _, err := p.nc.Request("$JS.API.INFO", nil, 200*time.Millisecond); err == nil {
+				return
+			}
+		}
 		runtime.Gosched()
 	}
 }
