@@ -41,12 +41,13 @@ func (m *BackgroundManager) forget(ctx context.Context, by Caller, id string, o 
 	if err := m.start(ctx); err != nil {
 		return err
 	}
-	if err := m.fetch(ctx, id); err != nil {
-		return fmt.Errorf("nothing was deleted: %w: %w", ErrStore, err)
-	}
 	var gone *mark
 	var err error
-	m.update(func(st *state, now int64) {
+	m.fetchFor(ctx, id, func(st *state, now int64, unread error) {
+		if unread != nil {
+			err = fmt.Errorf("nothing was deleted: %w: %w", ErrStore, unread)
+			return
+		}
 		var t *task
 		if gone = st.forgotten(id); gone != nil && gone.t.id() == id && descends(gone.t, by) { // an earlier call deleted the task
 			return

@@ -74,53 +74,65 @@ func (x *storedTask) task(r *StoreRecord) Task {
 }
 
 // fetch loads an ended task from the store if memory does not contain the task. ref is the id of
-// the task or of its session. If the store does not contain the task either, the method "fetch"
-// returns nil and does not change anything. If the store might have the task but the task cannot be
-// loaded, it returns an error.
-func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
-	if m.cfg.Store == nil || ref == "" {
-		return nil
-	}
-	known, last := false, false
-	m.update(func(st *state, _ int64) {
-		known, last = st.inMemory(ref) || st.forgotten(ref) != nil, st.unwritten(ref) && !st.recovery.due
-		if !known {
-			st.storing.fetches++
+// the task or of its session. If the store does not contain the task either, fetch does not load
+// anything. If the store might have the task but the task cannot be loaded, fetch returns an error.
+func (m *BackgroundManager) fetch(ctx context.Context, ref string) (unread error) {
+	m.fetchFor(ctx, ref, func(_ *state, _ int64, err error) { unread = err })
+	return unread
+}
+
+// fetchFor is like fetch, and then calls f with the error that fetch would return. It calls f in the
+// update that loads the task, because the task can expire from memory again in the next update. If
+// f is called without an error, the task is either in memory or not in the store.
+func (m *BackgroundManager) fetchFor(ctx context.Context, ref string, f func(st *state, now int64, unread error)) {
+	known, last := m.cfg.Store == nil || ref == "", false
+	m.update(func(st *state, now int64) {
+		if known = known || st.inMemory(ref) || st.forgotten(ref) != nil; known {
+			f(st, now, nil)
+			return
 		}
+		last = st.unwritten(ref) && !st.recovery.due
+		st.storing.fetches++
 	})
 	if known {
-		return nil
+		return
 	}
-	defer m.update(func(st *state, _ int64) {
+	x, err := m.stored(ctx, ref, last)
+	m.update(func(st *state, now int64) {
+		if x != nil && !st.inMemory(x.id) && !st.unwritten(x.id) && !slices.Contains(st.storing.deleted, x.id) {
+			st.remember(x, now)
+		}
 		if st.storing.fetches--; st.storing.fetches == 0 {
 			st.storing.deleted = nil
 		}
+		f(st, now, err)
 	})
+}
+
+// The method "stored" reads the record of an ended task from the store. It returns nil without an error if the
+// store has no such record. If the argument "last" is true, it first waits until the last record of the task
+// is written.
+func (m *BackgroundManager) stored(ctx context.Context, ref string, last bool) (*storedTask, error) {
 	if last { // the record in the store is older than the record that was in memory
 		m.update(func(st *state, _ int64) { st.flush() })
 		if err := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool { return !st.unwritten(ref) }); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.StoreTimeout)
 	defer cancel()
 	found, err := m.history(ctx, StoreQuery{Ref: ref, Limit: 1})
 	if err != nil || len(found) == 0 {
-		return err
+		return nil, err
 	}
 	x, err := m.loadTask(ctx, &found[0])
 	switch {
 	case err != nil:
-		return fmt.Errorf("task %s: %w", found[0].Key, err)
+		return nil, fmt.Errorf("task %s: %w", found[0].Key, err)
 	case !x.Status.Terminal() || x.Run != nil || !x.Notice.Settled() || slices.ContainsFunc(x.Past, func(p Attempt) bool { return p.Notice == NoticeOwed }):
-		return fmt.Errorf("task %s was not loaded when the store was opened", x.id)
+		return nil, fmt.Errorf("task %s was not loaded when the store was opened", x.id)
 	}
-	m.update(func(st *state, now int64) {
-		if !st.inMemory(x.id) && !st.unwritten(x.id) && !slices.Contains(st.storing.deleted, x.id) {
-			st.remember(x, now)
-		}
-	})
-	return nil
+	return x, nil
 }
 
 // The method "history" reads records of ended tasks.

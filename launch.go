@@ -294,8 +294,8 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 		return s, fmt.Errorf("bgagent: resume: %w", &InputError{"Prompt", "is missing; it must say how the agent is to go on"})
 	}
 	ref = strings.TrimSpace(ref)
-	unread := m.fetch(ctx, ref)
 	if in.Model != "" || !in.Budget.isZero() || len(m.cfg.Fallback) > 0 {
+		_ = m.fetch(ctx, ref) // fetchFor below returns the error again
 		if in.Model, err = m.prepareResume(ctx, by, ref, in.Model, in.Budget); err != nil {
 			return s, fmt.Errorf("bgagent: resume: %w", err)
 		}
@@ -306,7 +306,7 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 	}
 	values := valuesOf(ctx)
 	var t *task
-	m.update(func(st *state, now int64) {
+	m.fetchFor(ctx, ref, func(st *state, now int64, unread error) {
 		if unread != nil && !st.closing && !st.inMemory(ref) { // resuming the task without the data in its unreadable record would overwrite this record
 			err = fmt.Errorf("%w: %w", ErrStore, unread)
 			return

@@ -175,12 +175,11 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 	case len(in.Key) > messageKeyBytes || mdtext.Valid(in.Key) != in.Key:
 		return r, &InputError{"Key", fmt.Sprintf("must be valid UTF-8 of at most %d bytes", messageKeyBytes)}
 	}
-	_ = m.fetch(ctx, ref) // if the record cannot be loaded, sendTo fails as it would without a store
 	var t *task
 	var l *letter
 	for {
 		unsettled := false
-		m.update(func(st *state, now int64) {
+		m.fetchFor(ctx, ref, func(st *state, now int64, _ error) { // if the record cannot be loaded, the method "send" fails as it would without a store
 			if t, l, unsettled, err = st.send(by, ref, in, again, now); l != nil {
 				st.settle(now) // the turn of the message might begin immediately
 				r = st.sendResult(t, l)

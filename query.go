@@ -44,9 +44,8 @@ func (m *BackgroundManager) Read(by Caller, id string) (Task, error) {
 // is the number of that attempt; 0 means the latest one. Notices of other attempts do not count as
 // read.
 func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handing) (s Task, err error) {
-	_ = m.fetch(m.base, id) // if the record cannot be loaded, readAttempt fails as it would without a store
 	thought := false
-	m.update(func(st *state, now int64) {
+	m.fetchFor(m.base, id, func(st *state, now int64, _ error) { // if the record cannot be loaded, readAttempt fails as it would without a store
 		var t *task
 		if t, err = st.findOwn(by, id); err != nil {
 			err = fmt.Errorf("bgagent: read: %w", err)

@@ -205,9 +205,10 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 	if in.Key == "" {
 		return q, &InputError{"Key", "is missing; it must be the key of the question"}
 	}
-	_ = m.fetch(ctx, ref) // if the record cannot be loaded, answerQuestion fails as it would without a store
 	var t *task
-	m.update(func(st *state, now int64) { q, t, err = st.answerQuestion(by, ref, in, now) })
+	m.fetchFor(ctx, ref, func(st *state, now int64, _ error) { // if the record cannot be loaded, answerQuestion fails as it would without a store
+		q, t, err = st.answerQuestion(by, ref, in, now)
+	})
 	if err != nil {
 		return q, m.orLost(err)
 	}

@@ -96,6 +96,57 @@ func TestNothingRunsBelowAFailedTaskWhoseResumeIsWithdrawn(t *testing.T) {
 	})
 }
 
+// In this test, a task expires from memory again after the resume has loaded it, because another task ends while
+// Config.Model chooses the model. The task's record must not be replaced with one that lacks its data, and must not be
+// deleted if the resume is withdrawn.
+func TestATaskThatExpiresWhileItIsResumedKeepsItsRecord(t *testing.T) {
+	for _, withdrawn := range []bool{false, true} {
+		t.Run(fmt.Sprint("withdrawn ", withdrawn), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				mem := &storetest.Memory{}
+				var m *bgagent.BackgroundManager
+				other := bgagent.LaunchInput{Agent: "worker", Prompt: "other"}
+				resuming := false
+				choose := func(_, asked string) (string, error) {
+					if resuming && asked == "m/b" {
+						_, err := m.Run(t.Context(), root, other)
+						require.NoError(t, err)
+						if withdrawn {
+							slow(mem, 2*time.Second)
+						}
+					}
+					return asked, nil
+				}
+				m = manage(t, working(time.Second), bgagent.Config{RetainTasks: 1, Store: mem.Process(), Model: choose})
+				task, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "a", Metadata: map[string]string{"a": "b"}})
+				require.NoError(t, err)
+				_, err = m.Run(t.Context(), root, other)
+				require.NoError(t, err)
+				time.Sleep(time.Minute)
+
+				resuming = true
+				ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+				defer cancel()
+				_, err = m.Resume(ctx, root, task.ID, bgagent.ResumeInput{Prompt: "more", Model: "m/b"})
+				mem.SetFaults(nil)
+				if withdrawn {
+					require.ErrorIs(t, err, bgagent.ErrUncertain)
+					time.Sleep(time.Minute)
+					again, err := m.Read(root, task.ID)
+					require.NoError(t, err)
+					require.Equal(t, "answer to a", again.Result)
+					return
+				}
+				require.NoError(t, err)
+				end := ended(t, m, task.ID)[0]
+				require.Equal(t, "answer to more", end.Result)
+				require.Equal(t, "b", end.Metadata["a"])
+				require.Len(t, end.Attempts, 1)
+			})
+		})
+	}
+}
+
 // unreadable is a store whose history cannot be read while the field "broken" is set.
 type unreadable struct {
 	*storetest.Process
