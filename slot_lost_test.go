@@ -97,6 +97,7 @@ func TestATaskThatHasNotUsedItsSlotWaitsForAnotherOne(t *testing.T) {
 		m := manage(t, f, bgagent.Config{Store: store, Slots: s, TimeToLive: time.Hour})
 		task := launch(t, m, "prompt")
 		k := s.claim(t, 0)
+		time.Sleep(time.Second)
 		store.slow.Store(true)
 		k.h.SlotGranted()
 		time.Sleep(time.Second / 2)

@@ -103,13 +103,16 @@ func (st *state) claimAnew(a *attempt) {
 	st.askSource(st.claims.of[a.t])
 	st.callSource(claimCall{c: old, release: true}) // release the old slot only now, so that the attempt is already in line when the slot becomes free
 	st.setDeadline(a, st.now)
+	st.wakeTask(a.t)
 }
 
-// isUnused reports whether the attempt has a slot, but has not yet made the host call for which it got the
-// slot, for example because the store has not yet answered. Nothing of the attempt runs then.
+// isUnused reports whether the attempt has a slot, but waits for the store before it makes the host call for
+// which it got the slot. Nothing of the attempt runs during that time. If the source loses a slot within a second of the
+// request, the attempt does not wait for another slot: the source might lose every slot at once.
 func (st *state) isUnused(c *claim) bool {
 	a := c.t.run
-	return c.granted && !c.running && a != nil && a.live() && !a.inCall && !a.recovering && a.stage != stageNone
+	return c.granted && !c.running && st.now-c.since >= int64(time.Second) &&
+		a != nil && a.live() && !a.inCall && !a.recovering && a.heldAt == 0 && a.stage != stageNone
 }
 
 // awaitsClaim reports whether the attempt waits for the slot that claimAnew has requested.

@@ -47,7 +47,7 @@ const (
 // may be made now, for example because the attempt has ended or its client has an outage.
 func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	toEnd := a.recovering && a.ended && a.t.run == a && !a.overrun // stop processes that an earlier process left behind
-	if a.inCall || st.suspend != notSuspended || st.storing != nil && st.storing.over || !a.live() && !toEnd || a.stage == stageNone || !toEnd && st.heldBack(a, now) {
+	if a.inCall || st.suspend != notSuspended || st.storing != nil && st.storing.over || !a.live() && !toEnd || a.stage == stageNone || !toEnd && (st.awaitsClaim(a) || st.heldBack(a, now)) {
 		return false
 	}
 	t := a.t

@@ -84,10 +84,10 @@ func (st *state) isTask(by Caller) bool {
 	return st.session(by.Session) != nil
 }
 
-// inTurn reports whether the task is running and not parked. A task in a turn holds a slot and does
-// not need another slot to continue.
+// inTurn reports whether the task is running, and is neither parked nor waiting for a slot. A task in a turn
+// holds a slot and does not need another slot to continue.
 func (t *task) inTurn() bool {
-	return t.status == Running && t.run != nil && t.run.parkedFor == notParked
+	return t.status == Running && t.run != nil && t.run.parkedFor == notParked && !t.st.awaitsClaim(t.run)
 }
 
 // waiter is a caller that waits until tasks change.

@@ -70,7 +70,12 @@ func (m meta) message(n names) (message, error) {
 // readMeta returns the content of the store's message about itself. For a new store, it returns
 // content without an owner.
 func (w *wire) readMeta(ctx context.Context) (m meta, err error) {
-	msg, found, err := w.last(ctx, w.meta())
+	var msg message
+	found := false
+	err = w.patiently(ctx, func(ctx context.Context) error {
+		msg, found, err = w.last(ctx, w.meta())
+		return err
+	})
 	if err != nil {
 		return m, err
 	}

@@ -133,7 +133,8 @@ func (s *Slots) join(ctx context.Context, replace bool) error {
 	if err := s.w.ensure(ctx, want); err != nil {
 		return err
 	}
-	k, _, err := s.readKey(ctx)
+	var k alloc.Key
+	err := s.w.patiently(ctx, func(ctx context.Context) (err error) { k, _, err = s.readKey(ctx); return err })
 	if err != nil {
 		return err
 	}

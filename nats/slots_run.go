@@ -374,7 +374,8 @@ func (s *Slots) SetLimits(ctx context.Context, l bgagent.Limits) error {
 	}
 	for {
 		k, rev, err := s.readKey(ctx)
-		if err == nil && k.Term == 0 {
+		early := err == nil && k.Term == 0
+		if early {
 			err = errors.New("no process has become the allocator yet")
 		}
 		if err == nil {
@@ -383,7 +384,7 @@ func (s *Slots) SetLimits(ctx context.Context, l bgagent.Limits) error {
 				return nil
 			}
 		}
-		if !again(err) && k.Term != 0 || pause(ctx, retryEvery) != nil {
+		if !early && !again(err) || pause(ctx, retryEvery) != nil {
 			return fmt.Errorf("bgnats: set limits: %w", err)
 		}
 	}

@@ -257,6 +257,17 @@ func (w *wire) patiently(ctx context.Context, f func(context.Context) error) err
 	}
 }
 
+// connected calls f until it succeeds, or fails with an error that will not disappear soon. Unlike the method
+// "patiently", it does not limit the time of a call, so f can read long messages over a slow connection.
+func (w *wire) connected(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if err == nil || !soon(err) || pause(ctx, retryEvery) != nil {
+			return err
+		}
+	}
+}
+
 // pause waits, or returns the error of ctx if it ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
@@ -384,7 +395,7 @@ func (w *wire) at(ctx context.Context, seq uint64) (message, bool, error) {
 
 func (w *wire) get(ctx context.Context, query any) (m message, found bool, err error) {
 	var s stored
-	if err := w.patiently(ctx, func(ctx context.Context) error { return w.call(ctx, "STREAM.MSG.GET."+w.stream, query, &s) }); err != nil {
+	if err := w.call(ctx, "STREAM.MSG.GET."+w.stream, query, &s); err != nil {
 		if isCode(err, codeNoMessage) {
 			err = nil
 		}
@@ -402,12 +413,7 @@ func (w *wire) get(ctx context.Context, query any) (m message, found bool, err e
 // latest returns the last message on each of the subjects that has one. Any of the stream's servers can
 // answer, so the messages might be older than the leader's messages. The caller must pass at most maxGet
 // subjects.
-func (w *wire) latest(ctx context.Context, subjects []string) (all map[string]message, err error) {
-	err = w.patiently(ctx, func(ctx context.Context) (err error) { all, err = w.latestOnce(ctx, subjects); return err })
-	return all, err
-}
-
-func (w *wire) latestOnce(ctx context.Context, subjects []string) (map[string]message, error) {
+func (w *wire) latest(ctx context.Context, subjects []string) (map[string]message, error) {
 	body, err := json.Marshal(map[string]any{"multi_last": subjects})
 	if err != nil {
 		return nil, err
