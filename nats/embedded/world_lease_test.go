@@ -128,9 +128,9 @@ const unclear = 200 * time.Millisecond
 //   - If two thirds pass without another renewal, all bodies are stopped before the lease ends.
 //   - Otherwise, no body is stopped.
 //
-// It describes the first problem, or returns "". It also returns the times from the sending of the last renewal to the
+// The argument "unclear" is like the constant. The method describes the first problem, or returns "". It also returns the times from the sending of the last renewal to the
 // stops of bodies.
-func (h *history) leaseProblem(l *life, now time.Time) (problem string, stops []time.Duration) {
+func (h *history) leaseProblem(l *life, now time.Time, unclear time.Duration) (problem string, stops []time.Duration) {
 	renewals := h.renewals(l)
 	const most = worldLease * 2 / 3
 	for _, b := range h.bodies() {
@@ -204,7 +204,7 @@ func TestTheJudgeOfTheWorldKnowsTheLease(t *testing.T) {
 			}
 			h.add(l, w[0]+" a "+w[1]+" "+ns(second))
 		}
-		problem, stops := h.leaseProblem(l, at(20))
+		problem, stops := h.leaseProblem(l, at(20), unclear)
 		require.Equal(t, x.stops, stops, name)
 		if x.problem == "" {
 			require.Empty(t, problem, name)

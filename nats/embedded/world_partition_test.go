@@ -207,7 +207,7 @@ func (w *cutWorld) cut(d time.Duration) {
 	w.allWork(heal)
 	for _, b := range w.log.began(w.edge, down) {
 		if b.begin.Before(heal) {
-			require.Less(t, b.begin.Sub(down), inFlight, "a body began in a process that was cut off:%s", w.log.around(b.first))
+			bound(t, b.begin.Sub(down), inFlight)
 		}
 	}
 	if isAllocator {
@@ -232,7 +232,11 @@ func (w *cutWorld) cut(d time.Duration) {
 // the stops of bodies.
 func (w *cutWorld) checkLease() (stops []time.Duration) {
 	w.t.Helper()
-	problem, stops := w.log.leaseProblem(w.edge, time.Now())
+	most := unclear
+	if *faults == 0 {
+		most = time.Second // machines for tests can be busy
+	}
+	problem, stops := w.log.leaseProblem(w.edge, time.Now(), most)
 	if problem != "" {
 		w.t.Fatal(problem)
 	}
@@ -242,13 +246,15 @@ func (w *cutWorld) checkLease() (stops []time.Duration) {
 // end checks the whole history.
 func (w *cutWorld) end() {
 	w.t.Helper()
-	lost := 0
-	for i, x := range w.log.all() {
-		if x.by == w.edge && x.words[0] == "ended" && x.words[2] != causeWord(bgagent.CauseTurnEnded) {
-			require.Equal(w.t, causeWord(bgagent.CauseSlotLost), x.words[2], "the cause of an end in a process that was cut off:%s", w.log.around(i))
-			lost++
+	w.until("the tasks whose bodies were stopped have ended", func() bool {
+		lost := 0
+		for i, x := range w.log.all() {
+			if x.by == w.edge && x.words[0] == "ended" && x.words[2] != causeWord(bgagent.CauseTurnEnded) {
+				require.Equal(w.t, causeWord(bgagent.CauseSlotLost), x.words[2], "the cause of an end in a process that was cut off:%s", w.log.around(i))
+				lost++
+			}
 		}
-	}
-	require.GreaterOrEqual(w.t, lost, len(w.stops), "ends of tasks whose bodies were stopped")
+		return lost >= len(w.stops)
+	})
 	w.judge(w.edge)
 }
