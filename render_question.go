@@ -123,7 +123,7 @@ func (n *Notice) oneAsks() bool {
 	return len(n.Questions) > 0 && !slices.ContainsFunc(n.Questions, func(q NoticeQuestion) bool { return q.Task != n.Questions[0].Task })
 }
 
-// awaitsAnswers ends a notice that reports questions.
+// awaitsAnswers returns the last line of a notice that reports questions.
 func awaitsAnswers(n Notice) string {
 	if n.oneAsks() {
 		if len(n.Questions) > 1 {

@@ -34,7 +34,7 @@ func slotRows() []Row {
 		},
 		{
 			ID:        "handoff",
-			What:      "a freed slot is granted to the next of the pending ones (pools only)",
+			What:      "a freed slot is granted to the next waiter in line (pools without caps)",
 			Reference: "x/sync's hand-off to 10,000 waiting goroutines",
 			Run:       runHandOff,
 		},

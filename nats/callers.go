@@ -120,7 +120,8 @@ func (k *Callers) knows(caller string, proofs []string) bool {
 	})
 }
 
-// callerAnswers answers questions on behalf of callers about the tasks of a manager.
+// callerAnswers answers questions about the tasks of a manager that other processes ask on behalf of
+// their callers.
 type callerAnswers struct {
 	c    *Cluster
 	m    *bgagent.BackgroundManager
@@ -176,7 +177,7 @@ func (a callerAnswers) await(ctx context.Context, in callerInput) (bgagent.Task,
 	return a.task(in)
 }
 
-// questions returns the functions that answer the questions of other processes on behalf of callers.
+// The method "questions" returns the functions that answer these questions.
 func (a callerAnswers) questions() map[string]func(context.Context, []byte) (any, error) {
 	return map[string]func(context.Context, []byte) (any, error){
 		askCallers: question(func(_ context.Context, proofs map[string][]string) (names []string, _ error) {

@@ -205,8 +205,9 @@ func (w *wire) call(ctx context.Context, subject string, in, out any) error {
 	return decode(m.Data, out)
 }
 
-// unanswered returns the error of a request that had the context of the method "during" and failed with err.
-// The argument "ctx" is the caller's context, from which that context was made.
+// unanswered returns the error to report for a request that failed with err. The request used a context that
+// the method "during" derived from ctx. If that context ended although ctx did not, the error says that the
+// connection is interrupted, or that the servers did not answer.
 func unanswered(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() == nil && errors.Is(err, context.Canceled):

@@ -20,8 +20,8 @@ import (
 
 // ServerError is the error of a request without an answer or with an unexpected answer. It matches
 // [bgagent.ErrNoSession] if the server reports that the session does not exist. It matches
-// [bgagent.ErrUnreachable] if the server could not be reached, so that a session or a turn was not
-// started.
+// [bgagent.ErrUnreachable] if the server could not be reached and it is certain that no session or
+// turn was started.
 type ServerError struct {
 	URL    string // URL of the server
 	Status int    // status of the HTTP answer; 0 if there was no answer
@@ -30,7 +30,7 @@ type ServerError struct {
 	Err    error  // the cause, or bgagent.ErrNoSession; can be nil
 
 	unsent bool // there was no connection, so the server has not seen the request
-	away   bool // the server could not be reached, so the session or the turn was not started
+	away   bool // the server could not be reached, and no session or turn was started
 }
 
 // Error returns the error and the advice in one line.

@@ -88,9 +88,9 @@ const (
 // shared is the table for the turns of all programs.
 var shared table
 
-// look returns the result of a scan that began after the call. There is a pause of up to
-// maxRest between two scans, so scans use at most a tenth of one processor's time, unless a
-// scan takes more than about 5 ms.
+// look returns the result of a scan that began after the call. After each scan there is a pause
+// nine times as long as the scan, but at most maxRest. Scans therefore use at most a tenth of one
+// processor's time, or more if a scan takes longer than about 5 ms.
 func (t *table) look() look {
 	t.mu.Lock()
 	p := t.next

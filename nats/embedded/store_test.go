@@ -131,7 +131,7 @@ func TestAnOwnerThatConnectsAgainKeepsTheStore(t *testing.T) {
 	questions := 0
 	q.at(func(f frame) verdict {
 		if strings.Contains(f.subject, ".alive.") {
-			if questions++; questions == 3 { // the first request is to itself, and the second one got no answer
+			if questions++; questions == 3 { // the store sends the first request to itself, and the second one, to the owner, is not answered
 				asked <- struct{}{}
 			}
 		}
@@ -160,7 +160,7 @@ func TestOpenWaitsNoLongerThanItsContext(t *testing.T) {
 	questions := 0
 	q.at(func(f frame) verdict {
 		if strings.Contains(f.subject, ".alive.") {
-			if questions++; questions == 2 { // the first request is to itself
+			if questions++; questions == 2 { // the store sends the first request to itself
 				cancel()
 			}
 		}

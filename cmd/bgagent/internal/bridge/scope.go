@@ -91,7 +91,7 @@ func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 // host program. The tasks do not depend on the scope: the next bridge gets the same name, and therefore finds
 // them.
 const (
-	idleTime = 24 * time.Hour // time for which a scope is kept; its restrictions apply if a person resumes one of its tasks
+	idleTime = 24 * time.Hour // time for which a scope is kept after its last bridge has ended, so that its restrictions still apply if a person resumes one of its tasks
 	maxIdle  = 1000           // maximum number of scopes that are kept although all tasks below them have ended
 )
 
