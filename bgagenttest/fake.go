@@ -261,7 +261,8 @@ func (f *Fake) Abort(ctx context.Context, id string) error {
 	})
 }
 
-// stopped returns when the turn's script has returned.
+// stopped waits until the turn's script has returned. It returns an error if ctx ends first, or if the script
+// does not return within the grace period.
 func (f *Fake) stopped(ctx context.Context, t *Turn) error {
 	timer := time.NewTimer(f.grace())
 	defer timer.Stop()

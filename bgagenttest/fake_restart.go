@@ -275,7 +275,7 @@ func (f *Fake) Received() []Receipt {
 
 type receiptKey struct{ session, id, text string }
 
-// receives is called when the turn's prompt arrives. It returns the prompt's record.
+// receives counts the arrival of the turn's prompt, and returns the prompt's record.
 func (b *book) receives(t *Turn) *received {
 	key := receiptKey{t.s.id, t.Prompt.ID, t.Prompt.Text}
 	x := b.receipts[key]

@@ -185,11 +185,11 @@ func (t *Turn) Fail(err error) {
 	panic(unwound{})
 }
 
-// Refuse ends the turn because the model provider refused a request. A runner returns e as the
-// error of RunTurn; a starter reports it in the message that ends the turn and in the event. What
-// the session keeps depends on e.Next. With NextRepeat, the session can get the same prompt again.
-// With any other step, the fake records a repeated prompt as a violation by the manager. With
-// NextNewSession, a runner's session no longer exists.
+// Refuse ends the turn because the model provider refused a request. A runner returns e as the error of
+// RunTurn; a starter reports it in the message that ends the turn and in the event. What the session keeps
+// depends on e.Next. With NextRepeat, the session can get the same prompt again. With any other value, the
+// fake records a repeated prompt as a violation by the manager. With NextNewSession, a runner's session no
+// longer exists.
 func (t *Turn) Refuse(e bgagent.ProviderError) {
 	t.f.mu.Lock()
 	t.refused = &e

@@ -80,7 +80,7 @@ type answerError struct {
 	Input   *bgagent.InputError `json:"input,omitempty"`
 }
 
-// known are the errors that keep their identity in an answer.
+// known are the errors that the process that asked can recognize in an answer with [errors.Is].
 var known = []error{bgagent.ErrUnknownTask, bgagent.ErrExpired, bgagent.ErrAlreadyEnded, bgagent.ErrNoQuestion, bgagent.ErrStore, bgagent.ErrClosed, bgagent.ErrQuestionOver, bgagent.ErrUncertain, bgagent.ErrMayNotPermit, ErrNotServing}
 
 func answerErrorOf(err error) *answerError {
@@ -240,9 +240,9 @@ type answerInput struct {
 // limitsTime limits how long Serve can take to store the limits.
 const limitsTime = 30 * time.Second
 
-// Serve stores the limits of this process for all processes, and answers the questions of other
-// processes about the manager's tasks until the cluster is closed. The manager must have been made
-// with c.Store. Serve must be called only once.
+// Serve makes ClusterOptions.Limits of this process the limits of all processes. It also answers the
+// questions of other processes about the manager's tasks until the cluster is closed. The manager must have
+// been made with c.Store. Serve must be called only once.
 func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	token := c.Store.owner()
 	if token == "" {
@@ -250,7 +250,7 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	}
 	ctx, cancel := context.WithTimeout(c.life, limitsTime)
 	defer cancel()
-	if err := c.Slots.replaceLimits(ctx); err != nil { // not in Join, because a process whose name is in use must not replace the limits
+	if err := c.Slots.replaceLimits(ctx); err != nil { // not in Join, because a process that then cannot open its store, for example because its name is in use, must not replace the limits
 		return fmt.Errorf("bgnats: serve: %w", err)
 	}
 	isOver := func() bool { return c.Store.owner() != token }
@@ -309,7 +309,8 @@ func (c *Cluster) answerFor(a callerAnswers, store names, token string, isOver f
 	return subs, nil
 }
 
-// guarded makes a function that reports a panic of the function "do", and returns it as an error.
+// guarded returns a function that calls the function "do". If "do" panics, the returned function warns, and
+// returns an error that contains the panic.
 func (c *Cluster) guarded(do func(context.Context, []byte) (any, error)) func(context.Context, []byte) (any, error) {
 	return func(ctx context.Context, body []byte) (out any, err error) {
 		defer func() {
@@ -341,7 +342,8 @@ func read(m *bgagent.BackgroundManager, ref string) (bgagent.Task, error) {
 	return t, err
 }
 
-// question makes a function that decodes its input.
+// question returns a function that decodes the text of a question and calls the function "do" with the
+// result.
 func question[In, Out any](do func(context.Context, In) (Out, error)) func(context.Context, []byte) (any, error) {
 	return func(ctx context.Context, body []byte) (any, error) {
 		var in In

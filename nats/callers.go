@@ -59,7 +59,7 @@ const (
 	maxCallerWait = 10 * time.Second
 	// maxCallerWaits is the maximum number of requests that wait in a process at the same time.
 	maxCallerWaits = 32
-	// confirmEvery is the pause between two confirmations of the callers with the other processes.
+	// confirmEvery is the pause before the other processes are asked again to confirm the callers.
 	confirmEvery = 10 * time.Second
 )
 
@@ -120,8 +120,8 @@ func (k *Callers) knows(caller string, proofs []string) bool {
 	})
 }
 
-// callerAnswers answers questions about the tasks of a manager that other processes ask on behalf of
-// their callers.
+// callerAnswers answers the questions that other processes ask on behalf of their callers. The questions
+// concern the tasks of one manager.
 type callerAnswers struct {
 	c    *Cluster
 	m    *bgagent.BackgroundManager
@@ -177,7 +177,7 @@ func (a callerAnswers) await(ctx context.Context, in callerInput) (bgagent.Task,
 	return a.task(in)
 }
 
-// The method "questions" returns the functions that answer these questions.
+// The method "questions" returns the functions that answer the questions, by the names of the questions.
 func (a callerAnswers) questions() map[string]func(context.Context, []byte) (any, error) {
 	return map[string]func(context.Context, []byte) (any, error){
 		askCallers: question(func(_ context.Context, proofs map[string][]string) (names []string, _ error) {
@@ -219,7 +219,8 @@ func unknownTask(id string) error {
 	return fmt.Errorf("bgnats: task %q: %w", id, bgagent.ErrUnknownTask)
 }
 
-// keepConfirmed confirms the callers repeatedly, until the process leaves the cluster.
+// keepConfirmed asks the other processes repeatedly to confirm the callers, until this process leaves the
+// cluster.
 func (k *Callers) keepConfirmed() {
 	k.confirmAll()
 	close(k.asked)
@@ -228,7 +229,7 @@ func (k *Callers) keepConfirmed() {
 	}
 }
 
-// confirmAll confirms the callers with the other processes. Processes that do not answer are left out.
+// confirmAll asks the other processes to confirm the callers. It ignores processes that do not answer.
 func (k *Callers) confirmAll() {
 	ctx, cancel := context.WithTimeout(k.c.life, callerTime)
 	defer cancel()
@@ -246,8 +247,9 @@ func (k *Callers) confirmAll() {
 	k.forgetOthers(all)
 }
 
-// confirm records callers that the process has confirmed. A process that has taken over the tasks of another
-// one cannot confirm callers for it.
+// confirm records that the process has confirmed the callers. If another process has taken over its tasks,
+// confirm records nothing, because the answer came from that other process, which cannot confirm callers for
+// it.
 func (k *Callers) confirm(f *found, names ...string) {
 	if f.meta.Adopter != "" {
 		return

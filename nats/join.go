@@ -221,8 +221,9 @@ func (o *ClusterOptions) connectOptions() []nats.Option {
 // sameErrorAfter is the time after which an error of the connection is reported again.
 const sameErrorAfter = time.Minute
 
-// connectionError returns a function that reports errors of the connection. The servers can refuse the
-// credentials in every attempt to reconnect.
+// connectionError returns a function that reports errors of the connection. Because the servers can refuse
+// the credentials in every attempt to reconnect, the function drops an error that it has just reported; see
+// sameErrorAfter.
 func (o *ClusterOptions) connectionError() nats.ErrHandler {
 	var mu sync.Mutex
 	var last string

@@ -77,8 +77,9 @@ type contents struct {
 	dueSum  uint64
 }
 
-// scan reads the headers of all records. It ends with the message that this owner wrote when it opened the
-// store, so it has seen all earlier messages, no matter which server answered.
+// scan reads the headers of all records. It ends with the message about the store that s.meta contains, so it
+// has read all earlier messages, no matter which server answered. If that message has been replaced, the
+// error is a [*bgagent.StoreOwnedError].
 func (s *Store) scan(ctx context.Context) (*contents, error) {
 	js, err := jetstream.New(s.w.nc)
 	if err != nil {
@@ -179,7 +180,7 @@ type reading struct {
 // errGone is the error for a record whose message is no longer in the stream.
 var errGone = errors.New("its message is gone")
 
-// records returns the records that the entries contain.
+// records reads the records of the entries from the stream.
 func (s *Store) records(ctx context.Context, all []*entry) (out []reading, err error) {
 	for group := range slices.Chunk(all, maxGet) {
 		subjects := make([]string, len(group))

@@ -52,7 +52,7 @@ const metaVersion = 1
 
 // silentAfter is the time after which a connected owner that does not answer is treated as dead. For example,
 // its machine might have stopped, and the servers have not noticed yet. silentAfter is less than the default
-// of the manager's StoreTimeout.
+// of the manager's StoreTimeout, so that Open can finish before the manager stops waiting for it.
 const silentAfter = 20 * time.Second
 
 // pingWithin is the time after which an unanswered request to an owner is repeated.
@@ -114,10 +114,10 @@ func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain)
 }
 
-// take makes the owner the store's owner. It also subscribes, so that the owner answers the method "ping".
-// The function "may" reports whether the store can be taken from its present owner, if there is one, and
-// changes the content as needed. If the result is false without an error, the method "take" calls the
-// function again.
+// take makes the owner the store's owner. It also makes this process answer the method "ping" for the owner;
+// the result "answering" is the subscription for this. The function "may" reports whether the store can be
+// taken from its present owner, if there is one, and changes the content as needed. If the result is false
+// without an error, the method "take" calls the function again.
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(context.Context, *meta) (bool, error)) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // if the answer is lost, the asking manager repeats its request

@@ -62,8 +62,8 @@ func (f *found) process(lives bool) Process {
 	return Process{Name: f.name, Owner: f.meta.Owner, Lives: lives, TakenBy: f.meta.Adopter}
 }
 
-// metaTime limits how long reading the message of one stream about itself can take. For example, the
-// only server of a stream can be down.
+// metaTime is the maximum time for reading the message about the store from one stream. Without this limit, a
+// stream whose only server is down would delay the list of all processes.
 const metaTime = 5 * time.Second
 
 // processes returns all processes that have ever kept tasks in the cluster, in the order of their
@@ -472,7 +472,7 @@ func (c *Cluster) leave() {
 		_ = sub.Unsubscribe() // fails only if the connection was closed, which ends its subscriptions
 	}
 	c.end()
-	c.work.end() // waits for answers in progress; managers that took over tasks might still get questions, which are then ignored
+	c.work.end() // waits for answers in progress; later questions, which managers that took over tasks might still get, are ignored
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, o := range c.others {

@@ -272,7 +272,8 @@ func wake(c chan struct{}) {
 	}
 }
 
-// see stores the value of the key.
+// see applies the value of the key: it records the limits, and makes the member register if there is a new
+// allocator.
 func (s *Slots) see(k *alloc.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// A cools value shares cool-downs between the managers of all processes. Each process keeps the cool-downs that its
-// managers have reported or heard, and repeats them to every manager that joins later.
+// A cools value shares cool-downs between the managers of all processes. Each process keeps the cool-downs
+// that its managers have reported or heard, and repeats them to every manager that joins later.
 type cools struct {
 	mu    sync.Mutex
 	users map[*coolUser]struct{}
@@ -35,7 +35,8 @@ type coolKey struct {
 // coolEnd is when a cool-down ends. The times have a reading of the monotonic clock. retryAt may be zero.
 type coolEnd struct{ until, retryAt time.Time }
 
-// maxCools is the maximum number of cool-downs that a process keeps. Managers also ignore further cool-downs.
+// maxCools is the maximum number of cool-downs that a process keeps. It ignores further ones. Managers have
+// the same limit.
 const maxCools = 1000
 
 // coolMsg is a message about cool-downs on the subject coolSubject.

@@ -255,7 +255,7 @@ func (s *Slots) writeKey(ctx context.Context, k alloc.Key, rev uint64) (now uint
 	return s.w.publish(ctx, []message{m})
 }
 
-// take makes this process the allocator.
+// take tries to make this process the allocator, and reports whether it succeeded.
 func (s *Slots) take(ctx context.Context, k alloc.Key, rev uint64) bool {
 	if k.Term == 0 {
 		k = alloc.Key{Version: alloc.KeyVersion, Limits: s.options.Limits}
@@ -365,8 +365,8 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 }
 
 // SetLimits replaces the stored limits for all processes. The allocator applies them when it next writes its
-// key, which takes at most [SlotOptions].Lease/24 or 1.25 s. Lower limits do not take away slots that are
-// held. If a limit is invalid, the error wraps a [*bgagent.InputError].
+// key, which takes at most [SlotOptions].Lease/24, and never more than 1.25 s. Lower limits do not take away
+// slots that are held. If a limit is invalid, the error wraps a [*bgagent.InputError].
 func (s *Slots) SetLimits(ctx context.Context, l bgagent.Limits) error {
 	checked, err := bgagent.NewConcurrencyManager(l)
 	if err != nil {

@@ -61,7 +61,7 @@ func (c streamConfig) wrong(want streamConfig) string {
 	return strings.Join(all, ", ")
 }
 
-// streamInfo is the part of the servers' answer that a store needs.
+// streamInfo is the part of the servers' description of a stream that a store needs.
 type streamInfo struct {
 	Config streamConfig `json:"config"`
 	State  struct {

@@ -47,8 +47,8 @@ func (n names) journal(id string, part int) string {
 	return n.root + ".j." + id + "." + strconv.Itoa(part)
 }
 
-// alive returns the subject on which the owner with the given token answers. It does not belong to
-// the stream.
+// alive returns the subject on which the owner with the given token answers that it is alive. It does not
+// belong to the stream.
 func (n names) alive(owner string) string { return n.root + ".alive." + owner }
 
 // ask returns the subject on which the owner with the given token answers a question. It does not

@@ -57,7 +57,7 @@ func (w *wire) reclaim(ctx context.Context, m meta) error {
 // These durations concern taking over tasks.
 const (
 	lookEvery     = time.Second           // maximum pause between two checks of all processes, if there are few
-	lookEach      = 50 * time.Millisecond // the pause is at least this long for each process of the cluster
+	lookEach      = 50 * time.Millisecond // the pause is at least this long, multiplied by the number of processes
 	suspendedFor  = 5 * time.Minute       // default of ClusterOptions.TakeOverSuspended
 	takeOverAgain = time.Minute           // pause before another attempt to make a manager
 )
@@ -133,7 +133,7 @@ func (c *Cluster) stopTakeOver(ctx context.Context) {
 	c.mu.Lock()
 	t := c.taking
 	if t == nil {
-		c.taking = &takeOver{} // TakeOver must not be called any more
+		c.taking = &takeOver{} // makes later calls of TakeOver fail
 	}
 	c.mu.Unlock()
 	if t == nil || t.stop == nil {

@@ -40,7 +40,8 @@ func newUpkeep(s *Store) *upkeep {
 	return &upkeep{s: s, ctx: s.ctx, wake: make(chan struct{}, 1), gone: make(chan struct{})}
 }
 
-// wrote is called after a batch is written.
+// wrote is called after a batch is written. It counts the tasks that ended, and wakes the upkeep if there is
+// work.
 func (u *upkeep) wrote(b *bgagent.StoreBatch) {
 	ended := int64(0)
 	for i := range b.Records {

@@ -79,8 +79,8 @@ func (s *Store) write(ctx context.Context, b *bgagent.StoreBatch) error {
 		if try > 0 || len(p.texts) == 0 {
 			return fmt.Errorf("another program has changed the stream: %w", err)
 		}
-		// The servers refuse the batch if the record already has one of the texts, or if the texts of
-		// a deleted record with the same key are still in the stream.
+		// The servers refuse the batch if one of its texts is already in the stream, or if texts of a deleted
+		// record with the same key are still there.
 		if err := p.lookUp(ctx); err != nil {
 			return err
 		}

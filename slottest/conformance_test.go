@@ -150,7 +150,7 @@ type claimOf struct {
 func (k claimOf) Release()       { k.release() }
 func (k claimOf) MayBegin() bool { return k.mayBegin() }
 
-// twice is a holder that gets each call twice.
+// twice is a holder that is notified of each grant twice.
 type twice struct{ bgagent.SlotHolder }
 
 func (h twice) SlotGranted() {
@@ -170,7 +170,7 @@ func (h insideOf) SlotGranted() {
 	h.SlotHolder.SlotGranted()
 }
 
-// nobody is a holder that never gets a call.
+// nobody is a holder that is not notified of grants.
 type nobody struct{ bgagent.SlotHolder }
 
 func (nobody) SlotGranted() {}

@@ -149,9 +149,9 @@ func (f files) checkVersion(conn *sqlite3.Conn) (empty bool, err error) {
 	return false, nil
 }
 
-// The id of a record is not its key, so that texts do not have to repeat the key. The indexes for
-// the history contain only tasks that have ended. Therefore, a change to a live task writes only
-// one row and the index of keys.
+// The id of a record is not its key, so that texts do not have to repeat the key. The indexes for the history
+// contain only tasks that have ended. Therefore, a change to a live task writes only its row and the indexes
+// of keys.
 const schema = `
 CREATE TABLE meta (
 	one INTEGER PRIMARY KEY CHECK (one = 1),

@@ -44,7 +44,7 @@ func newDisk(seed uint64) *disk {
 	return &disk{files: map[string]*diskFile{}, rnd: rand.New(rand.NewPCG(seed, 2))}
 }
 
-// apply makes the change to the content, in place.
+// apply returns the content after the change. It can overwrite the argument.
 func (a act) apply(content []byte) []byte {
 	if a.what == "truncate" {
 		if int(a.off) <= len(content) {
@@ -180,7 +180,9 @@ func (j *judge) look(image map[string][]byte, acked, tried int) error {
 }
 
 // powerLoss writes the script and checks the contents of the disk for each moment at which the machine can
-// stop. The argument "plant" is a setting that removes syncs; see setSync.
+// stop. The argument "plant" is passed to setSync. If the argument "enough" is 0, every bad image fails the
+// test. Otherwise, powerLoss only counts bad images, and checks no further images after it has found this
+// number of them.
 func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 	script := storetest.NewScript(11, batches, time.Now().Add(-time.Hour))
 	d, j := newDisk(11), newJudge(t, script)
@@ -225,7 +227,7 @@ func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 			}
 			setSync(t, s, plant)
 		}
-		if n%5 == 0 { // as the store's upkeep does
+		if n%5 == 0 { // copies the WAL into the database, as the store's upkeep does
 			if _, _, err := s.w.conn.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE); err != nil {
 				t.Fatal(err)
 			}
@@ -238,7 +240,8 @@ func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 	return j
 }
 
-// setSync removes syncs from the writer, unless the argument "plant" is empty.
+// setSync makes the writer omit syncs: the argument "plant" is the value of SQLite's setting "synchronous".
+// If the argument is empty, setSync changes nothing.
 func setSync(t *testing.T, s *Store, plant string) {
 	t.Helper()
 	if plant != "" {

@@ -157,7 +157,7 @@ func TestWhatCannotBeWrittenIsSaidToBeReadOnly(t *testing.T) {
 	}
 }
 
-// If the file was truncated, SQLite returns another text without an error.
+// In place of the bytes that a truncated file lacks, SQLite reads zeros, and it returns no error.
 func TestAFileThatWasCutIsNoticed(t *testing.T) {
 	dir := filepath.Join(tempdir.InMemory(t), "tasks")
 	s := New(dir, Options{})
@@ -223,7 +223,7 @@ func TestARecordThatVanishedIsMissed(t *testing.T) {
 	}
 }
 
-// dies returns the folder of a store whose process was killed.
+// dies returns the folder of a store whose process died after it had written the given number of batches.
 func dies(t *testing.T, batches int) (dir string) {
 	t.Helper()
 	dir = folder(t)

@@ -46,9 +46,9 @@ import (
 // Options contains the settings of a store. The zero value selects the defaults.
 type Options struct {
 	// KeepFor is the time for which a task is kept after its end. A task whose completion is still owed is
-	// kept longer. KeepTasks is the maximum number of such tasks. The tasks that ended first are deleted
-	// first, when the store is opened and when other tasks end. Zero means the default, and a negative value
-	// means no limit.
+	// kept longer. KeepTasks is the maximum number of ended tasks that are kept, without those whose
+	// completion is still owed. The tasks that ended first are deleted first, when the store is opened and
+	// when other tasks end. Zero means the default, and a negative value means no limit.
 	KeepFor   time.Duration // 7 days by default
 	KeepTasks int           // 100,000 by default
 
@@ -87,7 +87,7 @@ type Store struct {
 	options Options
 	vfs     string // file system layer for SQLite in tests; empty for that of the operating system
 
-	life sync.Mutex // held during Open and Close
+	life sync.Mutex // held during Open, Reopen and Close
 
 	held *lock              // lock of a store whose Reopen has failed; guarded by the field "life"
 	last bgagent.StoreOwner // owner that last opened the store; guarded by the field "life"

@@ -241,8 +241,8 @@ func TestWhoLostTheStoreIsRefusedAndToldWhoHasIt(t *testing.T) {
 	write(t, second, &bgagent.StoreBatch{Number: 3, Records: []bgagent.StoreRecord{task(4)}})
 }
 
-// On systems where locks belong to a process, closing any descriptor of a file releases all locks
-// on the file.
+// On systems where locks belong to a process, a process that closes any descriptor of a file releases all its
+// locks on the file.
 func TestAProgramThatReadsTheFilesBreaksNoLock(t *testing.T) {
 	dir := filled(t)
 	s := New(dir, Options{})

@@ -52,7 +52,8 @@ func newUpkeep(s *Store) *upkeep {
 	return u
 }
 
-// wrote must be called after a batch is written.
+// wrote must be called after a batch is written. It records the number of pages in the WAL and the number of
+// tasks that ended, and wakes the upkeep if there might be work.
 func (u *upkeep) wrote(pages, ended int) {
 	u.pages.Store(int64(pages))
 	if all := u.ended.Add(int64(ended)); pages >= checkpointPages || all >= pruneEvery || ended > 0 {

@@ -36,8 +36,8 @@ func handed(t *testing.T, s *Store) *upkeep {
 	return u
 }
 
-// endedTasks writes a live task and n tasks that have ended. The tasks ended one hour apart, the
-// last one an hour ago.
+// endedTasks writes n tasks that have ended: one hour apart, the last one an hour ago. It also writes three
+// records that no limit deletes: a live task, a task whose completion is still owed, and a session.
 func endedTasks(t *testing.T, s *Store, n, size int) {
 	t.Helper()
 	b := &bgagent.StoreBatch{Number: s.w.batch + 1, Records: []bgagent.StoreRecord{task(99_999)}}

@@ -51,8 +51,8 @@ func BenchmarkBatch(b *testing.B) {
 }
 
 // BenchmarkSharedSlots runs tasks that do nothing, without a store, in one, two and four managers that share
-// a pool of 50 slots. All of them and the server are in this process, so the result is a limit of the
-// allocator. For each task, the allocator handles a request, a grant and a release.
+// a pool of 50 slots. All of them and the server are in this process, so the result shows how many tasks one
+// allocator can serve at best. For each task, the allocator handles a request, a grant and a release.
 func BenchmarkSharedSlots(b *testing.B) {
 	server, err := embedded.Start(embedded.Options{Dir: b.TempDir()})
 	if err != nil {

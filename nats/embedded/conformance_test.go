@@ -114,7 +114,8 @@ func newContent(t storetest.TB, server *embedded.Server) storetest.Content {
 	return c
 }
 
-// contentOf returns the content of stores with the given options. Processes can die at every place.
+// contentOf returns the content of stores with the given options. The places of CrashAt are those of
+// process.crashAt.
 func contentOf(c *content, o bgnats.StoreOptions) storetest.Content {
 	losses := 0
 	return storetest.Content{

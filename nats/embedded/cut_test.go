@@ -31,8 +31,8 @@ func (p *process) cutAtMessage(n int, how verdict) (cut func() bool) {
 	}
 }
 
-// A process that starts while a server restarts must not fail. In this test, the connection is cut once, at
-// each message in turn.
+// A process that starts while a server restarts must not fail. Each run of this test cuts the connection
+// once, at a different message.
 func TestACutConnectionOnlyDelaysTheStart(t *testing.T) {
 	t.Parallel()
 	shorterLease(t)

@@ -172,7 +172,7 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// logger passes on the server's messages.
+// logger passes the server's warnings and errors to a [slog.Logger].
 type logger struct {
 	to    *slog.Logger
 	fatal atomic.Pointer[string] // the last error that prevented the start

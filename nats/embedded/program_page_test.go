@@ -39,7 +39,8 @@ func (m *machine) pageEvents() chan string {
 
 func (m *machine) site() string { return strings.TrimSuffix(m.mcp, "/mcp") }
 
-// pagePost makes the request with which the page changes something, and returns the HTTP status.
+// pagePost makes a POST request like those that the page makes to change something. It returns the HTTP
+// status.
 func (m *machine) pagePost(path, body string) int {
 	r, err := http.NewRequestWithContext(m.t.Context(), http.MethodPost, m.site()+path, strings.NewReader(body))
 	require.NoError(m.t, err)

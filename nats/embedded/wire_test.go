@@ -101,7 +101,8 @@ func (p *process) part() (heal func()) {
 	}
 }
 
-// The method "at" sets the function that decides what happens to the connection at each message of a batch.
+// The method "at" sets the function that decides what happens to the connection at each message that the
+// client sends.
 func (p *process) at(plan func(frame) verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

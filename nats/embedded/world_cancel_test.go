@@ -70,8 +70,8 @@ func runCanceller(text string) error {
 	return errors.Join(m.Close(ctx), c.Close(ctx))
 }
 
-// tell sends a line to the process. It returns the words of the first line that begins with the word "answer"
-// and that the process writes after that.
+// tell sends a line to the process. It then waits until the process writes a line whose first word is the
+// argument "answer", and returns the words of that line.
 func (w *world) tell(l *life, line, answer string) (words []string) {
 	w.t.Helper()
 	n := len(w.log.all())

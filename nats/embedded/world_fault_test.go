@@ -17,7 +17,8 @@ var quick = workerPlan{Limits: worldLimits(2, 3), Lanes: 3, Least: 300 * time.Mi
 // fault.
 const inFlight = time.Second
 
-// startsAgain waits until a body begins after the fault, and returns how long it took.
+// startsAgain waits until a body begins that cannot have a slot from before the fault, and returns the time
+// from the fault to this beginning.
 func (w *world) startsAgain(fault time.Time) time.Duration {
 	w.t.Helper()
 	var some []body

@@ -94,7 +94,7 @@ type body struct {
 }
 
 // bodies returns all bodies in the order in which they began. If the process of a body is killed or frozen
-// before the body ends, that time is the end of the body.
+// before the body ends, the time of the kill or freeze is the end of the body.
 func (h *history) bodies() (all []body) {
 	open := map[string]int{}
 	for i, x := range h.all() {

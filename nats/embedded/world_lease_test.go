@@ -45,8 +45,8 @@ type asked struct {
 	at time.Time
 }
 
-// answeredWithin is the time after which a process no longer takes the answer to a message. It is a little longer
-// than in the package bgnats.
+// answeredWithin is the time after which a process no longer takes the answer to a message. It is a little
+// longer than in the package bgnats.
 const answeredWithin = 1100 * time.Millisecond
 
 func (c *leaseConn) Write(b []byte) (int, error) {
@@ -128,8 +128,9 @@ const unclear = 200 * time.Millisecond
 //   - If two thirds pass without another renewal, all bodies are stopped before the lease ends.
 //   - Otherwise, no body is stopped.
 //
-// The argument "unclear" is like the constant. The method describes the first problem, or returns "". It also returns the times from the sending of the last renewal to the
-// stops of bodies.
+// If the process gets the answer to the next renewal less than the time "unclear" before or after two thirds
+// have passed, its bodies may be stopped or continue. The method describes the first problem, or returns "".
+// It also returns the times from the sending of the last renewal to the stops of bodies.
 func (h *history) leaseProblem(l *life, now time.Time, unclear time.Duration) (problem string, stops []time.Duration) {
 	renewals := h.renewals(l)
 	const most = worldLease * 2 / 3

@@ -101,8 +101,8 @@ const longCut = worldLease * 6 / 5
 // body is stopped.
 const lasting = worldLease*2/3 + stopsWithin + time.Second
 
-// cutKind is a kind of partition. Without a store, a process does not need the servers to begin a body, so only its
-// lease prevents this.
+// cutKind is a kind of partition. A process with a store needs the servers to begin a body. Without a store,
+// only its lease prevents a process that is cut off from beginning bodies.
 type cutKind struct {
 	name    string
 	lasts   time.Duration
@@ -112,7 +112,7 @@ type cutKind struct {
 func (k cutKind) String() string { return k.lasts.String() + k.name }
 
 // cutOff cuts the process "edge" off from the servers and from the other processes. The argument "allocator"
-// names the process that is the allocator.
+// names the process that is the allocator before the cut. The argument "always" is that of faultsOf.
 func cutOff(t *testing.T, allocator string, always bool) {
 	n := faultsOf(t, always)
 	t.Parallel()
@@ -123,7 +123,7 @@ func cutOff(t *testing.T, allocator string, always bool) {
 	for _, k := range kinds {
 		worlds, rounds := 1, n
 		if allocator == "edge" {
-			worlds, rounds = n, 1 // another process is the allocator after the cut
+			worlds, rounds = n, 1 // after a cut, another process is the allocator, so each cut needs a new world
 		}
 		var stops, renewed, back []time.Duration
 		for range worlds {
@@ -228,8 +228,8 @@ func (w *cutWorld) cut(d time.Duration) {
 	w.back = append(w.back, w.log.began(w.edge, heal)[0].begin.Sub(heal))
 }
 
-// checkLease fails the test if the process did not keep to its lease. It returns the times from the last renewal to
-// the stops of bodies.
+// checkLease fails the test if the process did not keep to its lease. It returns the times from the last
+// renewal to the stops of bodies.
 func (w *cutWorld) checkLease() (stops []time.Duration) {
 	w.t.Helper()
 	most := unclear

@@ -18,8 +18,8 @@ var (
 )
 
 // TestNeverMoreThanTheLimitWhateverFails makes processes freeze, die, leave, and lose their connections and
-// messages at random. The judge counts the bodies of all processes. After the faults stop, every remaining
-// request gets a slot.
+// messages at random. The judge counts the bodies, which are the work that runs with slots, in all processes.
+// After the faults stop, every remaining request gets a slot.
 func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 	run := func(t *testing.T, s uint64) {
 		w := newWorld(s, 1+int(s%4))

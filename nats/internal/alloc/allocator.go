@@ -96,7 +96,8 @@ func NewAllocator(term uint64, l bgagent.Limits, lease time.Duration, sent time.
 // Term returns the term.
 func (a *Allocator) Term() uint64 { return a.term }
 
-// Keep is called when the key has been written. The argument "sent" is the time when the write was sent.
+// Keep is called when the key has been written. It lets the allocator answer and grant slots until two thirds
+// of the key's time have passed since the time "sent", at which the write was sent.
 func (a *Allocator) Keep(sent time.Time, key time.Duration) { a.silent = sent.Add(twoThirds(key)) }
 
 // IsSilent reports whether the allocator must not answer or grant anything.

@@ -50,7 +50,8 @@ func NewMember(name string, lease time.Duration) *Member {
 	return &Member{name: name, lease: lease, requests: map[uint64]*request{}}
 }
 
-// Join is called when the process learns that there is an allocator with the given term.
+// Join is called when the process finds out that there is an allocator with the given term. If the term is
+// new, the member will register with that allocator.
 func (m *Member) Join(term uint64) {
 	if term > m.term {
 		m.term, m.mustRegister, m.registered = term, true, false

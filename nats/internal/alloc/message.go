@@ -54,7 +54,8 @@ type Op struct {
 	Queued time.Time `json:"q,omitzero"`
 }
 
-// Up is a message from a process to the allocator. Without ops, it is a heartbeat.
+// Up is a message from a process to the allocator. A message that asks for the figures is a heartbeat; it can
+// have no ops.
 type Up struct {
 	Process      string `json:"process"`
 	Term         uint64 `json:"term"`
