@@ -176,7 +176,8 @@ func (s *Slots) handle(c *chair, m *nats.Msg) {
 	s.publish(out)
 }
 
-// missed handles the servers' answer to a message that nobody received.
+// missed handles the servers' answer to a message that nobody received. If this process is the allocator, it
+// treats the process to which the message was sent as unreachable.
 func (s *Slots) missed(m *nats.Msg) {
 	if m.Header.Get("Status") != noResponders {
 		return
@@ -191,8 +192,8 @@ func (s *Slots) missed(m *nats.Msg) {
 // noResponders is the status of the servers' answer to a message that nobody received.
 const noResponders = "503"
 
-// publish sends grants. Later answers repeat grants that do not arrive. If no process receives the message,
-// the servers answer it.
+// publish sends grants. Later answers repeat grants that do not arrive. If nobody receives the message, the
+// servers answer it; see the method "missed".
 func (s *Slots) publish(out map[string]alloc.Down) {
 	for name, d := range out {
 		if body, err := json.Marshal(d); err == nil {
@@ -312,7 +313,8 @@ func (s *Slots) keep(ctx context.Context, c *chair) {
 	}
 }
 
-// review finds out who holds the key after a failed write.
+// review reads the key after a failed write. If another process has taken the key, this process is no longer
+// the allocator. Otherwise, it applies the limits in the key, which another process might have changed.
 func (s *Slots) review(ctx context.Context, c *chair) {
 	k, rev, err := s.readKey(ctx)
 	if err != nil {
@@ -352,7 +354,7 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 	k := alloc.Key{Version: alloc.KeyVersion, Term: c.a.Term(), Members: c.a.Members(), Limits: c.a.Limits(), Lease: s.options.Lease}
 	ctx, cancel := context.WithTimeout(ctx, closeWithin)
 	defer cancel()
-	for rev := c.rev; ; { // if this fails, the other processes wait for the key's time and for this process's lease
+	for rev := c.rev; ; { // if the key cannot be given up, the other processes wait for the key's time and for this process's lease
 		if _, err := s.writeKey(ctx, k, rev); err == nil || ctx.Err() != nil {
 			return
 		}

@@ -237,7 +237,8 @@ func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error)
 	return c, nil
 }
 
-// retake writes the owner to the store again, so that the servers refuse all its earlier messages.
+// retake writes the message about the store again, and loads the store. Batches that this owner sent earlier
+// expect the previous version of that message, so the servers refuse those that have not arrived yet.
 func (s *Store) retake(ctx context.Context) (c bgagent.StoreContents, err error) {
 	if err := s.w.ready(ctx); err != nil {
 		return c, err

@@ -78,7 +78,7 @@ func (f files) prepare(conn *sqlite3.Conn, write bool) error {
 		}
 		settings = append([]setting{{"wal", "journal_mode", "wal"}, {"0", "wal_autocheckpoint", "0"}}, settings...)
 	}
-	if runtime.GOOS == "darwin" { // on this system, a plain fsync does not write the data to the disk itself
+	if runtime.GOOS == "darwin" { // on this system, a plain fsync can leave the data in the disk's cache
 		settings = append(settings, setting{"ON", "fullfsync", "1"}, setting{"ON", "checkpoint_fullfsync", "1"})
 	}
 	for _, s := range settings {

@@ -91,8 +91,8 @@ func TestACoolDownOutlivesTheProcessThatReportedIt(t *testing.T) {
 	require.InDelta(t, time.Hour, d.For, float64(time.Minute))
 }
 
-// TestACoolDownThatArrivesLateIsShorter sends messages with old time stamps, because a process that was
-// frozen receives messages late.
+// TestACoolDownThatArrivesLateIsShorter sends messages with old time stamps, like those that a process
+// receives after it was frozen.
 func TestACoolDownThatArrivesLateIsShorter(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)

@@ -36,7 +36,7 @@ type sourcePlan struct {
 
 // order is a message from the test to the process.
 type order struct {
-	Do      string // name of a method of the source or of a claim, or "cut" or "mend"
+	Do      string // stands for a method of the source or of a claim, or is "cut" or "mend"
 	ID      int    // number of the claim, or of the call
 	Claim   int    `json:",omitempty"`
 	Request bgagent.SlotRequest

@@ -42,7 +42,7 @@ func init() {
 }
 
 // faultsOf returns the number of faults that a test causes. It skips the test if this number is 0. The
-// argument "always" is true if the test also runs without the flag.
+// argument "always" is true if the test also runs without the flag -faults.
 func faultsOf(t *testing.T, always bool) int {
 	t.Helper()
 	switch {
@@ -54,8 +54,8 @@ func faultsOf(t *testing.T, always bool) int {
 	return 1
 }
 
-// bound fails the test if something took too long. Without the flag, the bound is generous, because machines
-// for tests can be busy.
+// bound fails the test if something took too long. Without the flag -faults, the bound is generous, because
+// machines for tests can be busy.
 func bound(t *testing.T, took, most time.Duration) {
 	t.Helper()
 	if *faults == 0 {

@@ -323,8 +323,9 @@ func (p *process) outOfLine() (all []*claim) {
 }
 
 // Unreachable is called when nobody received a message to the process. Until the process sends a message, it
-// is granted no further slots, because a slot of a dead process stays unused until the lease is over. Its
-// earlier grants remain, because the process might have received the messages with these grants.
+// is granted no further slots, because it might be dead, and a slot of a dead process stays unused until the
+// lease is over. Its earlier grants remain, because the process might have received the messages with these
+// grants.
 func (a *Allocator) Unreachable(name string) {
 	p := a.procs[name]
 	if p == nil || !a.opened || p.quiet {

@@ -178,7 +178,7 @@ func (m *Member) register() {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
-	for _, held := range []bool{true, false} { // held slots come first, because they count towards the limits
+	for _, held := range []bool{true, false} { // held slots come first, so that the allocator counts them before it grants slots to the other requests
 		for _, id := range ids {
 			if r := m.requests[id]; r.held == held {
 				op := r.op
