@@ -53,8 +53,8 @@ func (t *Turn) askAtServer(q bgagent.Question) (string, error) {
 	}
 }
 
-// Unask ends a starter's question without an answer from the manager, as if a person had chosen the
-// option at the server.
+// Unask ends a starter's question without an answer from the manager, as if a person had answered it at the
+// server. [Turn.Question] then returns an empty option and no error.
 func (t *Turn) Unask(id string) { t.f.answer(t.s, id, reply{}) }
 
 // AnswerAtServer answers a question from a starter's session, as a person could at the server. It

@@ -51,7 +51,8 @@ type other struct {
 	kept *Store // what was read from the stream of a dead process; nil if nothing was read
 }
 
-// found is a value of the type "other", with the information about the owner that its stream contains.
+// found is a value of the type "other" together with the content of the message about the store, which names
+// the owner.
 type found struct {
 	*other
 	meta meta
@@ -179,7 +180,8 @@ func (f *found) tasks(ctx context.Context, ended int) ProcessTasks {
 	return out
 }
 
-// moved reports whether somebody has written to the stream since it was last read.
+// moved reports whether somebody has written to the stream since it was last read. If so, it also replaces
+// f.meta with the new content.
 func (f *found) moved(ctx context.Context) bool {
 	m, err := f.w.readMeta(ctx)
 	if err != nil || m.seq == f.meta.seq {

@@ -86,7 +86,8 @@ func NewSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions) (s
 	return newSlots(ctx, nc, name, o, false)
 }
 
-// newSlots is like NewSlots. If the argument "replace" is true, the caller will call replaceLimits.
+// newSlots is like NewSlots. If the argument "replace" is true, the caller is going to call replaceLimits, so
+// there is no warning if other limits are stored.
 func newSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions, replace bool) (s *Slots, err error) {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second

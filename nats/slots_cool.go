@@ -32,7 +32,8 @@ type coolKey struct {
 	provider     bool
 }
 
-// coolEnd is when a cool-down ends. The times have a reading of the monotonic clock. retryAt may be zero.
+// coolEnd contains the time when a cool-down ends, and the time from which the provider accepts requests
+// again, or zero if it is unknown. The times have a reading of the monotonic clock.
 type coolEnd struct{ until, retryAt time.Time }
 
 // maxCools is the maximum number of cool-downs that a process keeps. It ignores further ones. Managers have
@@ -91,7 +92,8 @@ func (s *Slots) ShareCoolDowns(hear func(bgagent.CoolDown)) (tell func(bgagent.C
 	return tell, stop
 }
 
-// heardCool handles a message about cool-downs.
+// heardCool passes the cool-downs in a message on to the managers of this process. If the message says that a
+// manager has joined, heardCool sends it the cool-downs that this process keeps.
 func (s *Slots) heardCool(m *nats.Msg) {
 	var x coolMsg
 	if json.Unmarshal(m.Data, &x) != nil || x.From == s.me {

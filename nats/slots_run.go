@@ -78,7 +78,7 @@ func (s *Slots) ask(ctx context.Context, sent time.Time, up *alloc.Up) {
 	}
 }
 
-// told handles a message from the allocator that is not an answer.
+// told takes the grants in a message from the allocator that is not an answer.
 func (s *Slots) told(m *nats.Msg) {
 	var d alloc.Down
 	if json.Unmarshal(m.Data, &d) != nil {
@@ -149,7 +149,8 @@ type chair struct {
 	joining map[string]*nats.Msg // messages of processes whose names must be written to the key first
 }
 
-// handle handles a message to the allocator.
+// handle passes a message to the allocator and sends the answer. If the key does not contain the sender yet,
+// the message waits until the method "keep" has written the sender to the key.
 func (s *Slots) handle(c *chair, m *nats.Msg) {
 	var up alloc.Up
 	if json.Unmarshal(m.Data, &up) != nil || up.Process == "" {

@@ -33,8 +33,8 @@ type adoption struct {
 	left left   // condition to record when the store is closed
 }
 
-// mayTake returns an error if the store has changed since the content in a.seen was read, or if the
-// store's owner is alive.
+// mayTake returns an error if the store has changed since the content in a.seen was read, or if the store's
+// owner is alive. Otherwise, it records in m that this process has taken over the store.
 func (a *adoption) mayTake(ctx context.Context, w *wire, m *meta) error {
 	if m.seq != a.seen.seq || m.Token != "" && w.ping(ctx, m.Token) == nil {
 		return &bgagent.StoreOwnedError{Owner: m.Owner}
@@ -237,7 +237,8 @@ func (t *takeOver) isOwn(name string) bool {
 	return t.taken[name]
 }
 
-// sees records what this process has observed about another process.
+// sees records what this process has observed about another process. If s is nil, it forgets earlier
+// observations.
 func (t *takeOver) sees(name string, s *sight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -168,7 +168,8 @@ func (w *wire) during(ctx context.Context) (context.Context, context.CancelFunc)
 	return ctx, func() { cancel(); done() }
 }
 
-// ready returns when the connection works.
+// ready waits until the connection works. It returns an error if ctx ends first, or if the connection is
+// closed.
 func (w *wire) ready(ctx context.Context) error {
 	changed := w.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer w.nc.RemoveStatusListener(changed)
@@ -241,8 +242,8 @@ func soon(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errNotConnected) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
 }
 
-// patiently calls f until it succeeds, or fails with an error that will not disappear soon. Without a leader,
-// the servers do not answer at all.
+// patiently calls f until it succeeds, or fails with an error that will not disappear soon. Each call may
+// take at most the time askAgain, because servers without a leader do not answer at all.
 func (w *wire) patiently(ctx context.Context, f func(context.Context) error) error {
 	for {
 		asking, cancel := context.WithTimeout(ctx, askAgain)

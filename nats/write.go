@@ -153,7 +153,7 @@ type plannedText struct {
 	seq        uint64 // sequence number of the first part of another record's text; set by lookUp
 }
 
-// plan checks the batch and compares it with the existing records.
+// plan returns the plan for a batch, or an error if the batch breaks a rule of [bgagent.StoreBatch].
 func (s *Store) plan(b *bgagent.StoreBatch) (*plan, error) {
 	p := &plan{s: s, b: b, next: s.meta}
 	if b.Number != s.meta.Batch+1 {
@@ -282,7 +282,8 @@ func (p *plan) expectOld(m *message, key string) {
 	}
 }
 
-// lookUp finds out which of the texts are already in the stream.
+// lookUp finds out which of the texts are already in the stream, and sets the fields "there" and "seq" of the
+// texts accordingly. It returns an error if a record has another text with the same name.
 func (p *plan) lookUp(ctx context.Context) error {
 	for i := range p.texts {
 		t := &p.texts[i]

@@ -111,7 +111,8 @@ func (d *disk) images(a act) map[string]map[string][]byte {
 	return all
 }
 
-// The method "some" applies a random part of the change.
+// The method "some" returns the content after a random part of the change. The argument "chance" is the
+// probability that a sector, or a truncation, is part of it.
 func (d *disk) some(a act, content []byte, chance float64) []byte {
 	if a.what == "truncate" {
 		if d.rnd.Float64() < chance {

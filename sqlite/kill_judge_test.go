@@ -5,7 +5,7 @@ import (
 	"github.com/bgagent/bgagent/internal/kills"
 )
 
-// killJudge also judges the turns, which the process has logged.
+// In addition to what kills.Judge judges, killJudge judges the turns that the process has logged.
 type killJudge struct {
 	*kills.Judge
 
@@ -16,7 +16,7 @@ type killJudge struct {
 	originals map[string]string          // id of the prompt with the original text, by task
 }
 
-// judgeKills returns a description of everything that is wrong.
+// judgeKills returns descriptions of everything that is wrong in the log or in the store, and the figures.
 func judgeKills(lines []kills.Line, found kills.Found) ([]string, kills.Figures) {
 	j := &killJudge{
 		Judge: kills.NewJudge(found), running: map[string]string{}, begun: map[string]int{}, texts: map[string]string{},

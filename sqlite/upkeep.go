@@ -247,7 +247,8 @@ func (u *upkeep) prune() error {
 	}
 }
 
-// write calls f while the manager is prevented from writing.
+// write calls f while the manager is prevented from writing. If the store must be opened again, it returns
+// errDoubt and does not call f.
 func (u *upkeep) write(f func() error) error {
 	u.s.mu.Lock()
 	defer u.s.mu.Unlock()

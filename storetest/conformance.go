@@ -103,7 +103,8 @@ type check struct {
 
 var checks = append(append(append([]check{}, contentChecks...), orderChecks...), lifeChecks...)
 
-// hold runs the check on the content of a new store.
+// hold runs the check on the content of a new store, unless that content lacks a function that the check
+// needs.
 func (ck *check) hold(t TB, h *Harness) {
 	t.Helper()
 	c := &checkContext{TB: t, ck: ck, content: h.New(t)}
