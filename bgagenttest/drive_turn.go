@@ -177,9 +177,9 @@ func (d *driven) ended(limit time.Duration) bool {
 	}
 }
 
-// endedByLooks polls a starter's session until its turn counts as over, or until the limit
-// has passed. As in the manager, a turn counts as over if the session is idle and either the
-// last message has ended or nothing has changed for Harness.Settle.
+// endedByLooks polls a starter's session until its turn counts as over, or until the limit has passed. It
+// reports whether the turn is over. As in the manager, a turn counts as over if the session is idle and
+// either the last message has ended or nothing has changed for Harness.Settle.
 func (d *driven) endedByLooks(limit time.Duration) bool {
 	var since time.Time // start of the idle time without changes; zero if the session is not idle
 	seen := ""

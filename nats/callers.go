@@ -298,9 +298,10 @@ func (k *Callers) others(ctx context.Context) ([]*found, error) {
 	return slices.DeleteFunc(all, func(f *found) bool { return f.name == k.c.process }), err
 }
 
-// ask sends a question on behalf of a caller. If the process answers with an error, the error matches the
-// same errors as in that process. If the process does not answer and has not confirmed the caller, the error
-// matches [bgagent.ErrUnknownTask].
+// ask sends a question on behalf of a caller. The result "answered" is false if the process does not answer
+// or does not serve. If the process answers with an error, the error matches the same errors as in that
+// process. If the process does not answer and has not confirmed the caller, the error matches
+// [bgagent.ErrUnknownTask].
 func (k *Callers) ask(ctx context.Context, f *found, verb string, in callerInput, out any) (answered bool, err error) {
 	in.Proofs = k.proofs[in.Caller]
 	err = f.ask(ctx, verb, in, out)

@@ -201,8 +201,9 @@ func (f *found) repeatedly(ctx context.Context, read func() error) error {
 	return err
 }
 
-// keptTasks reads tasks from the servers. If the argument "root" is not empty, it reads only the tasks
-// with this root. The error says which tasks are missing.
+// keptTasks reads tasks from the servers. If the argument "root" is not empty, it reads only the tasks with
+// this root. The result "more" is true if there are further ended tasks. The error says which tasks are
+// missing.
 func (f *found) keptTasks(ctx context.Context, root string, ended int) (all []bgagent.Task, more bool, err error) {
 	err = f.repeatedly(ctx, func() error {
 		all, more, err = f.tryKeptTasks(ctx, root, ended)
@@ -294,8 +295,9 @@ func (o *other) forget() {
 	}
 }
 
-// page reads the records of all tasks that have not ended, and of up to the given number of ended
-// tasks, but at most maxEnded. If the argument "root" is not empty, it reads only the tasks with this root.
+// page reads the records of all tasks that have not ended, and of up to the given number of ended tasks, but
+// at most maxEnded. If the argument "root" is not empty, it reads only the tasks with this root. The result
+// "more" is true if there are further ended tasks.
 func (s *Store) page(ctx context.Context, root string, ended int) (out []reading, more bool, err error) {
 	ended = atMostEnded(ended)
 	var live []*entry

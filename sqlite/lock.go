@@ -65,8 +65,8 @@ func takeLock(path string, owner bgagent.StoreOwner) (*lock, error) {
 	}
 }
 
-// take tries for about 50 ms to take the lock, because a reader that checks whether the owner is
-// alive holds the lock for a moment.
+// take tries for about 50 ms to take the lock, and reports whether it has succeeded. It tries more than once,
+// because a reader that checks whether the owner is alive holds the lock for a moment.
 func (l *lock) take() (bool, error) {
 	for i := 0; ; i++ {
 		taken, err := tryLock(l.f, true)

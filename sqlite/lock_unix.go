@@ -10,8 +10,8 @@ import (
 
 const noFollow = syscall.O_NOFOLLOW
 
-// tryLock tries to take the lock on the file, either exclusively or shared. The lock lasts until
-// the file is closed. If the process dies, the system closes the file.
+// tryLock tries to take the lock on the file, either exclusively or shared, and reports whether it has
+// succeeded. The lock lasts until the file is closed. If the process dies, the system closes the file.
 func tryLock(f *os.File, alone bool) (taken bool, err error) {
 	how := syscall.LOCK_SH
 	if alone {

@@ -9,9 +9,9 @@ import (
 
 const noFollow = 0
 
-// tryLock tries to take the lock on the file, either exclusively or shared. The lock lasts until
-// the file is closed. If the process dies, the system closes the file. The locked byte is far
-// beyond the contents of the file, so that other processes can read the contents.
+// tryLock tries to take the lock on the file, either exclusively or shared, and reports whether it has
+// succeeded. The lock lasts until the file is closed. If the process dies, the system closes the file. The
+// locked byte is far beyond the contents of the file, so that other processes can read the contents.
 func tryLock(f *os.File, alone bool) (taken bool, err error) {
 	flags := uint32(windows.LOCKFILE_FAIL_IMMEDIATELY)
 	if alone {

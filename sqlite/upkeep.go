@@ -187,7 +187,8 @@ func (u *upkeep) connected() (*sqlite3.Conn, error) {
 }
 
 // checkpoint copies the WAL into the database. Most of the copying does not block the writer. The writer is
-// blocked only at the end, while the batches that were written during the first part are copied.
+// blocked only at the end, while the batches that were written during the first part are copied. If another
+// connection prevents the copying, the result "done" is false, and the error is nil.
 func (u *upkeep) checkpoint() (done bool, err error) {
 	conn, err := u.connected()
 	if err != nil {

@@ -316,7 +316,7 @@ func (l *life) thaw(t *testing.T) time.Time {
 // passes waits for the duration. The tests need real pauses, because the processes have leases of real time.
 func passes(d time.Duration) { <-time.NewTimer(d).C }
 
-// worldLimits are the limits of all workers together.
+// worldLimits returns the limits of the pools a and b for all workers together.
 func worldLimits(a, b int) bgagent.Limits {
 	return bgagent.Limits{Model: map[string]int{"a": a, "b": b}}
 }
