@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asker is an agent that asks the questions one after the other. Its answer consists of the options
-// that were chosen.
+// asker returns an agent that asks the questions one after the other. The answer of the agent consists of the
+// options that were chosen.
 func asker(questions ...bgagent.Question) inproc.Agent {
 	return func(ctx context.Context, turn *inproc.Turn) (string, error) {
 		var chosen []string

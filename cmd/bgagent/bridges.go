@@ -23,7 +23,7 @@ type bridgeFlags struct {
 	Root []string `type:"path" placeholder:"DIR" help:"Accept bridges (bgagent mcp --via) whose working directory is this directory or below it. Repeatable; without this flag, no bridge is accepted."`
 }
 
-// roots returns the directories without symbolic links.
+// roots returns the paths of the directories, with all symbolic links resolved.
 func (f bridgeFlags) roots() (out []string, err error) {
 	for _, dir := range f.Root {
 		real, err := filepath.EvalSymlinks(dir)
@@ -71,7 +71,8 @@ func (s *serving) acceptBridges(roots []string, callers mcpserver.HTTPConfig) *b
 	return s.bridges
 }
 
-// openScopes are the scopes of bridges.
+// openScopes counts the open bridges of each scope. It also decides when the protocol server of a scope is
+// forgotten.
 type openScopes struct {
 	server *mcpserver.Server
 
@@ -99,9 +100,8 @@ func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
 	return err
 }
 
-// leave is called when a bridge has ended, and no longer counts the bridge. After the last bridge with a
-// scope, the method "leave" forgets the scope's protocol server, unless a notice or a foreground delegation
-// waits for the next bridge.
+// leave stops counting a bridge that has ended. After the last bridge with a scope, the method "leave"
+// forgets the scope's protocol server, unless a notice or a foreground delegation waits for the next bridge.
 func (o *openScopes) leave(scope string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -137,8 +137,8 @@ func (o *openScopes) drop(scope string) {
 	delete(o.guarded, scope)
 }
 
-// taskInTurn returns the task of the turn whose programs have the mark. A task can launch others only if
-// its place in the tree is known and the maximum depth allows it.
+// taskInTurn returns the task of the turn whose programs have the mark. It returns an error if the task
+// cannot launch others: its place in the tree is unknown, or it is as deep as the maximum depth allows.
 func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
 	id := s.crew.TaskInTurn(mark)
 	t, err := s.manager.Get(id)
@@ -160,7 +160,8 @@ func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
 	return in, nil
 }
 
-// prepareLaunch completes the launches of bridges.
+// prepareLaunch checks and completes a launch that comes from a bridge. It returns any other launch
+// unchanged.
 func (s *serving) prepareLaunch(ctx context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
 	if s.bridges == nil {
 		return in, nil

@@ -13,7 +13,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// This file contains the methods with which the command "serve" is one process of a cluster.
+// This file contains the methods that make the command "serve" a process of a cluster.
 
 // joinTime is how long the command "serve" tries to reach the servers of its cluster.
 const joinTime = 30 * time.Second

@@ -60,8 +60,8 @@ func openKept(at statedir.Store, copies copyFlags, build func(bgagent.Store) (*b
 	return m, err
 }
 
-// original is a store that must be up to date. If it is a copy, or if batches are missing,
-// and it contains tasks that have not ended, Open returns an error.
+// original is a store that must be up to date. Open returns an error if the store contains tasks that have
+// not ended and is a copy or lacks batches.
 type original struct{ *sqlite.Store }
 
 // Open implements [bgagent.Store].
@@ -203,8 +203,8 @@ func remove(s statedir.Store, live bool) bool {
 	if err != nil {
 		return false
 	}
-	// Another process might have used the store since it was read. A damaged record might describe
-	// a task that has not ended.
+	// The tasks are checked again, because another process might have used the store since it was read. A
+	// store with a damaged record is kept, because the record might describe a task that has not ended.
 	if !live && (len(c.Damage) > 0 || slices.ContainsFunc(c.Records, isLive)) {
 		_ = store.Close()
 		return false

@@ -235,7 +235,7 @@ func TestAMessageAboutAStoreIsOneLineWhateverItsPathContains(t *testing.T) {
 	}
 }
 
-// An agent might have changed the index of a results folder.
+// The index of a results folder names the store of the run, and an agent might have changed the index.
 func TestARunTakesNoStoreOfAnotherKind(t *testing.T) {
 	t.Parallel()
 	p := withMindful(t)

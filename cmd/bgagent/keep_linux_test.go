@@ -114,8 +114,8 @@ func (p *place) saved() (states []string) {
 	return states
 }
 
-// awaitSaved waits until the store contains each task's session, and the information that the agent has
-// written to the session.
+// awaitSaved waits until the store contains, for each of the numbers, the session of the task with this
+// number, and the fact that the agent has written to the session.
 func (p *place) awaitSaved(numbers ...int) {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool {
@@ -306,7 +306,8 @@ func mcpOf(t *testing.T, p *place) (*mcp.ClientSession, *exec.Cmd) {
 	return client(t, &mcp.CommandTransport{Command: cmd, TerminateDuration: atMost}), cmd
 }
 
-// killMCP kills the "bgagent mcp" of a connection. The connection itself waits for the process.
+// killMCP kills the "bgagent mcp" of a connection. It also closes the connection, which waits until the
+// process has ended.
 func killMCP(t *testing.T, cs *mcp.ClientSession, cmd *exec.Cmd) {
 	t.Helper()
 	require.NoError(t, cmd.Process.Kill())

@@ -132,7 +132,8 @@ func noServer(v *view, id string, err error) error {
 	return &exitError{exitFailed, fmt.Errorf("%v runs as process %d, but %w now: it is starting or ending, or it is an older version; try again, or start it again", v, v.owner.PID, err)}
 }
 
-// refused converts a server's error to a command's error.
+// refused returns the error to report for a request that failed. If the server reported that the request was
+// invalid, the returned error has the exit code for invalid input.
 func refused(err error) error {
 	var e *control.Error
 	if errors.As(err, &e) && e.Input {
@@ -141,8 +142,8 @@ func refused(err error) error {
 	return err
 }
 
-// undone is like refused, but for requests that change something. The argument "then" is the advice for the
-// case that the outcome of the request is unknown.
+// undone is like the function "refused", but for requests that change something. The argument "then" is the
+// advice for the case that the outcome of the request is unknown.
 func undone(err error, then string) error {
 	if errors.Is(err, control.ErrUnanswered) {
 		return fmt.Errorf("the request was sent, but %w; it can still take effect: %s", err, then)
@@ -150,7 +151,8 @@ func undone(err error, then string) error {
 	return refused(err)
 }
 
-// clock returns the time of day, with the date if it is another day.
+// clock returns the time of day of the argument "at". The result includes the date if the argument "now" is
+// on another day.
 func clock(at, now time.Time) string {
 	at, now = at.Local(), now.Local()
 	if at.YearDay() == now.YearDay() && at.Year() == now.Year() {

@@ -185,7 +185,7 @@ func judge(t *testing.T, w *realagent.World, prefix string) {
 	require.Contains(t, got[3], "coder went on")
 }
 
-// finished returns the host model's last answer when it has arrived.
+// finished waits until the model has sent its last answer to the host.
 func finished(t *testing.T, w *realagent.World) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()

@@ -56,8 +56,8 @@ type place struct {
 	env     []string
 }
 
-// newPlace skips the calling test under the race detector, because the program itself is built without
-// the race detector.
+// newPlace returns a new place with an empty project. It skips the calling test under the race detector,
+// because the program that the tests start is built without the race detector.
 func newPlace(t *testing.T) *place {
 	if race.Enabled {
 		t.Skip("the program is built without the race detector")

@@ -133,8 +133,9 @@ func (s *serving) endLog(t bgagent.Task) {
 
 // tell notifies the user if a task ended badly, and if the last task has ended.
 func (s *serving) tell(t bgagent.Task, last bool) {
-	// The manager measures the times of ends with the monotonic clock. They can differ from the wall clock if
-	// the computer was suspended, or if the clock was set.
+	// The manager measures the times of ends with the monotonic clock. Both times have a reading of this
+	// clock, and Before compares the readings. Therefore, the result is right even if the computer was
+	// suspended or the wall clock was set.
 	if at := s.ending.Load(); at != nil && !t.Ended.Before(*at) {
 		return // the user has stopped the server and expects its tasks to end
 	}

@@ -106,8 +106,8 @@ func notKept(folder statedir.Folder, stores []statedir.Store, id string) error {
 	return &exitError{exitInput, fmt.Errorf("no task %s is kept in %s; %s", shown(id), folder.Dir(), instead(stores, id))}
 }
 
-// findKept is like find, but for a task that may be missing: the view is then nil, and the error says
-// which stores cannot be read.
+// findKept is like the function "find", but for a task that may be missing: the view is then nil, and the
+// error says which stores cannot be read.
 func findKept(stores []statedir.Store, id string) (*view, bgagent.Task, error) {
 	var problems []error
 	for _, s := range stores {

@@ -78,9 +78,9 @@ func (r *lineReader) line() (line []byte, err error) {
 	}
 }
 
-// messagesOf returns the messages in a line, each on a separate line. If the line is refused,
-// messagesOf returns the error code and the reason instead. An array of messages is split. Later
-// versions of the protocol have no arrays, and the library would end the connection at an array.
+// messagesOf returns the messages in a line, each on a separate line. If the line is refused, messagesOf
+// returns the error code and the reason instead. An array of messages is split, because later versions of the
+// protocol have no arrays, and the library would end the connection at an array.
 func messagesOf(line []byte) (out []byte, code int, why string) {
 	const blank = " \t\r\n\ufeff" // some programs on Windows begin their output with a byte-order mark
 	line = bytes.Trim(line, blank)

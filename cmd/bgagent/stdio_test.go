@@ -92,7 +92,7 @@ func (endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// rawMCP is a "bgagent mcp" whose lines a test writes and reads itself.
+// rawMCP is a "bgagent mcp" with which a test exchanges lines without the protocol library.
 type rawMCP struct {
 	t        *testing.T
 	cmd      *exec.Cmd

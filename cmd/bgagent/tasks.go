@@ -80,7 +80,7 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 
 // eachView calls the function "show" with the tasks of each store. At most the given number of ended tasks
 // are read per store; 0 means all. If some of a store's tasks cannot be read, eachView continues and returns
-// the error at the end. If the function returns an error, eachView returns this error immediately.
+// the error at the end. If the function "show" returns an error, eachView returns this error immediately.
 //
 // The tasks of all processes of a cluster are shown if a process of the cluster runs on this machine.
 func eachView(ctx context.Context, stores []statedir.Store, most int, show func(v *view) error) error {
@@ -127,7 +127,7 @@ type view struct {
 	statedir.Store
 	reader  *sqlite.Reader
 	owner   bgagent.StoreOwner // the process that last opened the store
-	lives   bool               // whether this process is alive
+	lives   bool               // whether the owner is alive
 	tasks   []bgagent.Task
 	due     map[string]bool // ids of the tasks that the next process needs, even if they have ended
 	more    bool            // whether the store contains more ended tasks

@@ -40,7 +40,7 @@ func (p *place) manyWaits(n int, time string) {
 	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 20}, "agents": {"wait": {"kind": "inproc"}}}`)
 }
 
-// gated creates the file with a list of n tasks. The last task ends once the file "go" exists. The
+// gated creates the file with a list of n tasks. The first task ends when the file "go" exists. The
 // others end soon.
 func (p *place) gated(n int) {
 	p.manyWaits(n, "300 ms")

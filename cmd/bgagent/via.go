@@ -168,8 +168,8 @@ func (o *outputWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// gone returns the error for a server that cannot be used. It is one sentence. The bridge never
-// runs tasks itself, because the server's limits would not apply to them.
+// gone returns an error of one sentence for a server that cannot be used. The bridge ends with this error. It
+// runs no tasks without the server, because the server's limits would not apply to them.
 func (f viaFlags) gone(err error) error {
 	var refused *bridge.RefusedError
 	if errors.As(err, &refused) {

@@ -242,8 +242,8 @@ func TestAProjectsFileNarrowsItsBridgeAndNeverWidensIt(t *testing.T) {
 	require.Contains(t, got.stderr, "one/.bgagent.jsonc:1:")
 }
 
-// rawHost is a host program that writes its messages itself, so that it knows which of them the server
-// has read.
+// rawHost is a host program that writes its messages without the protocol library, so that it knows which of
+// them the server has read.
 type rawHost struct {
 	t   *testing.T
 	cmd *exec.Cmd
@@ -323,8 +323,8 @@ func TestABridgeThatEndsDuringACallFreesItsScope(t *testing.T) {
 		end(h)
 		_ = h.cmd.Wait()
 		found := false
-		// The call itself would last ten minutes. If the server kept the scope for that long, new bridges
-		// would get other scopes, and the loop would never find the task.
+		// The call would last ten minutes. If the server kept the scope for that long, new bridges would get
+		// other scopes, and the loop would never find the task.
 		for deadline := time.Now().Add(2 * time.Minute); !found && time.Now().Before(deadline); {
 			again := p.rawHost(url, name)
 			again.call(2, "background_output", "{}")

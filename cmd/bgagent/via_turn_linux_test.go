@@ -50,9 +50,9 @@ func withBoss(t *testing.T, limits string) (p *place, url string) {
 
 const failing = `{"subagent_type": "fail", "prompt": "the disk is full", "description": "deep", "run_in_background": false}`
 
-// The program's own task and the tasks that it delegates are one tree on one server: the limits
-// apply to them together, the depth is known, and each failed task is below the task that delegated
-// it.
+// The task of an agent program and the tasks that the program delegates over a bridge are one tree on one
+// server: the limits apply to them together, the depth is known, and each failed task is below the task that
+// delegated it.
 func TestATaskDelegatesOverABridgeAsItself(t *testing.T) {
 	t.Parallel()
 	p, url := withBoss(t, `"totalConcurrency": 1, "maxDepth": 2`)

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// inMemory is the maximum number of bytes of a text that stay in memory. A manager keeps the same number
-	// of bytes of an answer. Longer answers are rare.
+	// inMemory is the maximum number of bytes of a text that stay in memory. It is the number of bytes of an
+	// answer that a manager keeps. Longer answers are rare, so few answers need a file.
 	inMemory = 256 << 10
 
 	// clientMax is the minimum length, in bytes, of a message that a client has cut. A shorter

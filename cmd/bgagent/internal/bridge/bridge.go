@@ -1,7 +1,7 @@
 // Package bridge connects "bgagent mcp --via URL" with a "bgagent serve". The bridge passes on the lines of
 // its standard input and output over one connection. Therefore, the server speaks the same protocol with the
-// host program as "bgagent mcp" does, in every version. The connection begins as an HTTP request that is
-// upgraded, as for a WebSocket.
+// host program as "bgagent mcp" does, in every version of this protocol. The connection begins as an HTTP
+// request that is upgraded, as for a WebSocket.
 //
 // Each open bridge has its own scope. The scope's name consists of the caller's name, the bridge's
 // key, and the lowest number that is not used by another open bridge with this key. All bridges of

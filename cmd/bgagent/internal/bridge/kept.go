@@ -13,7 +13,7 @@ import (
 // also restrict tasks that were launched before it was opened. Such restrictions are stored in a file, so
 // that they still apply after a restart of the server.
 
-// keptScope is a scope inside a turn, in the file.
+// keptScope is the record of a scope inside a turn, as it is stored in the file.
 type keptScope struct {
 	Task   string   `json:"task"`
 	Narrow []Narrow `json:"narrow"`

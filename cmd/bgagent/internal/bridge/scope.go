@@ -88,8 +88,8 @@ func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 }
 
 // Limits for scopes that no bridge has and that are not inside a turn. Each project has such a scope for each
-// host program. The tasks do not depend on the scope: the next bridge gets the same name, and therefore finds
-// them.
+// host program. No task is lost when a scope is forgotten: the next bridge gets the same name, and therefore
+// finds the tasks.
 const (
 	idleTime = 24 * time.Hour // time for which a scope is kept after its last bridge has ended, so that its restrictions still apply if a person resumes one of its tasks
 	maxIdle  = 1000           // maximum number of scopes that are kept although all tasks below them have ended
@@ -158,7 +158,8 @@ func (s *Server) find(name string) (*scope, []Narrow) {
 func (s *Server) restrictions(sc *scope) []Narrow {
 	all := joined(slices.Clone(sc.narrow), sc.launched...)
 	for _, session := range sc.above {
-		// If the server no longer knows a scope, sc.launched still contains the restrictions that applied.
+		// If the server no longer knows a scope, sc.launched still contains the restrictions that applied
+		// when the task was launched.
 		if over := s.scopes[session]; over != nil {
 			all = joined(all, over.narrow...)
 		}

@@ -69,8 +69,8 @@ type Config struct {
 	// are called with a lock held and must not call the server.
 	Gone func(scope string)
 
-	// File is the path of the file with the restrictions of bridges inside turns. The next server reads it. If it is
-	// empty, these restrictions are lost when the server ends.
+	// File is the path of the file with the restrictions of bridges inside turns. The next server reads the
+	// file. If the path is empty, these restrictions are lost when the server ends.
 	File string
 
 	// Serve serves one caller until the caller ends its input or ctx ends.
@@ -217,7 +217,8 @@ func (s *Server) caller(r *http.Request) (name string, code int, err error) {
 	return name, 0, nil
 }
 
-// The method "below" returns the directory without symbolic links, or an error if it is not below a root.
+// The method "below" returns the path of the directory, with all symbolic links resolved. If the directory is
+// not below a root, it returns an error.
 func (s *Server) below(dir string) (string, error) {
 	if len(s.cfg.Roots) == 0 {
 		return "", errors.New("the server accepts no bridges; start it with --root DIR, where DIR contains the directories in which their tasks may work")

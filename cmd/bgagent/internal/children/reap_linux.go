@@ -109,8 +109,8 @@ func handles() (pids map[int]bool, ok bool) {
 	return pids, true
 }
 
-// handlesShow reports whether package os uses handles on this system and handles can find them. If it returns
-// false, adopted processes are not reaped.
+// handlesShow reports whether package os uses handles on this system and the function "handles" can find
+// them. If it returns false, adopted processes are not reaped.
 func handlesShow() bool {
 	p, err := os.FindProcess(os.Getpid())
 	if err != nil {

@@ -204,7 +204,7 @@ func call[Out any](ctx context.Context, c *Client, name string, in any) (out Out
 	return out, nil
 }
 
-// look is like call, but with a time limit.
+// look is like the function "call", but with a time limit.
 func look[Out any](ctx context.Context, c *Client, name string, in any) (Out, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()

@@ -47,7 +47,7 @@ func server(t *testing.T) (dir string, s *Server, m *bgagent.BackgroundManager) 
 	return dir, s, m
 }
 
-// Two machines can share a state folder.
+// If two machines share a state folder, a server can replace the file of a server on the other machine.
 func TestCloseLeavesTheFileOfAnotherServer(t *testing.T) {
 	dir, s, m := server(t)
 	other, err := Listen(dir, Host{Manager: m, Instance: "other", Serve: (*http.Server).Serve})

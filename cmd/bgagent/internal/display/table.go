@@ -297,7 +297,7 @@ func (m *model) countsLocked(shown int, now time.Time) string {
 	return line + " · " + spentShort(used)
 }
 
-// spentShort returns a shorter form of the result of spent, with the cost first.
+// spentShort returns a shorter form of the result of the function "spent", with the cost first.
 func spentShort(used bgagent.Usage) string {
 	tokens := thousands(used.InputTokens) + "+" + thousands(used.OutputTokens) + " tokens"
 	if used.Cost > 0 {

@@ -99,8 +99,8 @@ func program(a settings.Agent) command.Program {
 	return command.Text(a.Command[0])
 }
 
-// programFor returns the program that runs an agent. Claude Code asks questions only if somebody can answer
-// them.
+// programFor returns the program that runs an agent. For Claude Code, the program asks questions only if the
+// settings allow questions and somebody can answer them.
 func (f *Fleet) programFor(a settings.Agent) command.Program {
 	var cfg bgagent.Config
 	f.set.Limits.Apply(&cfg)

@@ -20,10 +20,11 @@ import (
 // processes are equal, each of them can continue the sessions of the other. Home returns "" if the place is
 // unknown.
 //
-// A program that a process starts keeps its sessions in the files of its user, which another process can
-// use only if it sees the same files. Therefore, the home contains the machine, and the boot and the mount
-// namespace on Linux, because the names of containers can be equal. A local address is a different
-// server on each machine. Agents of the kind inproc keep nothing, so every process can continue them.
+// A program that a process starts keeps its sessions in the files of its user, which another process can use
+// only if it sees the same files. Therefore, the home contains the machine and, on Linux, the boot and the
+// mount namespace, because two containers can have the same name. A local address belongs to a different
+// server on each machine, so the home also contains the machine for such an address. Agents of the kind
+// inproc keep nothing, so every process can continue their tasks.
 //
 // Each line also contains a hash of the agent's settings. Therefore, the homes of two processes differ if
 // they run different programs under the same name.
@@ -98,8 +99,8 @@ func public(env []string) (out []string) {
 	return out
 }
 
-// isElsewhere reports whether the home is the address of a server that is the same on all machines. Two
-// machines can resolve a name without a dot to different addresses.
+// isElsewhere reports whether the home is the address of a server that is the same on all machines. A name
+// without a dot is not such an address, because two machines can resolve it differently.
 func isElsewhere(home string) bool {
 	u, err := url.Parse(home)
 	if err != nil {

@@ -30,7 +30,8 @@ func judgedLine(what string, life, seconds int) kills.Line {
 	return kills.Line{What: what, Life: life, At: at(seconds), Task: judgedID, Name: judgedName, Item: "item", Attempt: 1, Status: bgagent.Completed, Cause: bgagent.CauseTurnEnded}
 }
 
-// The function "right" returns evidence about a task whose process was killed once.
+// The function "right" returns evidence, in which nothing is wrong, about a task whose process was killed
+// once.
 func right() evidence {
 	first := asked(1, 5)
 	first.fresh = true
@@ -55,7 +56,7 @@ func (e *evidence) end(status bgagent.Status, cause bgagent.Cause) {
 	}
 }
 
-// cancelled adds lines about a cancellation before the task is shown as ended.
+// cancelled adds lines about a cancellation, before the line that reports the end of the task.
 func (e *evidence) cancelled(seconds int) {
 	e.end(bgagent.Cancelled, bgagent.CauseCaller)
 	e.lines = slices.Insert(e.lines, 1, judgedLine(kills.Cancelling, 1, seconds), judgedLine(kills.Cancelled, 1, seconds))

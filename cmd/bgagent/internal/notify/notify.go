@@ -15,7 +15,7 @@ import (
 
 // Event is something to notify the user of.
 type Event struct {
-	Kind   string // "failed" or "cancelled" after a task has ended so, "asks" for a question, or "done" after the last task has ended
+	Kind   string // "failed" or "cancelled" after a task has ended with this status, "asks" for a question, or "done" after the last task has ended
 	Text   string // one line for the user
 	Task   string // id of the task; empty with "done"
 	Folder string // folder of the results; empty if there is none

@@ -103,8 +103,8 @@ func hold(dir string) (*Folder, error) {
 	return f, nil
 }
 
-// holdNew is like hold, but for a folder that was just created. It returns an error if the folder
-// was replaced with another folder or a link after it was created.
+// holdNew is like the function "hold", but for a folder that was just created. It returns an error if the
+// folder was replaced with another folder or a link after it was created.
 func holdNew(dir string) (*Folder, error) {
 	f, err := hold(dir)
 	if err != nil {

@@ -30,7 +30,8 @@ func Dir() (string, error) {
 	return filepath.Join(base, "runs"), nil
 }
 
-// Info is the content of a run's file. It is only shown to users.
+// Info is the content of a run's file. It describes the run for users. Programs that clean up after dead runs
+// also use the fields Began, PID, Host and Kept.
 type Info struct {
 	Began   time.Time `json:"began"`
 	PID     int       `json:"pid"`
@@ -177,7 +178,7 @@ func take(dir, name string) (*Run, error) {
 			return nil, f.Close()
 		}
 		b, _ := io.ReadAll(io.LimitReader(f, maxInfo))
-		_ = json.Unmarshal(b, &r.Info) // an error does no harm, because the content is only displayed
+		_ = json.Unmarshal(b, &r.Info) // without the content, the run is still cleaned up
 		return r, nil
 	}
 	return nil, errors.Join(err, f.Close())

@@ -13,7 +13,7 @@ import (
 type Narrowing struct {
 	NoAgents   bool                            // the file removes all agents
 	Removed    []string                        // names of the agents that the project's file removes
-	Rules      map[string][]bgagent.Permission // maps an agent's name to its rules with the action "deny" or "ask"
+	Rules      map[string][]bgagent.Permission // maps an agent's name to its rules, if one of them has the action "deny" or "ask"
 	TaskBudget bgagent.Budget
 	TreeBudget bgagent.Budget
 	Unused     []string // keys that do not restrict anything on a server

@@ -187,7 +187,7 @@ func (f Folder) Results(dir, id string) (Store, error) {
 	return f.store(Run, path, id), nil
 }
 
-// realPath returns the absolute path without symbolic links. The file must exist.
+// realPath returns the absolute path, with all symbolic links resolved. The file must exist.
 func realPath(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err == nil {

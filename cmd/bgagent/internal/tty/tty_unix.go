@@ -41,8 +41,8 @@ const (
 	mostReads = 256
 )
 
-// The table hides the cursor and switches on bracketed paste. hide contains the escape sequences
-// for both, and show reverses both.
+// The table hides the cursor and switches on bracketed paste. The constant "hide" contains the escape
+// sequences for both, and the constant "show" contains the sequences that reverse them.
 const (
 	show = "\x1b[?25h\x1b[?2004l"
 	hide = "\x1b[?25l\x1b[?2004h"
