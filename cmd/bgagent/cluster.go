@@ -96,8 +96,8 @@ func clusterOptions(set *settings.Settings, state stateFlags) (o bgnats.ClusterO
 	return o, nil
 }
 
-// joinCluster joins the cluster. It tries for a while, because the machines of a cluster can start at
-// the same time as its servers.
+// joinCluster joins the cluster. It tries for a while, because the servers of the cluster can be started at
+// the same time as this process, and might not accept connections yet.
 func (s *serving) joinCluster(ctx context.Context, c *settings.Cluster, o bgnats.ClusterOptions) error {
 	waiting := time.AfterFunc(waitingTime, func() {
 		warn("waiting for the servers of the cluster: %s; Ctrl-C stops the wait", c.URL)

@@ -22,8 +22,9 @@ func newServer(h http.Handler) *http.Server {
 	return &http.Server{Handler: inTime(h), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10}
 }
 
-// inTime limits the time for reading a request's body to bodyTime. At the end of the body, the deadline is
-// cleared. Otherwise, the expired deadline would end the answer, which can be a stream that lasts for days.
+// inTime returns a handler that limits the time for reading a request's body to bodyTime. At the end of the
+// body, the deadline is cleared. Otherwise, the expired deadline would end the answer, which can be a stream
+// that lasts for days.
 func inTime(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != nil && r.Body != http.NoBody {

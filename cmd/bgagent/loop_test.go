@@ -58,9 +58,9 @@ func hear(texts []string) (h heard) {
 	return h
 }
 
-// playHost returns a host's model. The model delegates a task to each agent in kinds, waits for tasks to end,
-// cancels the last task and continues the first. The argument "prefix" is the prefix that the host adds to
-// tool names.
+// playHost returns a host's model. The model delegates a task to each agent in the variable "kinds", waits
+// for tasks to end, cancels the last task and continues the first. The argument "prefix" is the prefix that
+// the host adds to tool names.
 func playHost(model *modelserver.Server, prefix string) func(modelserver.Request) modelserver.Reply {
 	call := func(tool string, args map[string]any) modelserver.Reply {
 		raw, err := json.Marshal(args)

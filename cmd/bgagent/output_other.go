@@ -2,8 +2,8 @@
 
 package main
 
-// outputGone always reports false. On systems other than Unix, a broken pipe does not cause a
-// signal; only the write fails.
+// outputGone always reports false. It is called after the signal SIGPIPE, and on systems other than Unix, a
+// broken pipe does not cause a signal.
 func outputGone() bool { return false }
 
 // maxConnections returns the maximum number of connections that "bgagent serve" keeps open.

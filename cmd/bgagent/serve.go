@@ -124,11 +124,11 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	return cfg, checkNames(cfg.Tokens)
 }
 
-// known verifies the host names of requests that arrive on a loopback address. It refuses every name except
-// localhost, loopback addresses and the names given with --host. A refused request comes either from a proxy,
-// whose name must be given with --host, or from a web page whose domain name resolves to this machine.
-// Requests for names given with --host are passed on without their local address, so that the inner handlers
-// do not check the name again.
+// known returns a handler that verifies the host names of requests that arrive on a loopback address, and
+// passes the requests on to h. It refuses every name except localhost, loopback addresses and the names given
+// with --host. A refused request comes either from a proxy, whose name must be given with --host, or from a
+// web page whose domain name resolves to this machine. Requests for names given with --host are passed on
+// without their local address, so that the inner handlers do not check the name again.
 func (c *serveCmd) known(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		addr, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)

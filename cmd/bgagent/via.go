@@ -211,8 +211,8 @@ func (f viaFlags) token() (string, error) {
 }
 
 // projectNarrow returns the restrictions that the project's file adds to the server's settings. The argument
-// is the file that the command line names, or "". The user's own file is ignored, because its settings are
-// the server's.
+// is the file that the command line names, or "". The user's own file is ignored, because it applies to
+// servers and not to bridges.
 func projectNarrow(file string) (n bridge.Narrow, err error) {
 	if file == "" {
 		if file, err = settings.FindProject("."); file == "" || err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Max is the number of bytes of an answer that are kept by default.
+// Max is the default maximum number of bytes that are kept of an answer.
 const Max = 64 << 20
 
 // A Keeper stores the texts of turns. It is safe for concurrent use.

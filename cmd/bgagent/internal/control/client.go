@@ -60,8 +60,8 @@ func Dial(dir string, owner bgagent.StoreOwner) (*Client, error) {
 }
 
 // DialAny is like Dial, but for a store on the servers of a cluster. The folder dir does not say which
-// process owns the store, so the file can be left over from a killed server. The errors of requests then
-// match [ErrNone].
+// process owns such a store, so DialAny cannot tell whether the file is left over from a killed server. If it
+// is, the errors of requests match [ErrNone].
 func DialAny(dir string) (*Client, error) {
 	at, found, err := read(dir)
 	if err == nil && !found {

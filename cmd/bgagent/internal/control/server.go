@@ -83,9 +83,9 @@ func (s *Server) Close() error {
 // helloName is the request with a challenge.
 const helloName = "hello"
 
-// guard passes on only requests that have the token and cannot come from a web page. A browser adds an Origin
-// header to POST requests from web pages. If the page's own domain resolves to loopback (DNS rebinding), the
-// Host header contains that domain. Only the challenge needs no token.
+// guard returns a handler that passes on to h only requests that have the token and cannot come from a web
+// page. A browser adds an Origin header to POST requests from web pages. If the page's own domain resolves to
+// loopback (DNS rebinding), the Host header contains that domain. Only the challenge needs no token.
 func (s *Server) guard(h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.file.Token))
 	hello := http.NewServeMux()
@@ -259,7 +259,8 @@ func (h Host) cancel(ctx context.Context, in CancelInput) (bgagent.Task, error) 
 	return t, err
 }
 
-// resume does not use the context of the request, because the attempt outlives the request.
+// resume resumes a task. The new attempt must not end with the context of the request, because it outlives
+// the request.
 func (h Host) resume(ctx context.Context, in ResumeInput) (bgagent.Task, error) {
 	if in.Prompt == "" {
 		t, err := h.find(in.ID)

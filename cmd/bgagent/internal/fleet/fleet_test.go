@@ -147,7 +147,7 @@ func TestTheCostOfARunCountsAlsoWhileNothingIsLive(t *testing.T) {
 	require.Equal(t, 0.6, used.Limit.Used)
 }
 
-// With "ask" in the file, the preset of Claude Code asks, unless nobody can answer.
+// If the file sets "ask", Claude Code asks questions, unless nobody can answer them.
 func TestClaudeAsksIfTheFileSaysSo(t *testing.T) {
 	for name, c := range map[string]struct {
 		file    string

@@ -46,7 +46,7 @@ func right() evidence {
 	}
 }
 
-// end makes the task end in another way.
+// end changes the evidence: the task ends with the given status and cause.
 func (e *evidence) end(status bgagent.Status, cause bgagent.Cause) {
 	task := e.found.Tasks[judgedID]
 	task.Status, task.Cause = status, cause

@@ -69,8 +69,8 @@ func (k kind) settings(w *realagent.World, url string) settings.Agent {
 
 const mostSteps = 8 // after this number of commands in one conversation, the model gives up
 
-// reply is the model. It answers after the result of the command is in the conversation, and takes a
-// random time.
+// reply returns the answer of the model to a request. If the model runs a command in the task, it gives its
+// final answer after the result of the command is in the conversation. Each answer takes a random time.
 func (k kind) reply(r modelserver.Request) modelserver.Reply {
 	if r.Kind != modelserver.Main || r.Key == "" {
 		return r.Scripted()

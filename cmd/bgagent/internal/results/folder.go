@@ -20,7 +20,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Folder is a folder that only this run writes into. It stays open, so that files are written into the
+// Folder is a folder that no other run writes into. It stays open, so that files are written into the
 // original folder even if that folder is moved or replaced at its path. Except for Spool, its methods must
 // not be called concurrently.
 type Folder struct {
@@ -322,9 +322,9 @@ func (e *WriteError) Unwrap() error { return e.Err }
 // errReplaced is returned if another program replaced a file while it was being written.
 var errReplaced = errors.New("something replaced it while it was written")
 
-// put writes a file completely or not at all. The file is first written under a new name that
-// nobody can guess, and then renamed. The rename replaces any file or link that has the name; put
-// never follows a link and never writes into an existing file.
+// put writes a file completely or not at all. The file is first written under a new name that nobody can
+// guess, and then renamed. The rename replaces any file or link that has the name. Therefore, the method
+// "put" never follows a link and never writes into an existing file.
 func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	part := partName(name)
 	w, err := f.create(part, mode)

@@ -198,7 +198,7 @@ func check(f *os.File, path string) error {
 	return nil
 }
 
-// checkDir returns an error if other users can write into the folder. Otherwise, they could decide which
+// checkDir returns an error if other users can write into the folder, because they could then decide which
 // processes are terminated.
 func checkDir(dir string) error {
 	info, err := os.Lstat(dir)

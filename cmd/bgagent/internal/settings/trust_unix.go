@@ -116,7 +116,7 @@ func foreign(info fs.FileInfo) bool {
 }
 
 // othersWrite reports whether anyone except the owner may write to a file or folder. The group with this
-// user's own name is ignored, because many systems create such a group for every user.
+// user's own name is ignored, because on many systems, every user has such a group and is its only member.
 func othersWrite(info fs.FileInfo) bool {
 	mode := info.Mode().Perm()
 	return mode&0o002 != 0 || mode&0o020 != 0 && !ownGroup(strconv.Itoa(int(statOf(info).Gid)))

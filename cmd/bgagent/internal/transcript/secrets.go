@@ -52,9 +52,9 @@ func (s *Secrets) Mask(text string) string {
 	return strings.NewReplacer(s.pairs...).Replace(text)
 }
 
-// complete is for a text whose end was cut off. It returns the number of bytes that can be masked now. The
-// rest might be the beginning of a value. The result "masked" is the end of the last value within these
-// bytes. The text is searched as in Mask, so that no complete value is cut.
+// complete returns the number of bytes of the text that can be masked now. It is for a text whose end was cut
+// off, so the rest might be the beginning of a value. The result "masked" is the end of the last value within
+// these bytes. The text is searched as in Mask, so that no complete value is cut.
 func (s *Secrets) complete(text string) (n, masked int) {
 next:
 	for n < len(text) {
@@ -75,8 +75,8 @@ next:
 	return n, masked
 }
 
-// withoutBegin is for a text whose beginning was cut off. If the text begins with the end of a
-// value, withoutBegin removes it.
+// withoutBegin is for a text whose beginning was cut off. If the text begins with the end of a value,
+// withoutBegin returns the text without this end.
 func (s *Secrets) withoutBegin(text string) string {
 	for i := 0; i < len(s.pairs); i += 2 {
 		v := s.pairs[i]
