@@ -43,7 +43,7 @@ const (
 
 var laters = []string{"review the API", "review the tests", "review the build", "review the pages"}
 
-// hostSteps are the delegations of each host program.
+// hostSteps returns the delegations of each host program.
 func hostSteps() map[string][]step {
 	claude := []step{delegation("", "asker", cleaning, `@tool bash {"command":"echo cleaned >cleaned","description":"cleans"}`+"\n@say it is clean")}
 	for _, title := range laters {

@@ -47,8 +47,8 @@ func (f logFlags) logger(file *os.File) *slog.Logger {
 	return slog.New(slog.NewTextHandler(io.MultiWriter(to...), nil))
 }
 
-// unpathed removes the path from an operating system error. The caller's message
-// already contains the path.
+// unpathed removes the path from an operating system error, because the caller's message already contains the
+// path.
 func unpathed(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {

@@ -138,7 +138,7 @@ func fits(tasks int, set *settings.Settings) error {
 	return nil
 }
 
-// display chooses how the tasks are shown.
+// display returns the display that the flags, the environment and the kind of standard output require.
 func (c *runCmd) display(tasks int) display.Display {
 	switch {
 	case c.JSON:

@@ -101,7 +101,7 @@ func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 	return nil, t, notKept(folder, stores, id)
 }
 
-// notKept is the error for an id that no task has.
+// notKept returns the error for an id that no task has.
 func notKept(folder statedir.Folder, stores []statedir.Store, id string) error {
 	return &exitError{exitInput, fmt.Errorf("no task %s is kept in %s; %s", shown(id), folder.Dir(), instead(stores, id))}
 }

@@ -220,7 +220,8 @@ func TestCtrlCEndsTheWaitForStandardInput(t *testing.T) {
 	require.Equal(t, 130, cmd.ProcessState.ExitCode())
 }
 
-// inTerminal runs the program in a terminal. It returns the output and the exit code.
+// inTerminal runs the program in a terminal, and calls the function "then" while the program runs. It returns
+// the output and the exit code.
 func (p *place) inTerminal(rows uint16, then func(*output, *os.File), args ...string) (string, int) {
 	p.t.Helper()
 	return p.inTerminalOf(pty.Winsize{Rows: rows, Cols: 120}, func(_ *exec.Cmd, out *output, tty *os.File) {

@@ -128,7 +128,7 @@ func TestABridgeWithoutAServerSaysSoAndRunsNothing(t *testing.T) {
 
 const hello = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"alpha","version":"1"}}}` + "\n"
 
-// bridged starts a bridge with the first message of a host program.
+// bridged runs a bridge whose input is only the first message of a host program. It returns the outcome.
 func (p *place) bridged(url, dir string, args ...string) outcome {
 	p.t.Helper()
 	cmd := p.via(url, dir, args...)

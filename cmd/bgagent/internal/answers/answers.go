@@ -35,8 +35,8 @@ func New(most int64) *Keeper {
 	return &Keeper{most: most, kept: map[string][]*tape{}}
 }
 
-// SpoolTo sets the function that creates files for long texts. Before it is called,
-// long texts are not kept.
+// SpoolTo sets the function that creates files for long texts. Before it is called, only the beginning of a
+// long text is kept.
 func (k *Keeper) SpoolTo(spool func() (*os.File, error)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

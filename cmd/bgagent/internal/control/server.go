@@ -85,7 +85,8 @@ const helloName = "hello"
 
 // guard returns a handler that passes on to h only requests that have the token and cannot come from a web
 // page. A browser adds an Origin header to POST requests from web pages. If the page's own domain resolves to
-// loopback (DNS rebinding), the Host header contains that domain. Only the challenge needs no token.
+// loopback (DNS rebinding), the Host header contains that domain. The returned handler also answers
+// challenges, which need no token.
 func (s *Server) guard(h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.file.Token))
 	hello := http.NewServeMux()

@@ -350,8 +350,8 @@ func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error)
 	return nil
 }
 
-// reason removes the path from an operating system error. The path might be that of the unfinished file, and
-// the caller's message already contains the final path.
+// reason removes the path from an operating system error, because the path might be that of the unfinished
+// file, and the caller's message already contains the final path.
 func reason(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError

@@ -139,7 +139,7 @@ func (f Folder) Shared(files []string, cluster, process string) (Store, error) {
 	return s, err
 }
 
-// sharedKey is the part of the folder's name that Shared adds.
+// sharedKey returns the part of the folder's name that Shared adds.
 func sharedKey(cluster, process, host string) string {
 	if process != "" {
 		return keyOf(cluster, process)

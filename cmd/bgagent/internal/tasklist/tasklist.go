@@ -208,8 +208,8 @@ func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.M
 	return string(b)
 }
 
-// reason removes the path from an operating system error. The caller's message already
-// contains the path.
+// reason removes the path from an operating system error, because the caller's message already contains the
+// path.
 func reason(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {
