@@ -11,9 +11,9 @@ type asides struct {
 	text string // held-back text without an id
 }
 
-// aside stores a piece of text, and reports whether the piece is held back. Some programs give an
-// id only to the first piece of a message. Therefore nothing is held back until two successive
-// pieces have had the same id.
+// aside reports whether a piece of text is held back, and stores the piece if it is. Only a piece
+// without an id can be held back. Some programs give an id only to the first piece of a message.
+// Therefore nothing is held back until two successive pieces have had the same id.
 func (t *turn) aside(id, text string) bool {
 	a, c := &t.asides, t.s.proc.c
 	if id == "" {
@@ -27,8 +27,9 @@ func (t *turn) aside(id, text string) bool {
 	return false
 }
 
-// settleAsides uses or drops the text that was held back in a turn. If the turn has no
-// other text, the text is the answer.
+// settleAsides uses or drops the text that was held back in a turn. If the turn has text with an
+// id, the held-back text is dropped. Otherwise, it is the answer or, if the agent has reported that
+// it failed, part of the reason for the failure.
 func (c *Client) settleAsides(t *turn) {
 	c.mu.Lock()
 	a := t.asides

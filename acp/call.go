@@ -176,8 +176,8 @@ var pathFields = []string{
 	"source", "destination", "source_path", "destination_path", "old_path", "new_path",
 }
 
-// called applies a message about a tool call. The first message about a call can also be an
-// update or a question.
+// called applies a message about a tool call, and returns the progress to report. The first message
+// about a call is not always the announcement of the call: it can also be an update or a question.
 func (s *session) called(t *turn, n callNews) []report {
 	if n.id == "" {
 		return nil

@@ -95,8 +95,8 @@ type start struct {
 	err  error
 }
 
-// ready returns a process of the instance that accepts new sessions. If the client has no such
-// process, the method "ready" starts one.
+// ready returns a process that belongs to the instance and accepts new sessions. If the client has
+// no such process, the method "ready" starts one.
 func (c *Client) ready(ctx context.Context, instance string) (*process, error) {
 	for {
 		c.mu.Lock()
@@ -132,8 +132,8 @@ func (c *Client) ready(ctx context.Context, instance string) (*process, error) {
 	}
 }
 
-// run starts the program. The start continues even if its caller stops waiting, because the
-// next caller needs the program too.
+// run starts the program for the callers of "ready" that wait for the start. The start continues
+// even if they stop waiting, because the next caller needs the program too.
 func (c *Client) run(st *start, instance string) {
 	ctx, cancel := context.WithTimeoutCause(c.ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()

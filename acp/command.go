@@ -138,7 +138,8 @@ func baseOf(program string) string {
 
 // joints are the characters that separate commands in a shell, redirect input or output, or begin a
 // command substitution. They are also treated as joints inside quotation marks, where a shell
-// treats most of them as plain text. Treating one command as several does no harm.
+// treats most of them as plain text. If one command is treated as several, the rules only become
+// stricter.
 const joints = ";|&\n\r`<>"
 
 // isCompound reports whether a shell might run more than one command.

@@ -52,8 +52,8 @@ type Config struct {
 	Model string
 
 	// Permit answers those of the agent's permission requests that the session's rules
-	// ([bgagent.Permission]) neither allow nor deny. If the turn ends first, ctx ends and the
-	// request is refused. If Permit is nil, the task asks a question, as with PermissionAnswer.Ask.
+	// ([bgagent.Permission]) neither allow nor deny. If the turn ends before Permit returns, ctx ends
+	// and the request is refused. If Permit is nil, the task asks a question, as with PermissionAnswer.Ask.
 	// Permit can be called concurrently.
 	Permit func(ctx context.Context, q PermissionRequest) PermissionAnswer
 

@@ -34,8 +34,8 @@
 // contains the end of its stderr. The next prompt starts another process. If the agent can load
 // sessions, the new process loads the session. If the agent cannot load sessions, or did not store
 // this session, the error wraps [bgagent.ErrNoSession] and states how the session was lost. Claude
-// Code stores a session a moment after its first prompt. A session from an earlier run of the host
-// is loaded in the same way.
+// Code stores a session only a moment after its first prompt, so the session is lost if the process
+// ends before that. A session from an earlier run of the host is loaded in the same way.
 //
 // To stop a turn, the client cancels it, and repeats the cancellation until the turn ends. If the
 // agent has not stopped the turn within Config.CancelGrace, the client terminates the whole process,

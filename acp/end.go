@@ -189,7 +189,7 @@ func (c *Client) failed(t *turn, why failing) error {
 		// might therefore be complete, so the prompt must not be sent again.
 		const text = "the answer was cut off"
 		c.mu.Lock()
-		t.s.system = "" // gemini might have dropped the prompt
+		t.s.system = "" // gemini might have dropped the prompt, with the system text in front of it
 		c.mu.Unlock()
 		return &providerFailure{fmt.Errorf("acp: the agent %s failed: %s", c.program(), text), &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: text}}
 	case why.refused != "":

@@ -32,7 +32,8 @@ func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 	e.Next = bgagent.NextContinue
 	dropped := c.runs("gemini") && len(t.calls) == 0
 	if dropped {
-		// If a turn fails before its model calls a tool, gemini drops the prompt.
+		// If a turn fails before its model calls a tool, gemini drops the prompt, with the system
+		// text in front of it.
 		e.Next = bgagent.NextRepeat
 		t.s.system = ""
 		if t.s.memory.Now.Prompt == t.prompt.ID {

@@ -21,7 +21,7 @@ type replay struct {
 	any    bool   // whether the replay contains a message, a thought or a tool call from the agent
 	answer []byte // text of the agent's last message; empty if anything was replayed after that message
 	id     string // id of that message
-	over   bool   // whether the session exceeds a limit, so that it cannot be judged
+	over   bool   // whether the session exceeds a limit and therefore cannot be judged
 }
 
 // userRun contains the hashes of the pieces of a run. If the run has several pieces and is complete,

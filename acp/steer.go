@@ -87,7 +87,7 @@ func (t *turn) leaves(text string) {
 // cancelOwn cancels the turn that the agent started on its own after the given turn. If a prompt of
 // this client is unanswered, it does nothing and returns false.
 func (c *Client) cancelOwn(p *process, t *turn) bool {
-	c.mu.Lock() // no turn of this client begins before the notification is queued
+	c.mu.Lock() // held until the notification is queued, so that no turn of this client begins before that
 	defer c.mu.Unlock()
 	if now := t.s.turn; now != nil && (now != t || !t.answered) {
 		return false

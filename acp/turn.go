@@ -54,7 +54,7 @@ type turn struct {
 	// Client.mu guards the fields below.
 	noise     jsonlines.Noise // text printed during the turn that was not a message
 	over      bool            // whether everything from the agent is ignored
-	answered  bool            // whether the prompt was answered, so that only late pieces are accepted
+	answered  bool            // whether the prompt was answered; if so, only late pieces are accepted
 	broken    bool            // whether the agent has reported that it failed
 	problem   string          // text that the agent sent after it reported its failure
 	fault     apifault.Fault  // last provider error that the agent reported

@@ -52,7 +52,7 @@ func (c *conversation) begin(prompt string, out *Output) {
 }
 
 // end adds the current turn, which has ended, to the list. It drops the oldest turns if there are
-// too many.
+// too many of them or if their texts are too long.
 func (c *conversation) end(x exchange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -219,8 +219,8 @@ func (d *claudeDecoder) alive() {
 	}
 }
 
-// subagent handles a line of a subagent. If the turn has ended, the subagent works in the
-// background.
+// subagent handles a line of a subagent. If the end of the turn has been reported, the subagent works
+// in the background, and its work is added to the background work.
 func (d *claudeDecoder) subagent(call string) {
 	if d.o.brief().over {
 		d.open["call "+call] = claudeOpen{Description: "a subagent"}

@@ -141,8 +141,8 @@ func (d *dialog) wait() { d.tasks.Wait() }
 // maxUnread is the maximum number of answers that wait for the program to read them.
 const maxUnread = 10_000
 
-// shortened matches the note in a string of a line that is longer than Config.MaxLine. Such a
-// request is refused, because nobody can see all of it.
+// shortened matches the note in a string of a line that is longer than Config.MaxLine. A request in
+// such a line is refused, because nobody can see all of it.
 var shortened = regexp.MustCompile(`\[cut: \d+ more bytes\]"`)
 
 // controlLine is a line with which Claude Code asks or withdraws a question.

@@ -216,7 +216,8 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 	require.Contains(t, s.ended(task).Result, "x: this client cannot answer the request")
 }
 
-// Without an id, an answer cannot name the request, and the program would wait for it forever.
+// If a request has no id, no answer can name the request, and the program would wait forever for the
+// answer.
 func TestARequestThatCannotBeAnsweredEndsTheTurn(t *testing.T) {
 	s := askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.MaxLine = 4 << 10 })
 	long := strings.Repeat("x", maxName+1)

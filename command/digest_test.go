@@ -104,7 +104,9 @@ func TestTheToolsOfCodexServersHaveDigests(t *testing.T) {
 	require.NotEqual(t, reports[0].Tool.Result, reports[1].Tool.Result)
 }
 
-// inARow returns the number of compactions at the end of the reports, as the manager counts them.
+// inARow returns the number of compactions in a row at the end of the reports, as the manager counts
+// them. If two compactions in a row come earlier, the result is 2, because the manager then ends the
+// turn.
 func inARow(reports []bgagent.Report) (n int) {
 	for _, r := range reports {
 		switch r.Kind {

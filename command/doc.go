@@ -148,9 +148,9 @@
 // agents use long tools on opencode, set a longer timeout, or use the package opencode, which gets
 // all events from the server.
 //
-// Nobody can answer a permission question, so all of these programs treat the answer as no. Each
-// preset's documentation names the rules that the preset can pass on. If a rule forbids something
-// and the program cannot enforce the rule, the turn fails before it starts. The turn also fails if
+// Except with [ClaudeAsking], nobody can answer a permission question, so the programs treat the
+// answer as no. Each preset's documentation names the rules that the preset can pass on. If a rule
+// forbids something and the program cannot enforce the rule, the turn fails before it starts. The turn also fails if
 // one of the agent's own arguments or variables would undo the rules. No preset contains a list of
 // the program's agents or models, so only the model server detects a wrong model name.
 //

@@ -153,7 +153,7 @@ func TestRealToolCallsBeforeAFailureAreKept(t *testing.T) {
 		failure := s.refused(session, p)
 		require.Equal(t, overloaded, failure.Kind)
 		require.Equal(t, goOn, failure.Next)
-		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // claude sends the next prompt in the same message as the result
+		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // no script, because claude sends the next prompt in the same message as the result
 		s.goesOn(session, failure, p)
 		requests := s.w.Model.Requests()
 		result := ""

@@ -44,8 +44,8 @@ func (o *Output) Call(t bgagent.MessageTool) {
 }
 
 // toolLocked records a call and fills in the missing fields from earlier reports. It returns the
-// text to report before the call. If the call had already ended, ended is true, and the caller must
-// not report the call, because it would be counted twice.
+// text to report before the call. If the call had already ended, the result "ended" is true, and
+// the caller must not report the call, because it would be counted twice.
 func (o *Output) toolLocked(t *bgagent.MessageTool) (text string, ended bool) {
 	i := -1
 	if times := o.times[t.ID]; times > 1 {

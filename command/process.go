@@ -62,7 +62,7 @@ func closeAll(files ...*os.File) {
 	}
 }
 
-// startError adds advice to a start error.
+// startError adds advice to an error from starting a program.
 func startError(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):

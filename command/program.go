@@ -54,7 +54,7 @@ type Program struct {
 	// is the answer, and exit code 0 means that the answer is complete.
 	Decode func() Decoder
 
-	// NoRetries contains the environment variables, as NAME=value, with which the program does not retry
+	// NoRetries contains the environment variables, as NAME=value, that stop the program from retrying
 	// requests that the provider refused; see [Agent].LeaveRetries. Nil means that there are none.
 	NoRetries []string
 

@@ -163,7 +163,7 @@ func TestAMissingPromptIsGivenToAnotherSessionOfTheProgram(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(end.Text), &d))
 	require.Contains(t, d.Env, InstanceVariable+"="+secondLife)
 
-	// The next process computes the same id.
+	// The next process computes the id with which the program was called in this turn.
 	next := looking(t, func(l Lookup) (Stored, error) { second = l; return Stored{}, bgagent.ErrNoSession })
 	r := asks("describe", saved{})
 	r.Instance = secondLife

@@ -115,8 +115,8 @@ type unreadable struct{ error }
 
 func (e unreadable) Unwrap() []error { return []error{e.error, bgagent.ErrUnreadable} }
 
-// The method "of" reports whether p describes r's last prompt, and whether r names the manager that
-// handed over this prompt.
+// The method "of" reports whether p describes r's last prompt and r names the manager that handed
+// over this prompt.
 func (p progress) of(r bgagent.SessionRestore) bool {
 	return p.Prompt == r.Last.ID && p.Instance == r.Instance
 }

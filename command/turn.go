@@ -407,7 +407,7 @@ func (t *turn) lingers(said brief) {
 	}
 }
 
-// errors returns the writer for the program's standard error. It writes to errs. If the program has
+// The method "errors" returns the writer for the program's standard error. It writes to errs. If the program has
 // a function that reads these lines, the writer also passes them on to this function.
 func (t *turn) errors(errs *tail) io.Writer {
 	decode := t.session.agent.Program.decodeErrors

@@ -9,9 +9,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// receiveWithin is how long Steer waits for the agent to receive a message. It is shorter than the
-// manager's usual time limit, so that the manager learns that the agent did not receive the
-// message.
+// receiveWithin is how long Steer waits for the agent to receive a message. It is shorter than
+// bgagent.DefaultCallTimeout, the manager's usual time limit for Steer. If the manager's limit ended
+// the call first, the manager would not know whether the agent had received the message.
 const receiveWithin = 5 * time.Second
 
 // Receive returns a channel of the messages that are sent to the task with [bgagent.SendInput].Now

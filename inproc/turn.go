@@ -141,7 +141,8 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 	t.stop = reason
 }
 
-// The method "how" returns the reason that was passed to Stop, and whether the turn was aborted.
+// The method "how" returns the reason that was passed to Stop, whether the turn was aborted, and the
+// usage that was passed to FinalUsage.
 func (t *Turn) how() (stop bgagent.StopReason, aborted bool, used bgagent.Usage) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

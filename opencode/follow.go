@@ -143,7 +143,8 @@ func concerns(kind string) bool {
 }
 
 // forget drops the data of sessions that the client has forgotten. It is called when the next event
-// arrives. ForgetSession does not call it, because the function "emit" can call ForgetSession.
+// arrives. ForgetSession does not call it, because forget needs f.mu: the function "emit", which runs
+// while f.mu is held, can call ForgetSession.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -298,7 +299,8 @@ func (f *follower) status(session string, w wireStatus) {
 }
 
 // failure processes a session's error. The server often sends an error twice, the second time with
-// a stack trace as the message. The second event is ignored.
+// a stack trace as the message. The second event is ignored. An abort is also ignored if the stream
+// has not mentioned the current turn yet, because it was then an earlier turn that was aborted.
 func (f *follower) failure(p eventProperties) {
 	if p.Error == nil || p.SessionID == "" {
 		return

@@ -27,7 +27,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// endless is a body that consists of text repeated n times, followed by the field "rest".
+// endless is a body that consists of the field "text", repeated n times. The field "rest" holds the
+// bytes that the next call to Read returns first.
 type endless struct {
 	text string
 	n    int
@@ -70,7 +71,7 @@ func TestAnAnswerThatUnpacksIntoGigabytesIsRefused(t *testing.T) {
 		"blanks": packed(t, io.MultiReader(&endless{text: strings.Repeat(" ", 1<<10), n: 70 << 10}, strings.NewReader("[]"))),
 	} {
 		if race.Enabled && name != "parts" {
-			continue // the other cases take many seconds with the race detector, and only one goroutine decodes the responses
+			continue // slow with the race detector, which finds nothing here, because only one goroutine decodes the responses
 		}
 		t.Run(name, func(t *testing.T) {
 			status := http.StatusOK

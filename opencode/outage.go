@@ -48,18 +48,20 @@ const (
 	resolvePause = time.Second // pause between two attempts to read the session
 )
 
-// isCutOff reports whether the connection dropped after the request could have been sent, so that it is unknown
-// whether the server has carried out the request.
+// isCutOff reports whether the connection dropped after the request could have been sent. In this
+// case, it is unknown whether the server has carried out the request.
 func isCutOff(err error) bool {
 	var e *ServerError
 	return errors.As(err, &e) && e.Status == 0 && !e.unsent && e.Err != nil && !errors.Is(e.Err, errSlow) && isBroken(e.Err)
 }
 
-// resolve finds out what became of a prompt whose connection dropped. If the session has the message, the turn counts
-// as started. If the session is idle and two reads in a row do not find the message, the prompt is sent again as the
-// same message, so the session cannot contain it twice. Two reads are necessary, because a server that is
-// still running answers the request before it stores the message. If the server does not return in time, the
-// result is the first error.
+// resolve finds out what became of a prompt if the connection dropped while the prompt was being
+// sent. If the session has the message, the turn was started, and the result is nil. If the session
+// is idle and two reads in a row do not find the message, the prompt is sent again as the same
+// message, so the session cannot contain it twice. Two reads are necessary, because a server that
+// is still running answers the request before it stores the message. If the time is
+// up, or the prompt is refused when it is sent again, the result is the argument "first", which is
+// the error of the first attempt.
 func (c *Client) resolve(ctx context.Context, id, message string, p bgagent.Prompt, in wirePrompt, first error) error {
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()

@@ -19,9 +19,10 @@ import (
 // exists, because the server would accept the prompt and never run it. The error matches
 // [bgagent.ErrUnreachable] if the server cannot be reached and the prompt was not sent.
 //
-// If the connection drops while the prompt is being sent, StartTurn waits for the server until ctx
-// ends, but at most a minute, and then reads whether the session has the prompt's message. If the session is idle and
-// does not have the message, StartTurn sends the prompt again as the same message.
+// If the connection drops while the prompt is being sent, StartTurn waits for the server for at
+// most a minute, or until ctx ends. When the server can be reached again, StartTurn reads whether the
+// session has the prompt's message. If the session is idle and does not have the message, StartTurn
+// sends the prompt again as the same message.
 //
 // If p.Unanswered is set, the server continues the turn of that prompt, and the model gets
 // neither the prompt again nor p.Text. If the session no longer has the prompt, or has a
@@ -38,7 +39,7 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 		return unstarted(true, err)
 	}
 	c.mu.Lock()
-	c.drop(id) // the event that reports the end of the previous turn can be lost
+	c.drop(id) // the end of the previous turn drops its questions, but the event that reports the end can be lost
 	c.mu.Unlock()
 	err = c.send(ctx, id, message, p.ID, p.Text, in)
 	if in.Parts == nil && isCutOff(err) {

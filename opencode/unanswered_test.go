@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// refused lets a turn begin that is refused, and returns when it has ended.
+// refused runs a turn that the provider refuses.
 func (r *rig) refused(session string, p bgagent.Prompt) {
 	r.t.Helper()
 	require.NoError(r.t, r.c.StartTurn(r.t.Context(), session, p))

@@ -79,7 +79,7 @@ type wirePromptPart struct {
 	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
-// firstLine returns the first line of a message. The other lines are a stack trace.
+// firstLine returns the first line of a text. In an error message, the other lines are a stack trace.
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
 	return strings.TrimSpace(s)
