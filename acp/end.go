@@ -67,8 +67,9 @@ func (c *Client) awaitLate(t *turn, p *process) {
 	}
 }
 
-// late applies an update that comes after the answer to the prompt. Text that continues the last
-// message is added to it. Anything else that belongs to a turn is ignored and ends the wait.
+// late applies an update that comes after the answer to the prompt, and returns the progress to
+// report. Text that continues the last message is added to it. Anything else that belongs to a turn
+// is ignored and ends the wait.
 func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.asides.told && s.proc.c.repeatsIDs && value(u.AgentMessageChunk.MessageId) == "":

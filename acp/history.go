@@ -45,7 +45,7 @@ const maxAnswer = 1<<20 + 4
 
 func (h *conversation) empty() bool { return h.first == 0 && len(h.msgs) == 0 }
 
-// add appends a message.
+// add appends a message and returns the stored copy.
 func (h *conversation) add(msg bgagent.Message) *bgagent.Message {
 	h.closeLast()
 	msg.ID = "msg_" + strconv.Itoa(h.first+len(h.msgs)+1)
@@ -153,8 +153,8 @@ func (h *conversation) thought(text string, id *string) {
 	}
 }
 
-// grow appends text to b, which is a part of the last message. It leaves out the end of the text if
-// the last message alone would have more bytes than the field "max" allows.
+// grow returns b, which is a part of the last message, with text appended to it. It leaves out the
+// end of the text if the last message alone would have more bytes than the field "max" allows.
 func (h *conversation) grow(b []byte, text string) []byte {
 	if room := h.room(); len(text) > room {
 		text = strings.ToValidUTF8(text[:max(room, 0)], "")

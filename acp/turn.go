@@ -94,7 +94,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	return end, err
 }
 
-// begin registers a turn. The caller must call c.wg.Done after the turn.
+// begin registers and returns a new turn. The caller must call c.wg.Done after the turn.
 func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (*turn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -147,7 +147,8 @@ func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
 	close(t.done)
 }
 
-// play finds a process for the turn, sends the prompt and waits until the turn ends.
+// play finds a process for the turn, sends the prompt, waits until the turn ends, and returns how it
+// ended.
 func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	s := t.s
 	agent, err := c.agent(t.prompt.Agent)

@@ -224,8 +224,9 @@ func (d *dialog) misses(beginning []byte) (problem string) {
 const permissionRequest = "can_use_tool"
 
 // ask begins to answer a request. If the request's id is already in use, the request fails, because
-// its answer could be mistaken for the answer to the other request. If the request cannot be
-// answered, the problem is not empty.
+// its answer could be mistaken for the answer to the other request. A request that is not for
+// permission or for an answer also fails. If the request cannot be answered at all, the problem is
+// not empty.
 func (d *dialog) ask(x *controlLine) (problem string) {
 	if !x.canAnswer() {
 		return errNoID

@@ -150,9 +150,10 @@
 //
 // Except with [ClaudeAsking], nobody can answer a permission question, so the programs treat the
 // answer as no. Each preset's documentation names the rules that the preset can pass on. If a rule
-// forbids something and the program cannot enforce the rule, the turn fails before it starts. The turn also fails if
-// one of the agent's own arguments or variables would undo the rules. No preset contains a list of
-// the program's agents or models, so only the model server detects a wrong model name.
+// forbids something and the program cannot enforce the rule, the turn fails before it starts. The
+// turn also fails if one of the agent's own arguments or variables would undo the rules. No preset
+// contains a list of the program's agents or models, so only the model server detects a wrong model
+// name.
 //
 // The programs keep their sessions in their own files. While the client exists, it remembers the
 // program's session id for each client session. If the manager has a store, the client also saves

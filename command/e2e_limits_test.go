@@ -67,7 +67,7 @@ func (s turns) run(session string, p bgagent.Prompt) (end bgagent.TurnEnd, retri
 	return end, retries, err
 }
 
-// refused executes a turn that must fail because of the provider.
+// refused executes a turn that must fail because of the provider, and returns the provider's failure.
 func (s turns) refused(session string, p bgagent.Prompt) *bgagent.ProviderError {
 	s.Helper()
 	end, _, err := s.run(session, p)

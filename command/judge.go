@@ -57,7 +57,7 @@ var interruptedCodes = []int{129, 130, 137, 143}
 func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	said := t.out.said()
 	end := bgagent.TurnEnd{Text: said.text, Usage: said.used}
-	if x.left != nil { // a turn that succeeds returns no error, so the problem is only logged
+	if x.left != nil { // logged, because a turn that succeeds returns no error that could contain the problem
 		t.client.log(slog.LevelWarn, x.left.Error(), t.session)
 	}
 	if x.plain {

@@ -101,7 +101,7 @@ func lookGemini(_ context.Context, l Lookup) (Stored, error) {
 type geminiReader struct {
 	id       string
 	messages []geminiMessage
-	most     int // largest number of prompts before a replacement; gemini removes all messages when it continues a session
+	most     int // largest number of prompts that a line removed; gemini removes all messages when it continues a session
 	unclear  bool
 }
 

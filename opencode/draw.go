@@ -122,8 +122,9 @@ func (d *drawn) look() (m bgagent.Message) {
 	return m
 }
 
-// draw begins to assemble a message. If the stream did not send the beginning, the method
-// "draw" reads the message from the server. If reading fails, the result is nil.
+// draw begins to assemble a message. If the stream might not have sent all of the message, the method
+// "draw" reads the message from the server. If reading fails although the message might exist, the
+// result is nil.
 func (f *follower) draw(ctx context.Context, kind string, p eventProperties, info wireInfo) *drawn {
 	d := &drawn{grown: map[string][]byte{}}
 	user := kind == "message.updated" && info.Role == "user"

@@ -253,7 +253,7 @@ func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	}
 }
 
-// message begins a message from the agent.
+// message begins a message from the agent. It reports false if the turn was aborted.
 func (t *fakeTurn) message(parent string) bool {
 	return t.step(func() {
 		t.m = &fakeMessage{row: t.f.now()<<12 + int64(t.f.ids), Info: map[string]any{
@@ -316,7 +316,8 @@ func (t *fakeTurn) say(parent, text string) {
 	}
 }
 
-// ownMessage stores a message that opencode itself writes. The message has one part.
+// ownMessage stores a message that opencode itself writes, and returns the message's id. The message has
+// one part.
 func (t *fakeTurn) ownMessage(role string, part map[string]any) (id string) {
 	t.step(func() {
 		id = t.f.id("msg")

@@ -226,7 +226,8 @@ func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bo
 	}
 }
 
-// hash returns a hash of everything that a reader can see of the message.
+// hash returns a hash of those fields of the message whose changes make the client return the message
+// again.
 func hash(m *bgagent.Message) uint64 {
 	h := fnv.New64a()
 	for _, s := range []string{m.Text, m.Reasoning, m.Error, m.PromptID} {

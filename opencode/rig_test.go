@@ -106,7 +106,7 @@ func (r *rig) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// wait waits for the end of a task.
+// wait waits for the end of a task, and returns the ended task.
 func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	ended, err := r.m.Wait(r.t.Context(), bgagent.Caller{}, bgagent.WaitAll, task.ID)

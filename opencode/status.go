@@ -83,8 +83,8 @@ func (q *statusQuery) fail(err error) {
 	q.errs = append(q.errs, err)
 }
 
-// lookUp returns the sessions that exist, and sets the status of the other sessions to
-// SessionGone.
+// lookUp returns the sessions that exist, and sets the status of those that do not exist to
+// SessionGone. If it cannot find out whether a session exists, it only records the error.
 func (q *statusQuery) lookUp(ctx context.Context, ids []string) map[string]wireSession {
 	found := map[string]wireSession{}
 	gate := make(chan struct{}, lookups)

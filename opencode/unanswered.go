@@ -65,7 +65,7 @@ func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (messa
 		return "", nil, false, nil
 	}
 	return message, &wirePromptPart{
-		// Parts are sorted by their ids.
+		// Parts are sorted by their ids, and this id sorts after the ids of the earlier parts.
 		ID: fmt.Sprintf("%s%03d%s", partID(message), len(keys), tail(key)), Type: "text", Ignored: true, Metadata: map[string]string{metadataKey: key},
 	}, false, nil
 }
