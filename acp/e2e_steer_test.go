@@ -14,7 +14,7 @@ import (
 )
 
 // If an agent can receive messages during a turn, a message joins the running turn, and the model gets it
-// only once.
+// only once. For any other agent, the message is refused.
 func TestAMessageJoinsATurnOfEachAgent(t *testing.T) {
 	cfg := bgagent.Config{Permissions: []bgagent.Permission{{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow}}}
 	for _, in := range []string{"tool", "text"} {

@@ -171,7 +171,8 @@ func TestAnAnswerAboutAnErrorBlamesNoProvider(t *testing.T) {
 	})
 }
 
-// A proxy can refuse a single request with status 403, so the manager must not end the task.
+// The manager ends a task for which a rejected key is reported. Status 403 alone does not show that the key
+// was rejected, because a proxy can refuse a single request with this status.
 func TestOnlyARejectedKeyIsReportedBeforeCodexGivesUp(t *testing.T) {
 	for details, reported := range map[string]bool{
 		"unexpected status 403 Forbidden: <html>blocked</html>":                       false,

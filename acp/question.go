@@ -131,7 +131,7 @@ func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier)
 		s.add(text, asktext.Block("input as told before", text))
 	}
 	if len(s.lines) > 0 && q.Kind != "" && q.Kind != q.Name { // the title of the question already shows the name, so a kind that equals the name is left out
-		s.lines = append(s.lines, asktext.Field("kind", q.Kind)) // without the method "add", which leaves out text that another field contains
+		s.lines = append(s.lines, asktext.Field("kind", q.Kind)) // the method "add" would leave out a repeated text
 	}
 	return strings.Join(s.lines, "\n")
 }

@@ -130,7 +130,7 @@ func TestAPromptThatTheAgentHasNotStoredIsMissing(t *testing.T) {
 	}
 }
 
-// Codex's replay can lack a prompt that the model gets in its next request.
+// Codex's replay can lack a prompt that codex nevertheless puts into the next request to the model.
 func TestAPromptThatTheModelMightHaveIsNotSentAgain(t *testing.T) {
 	for name, test := range map[string]struct {
 		prompts []string

@@ -65,9 +65,10 @@ func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	return is, nil
 }
 
-// ruling returns the decision of the rules. For each text, the last rule that matches it
-// decides. The subject is denied if one text is denied, and allowed only if all texts are
-// allowed. If the texts are unknown, rulingOnAll decides.
+// ruling returns the decision of the rules. For each text, the last rule that matches it decides. If a
+// command does not spell out the names of its programs, each rule that forbids some commands turns
+// the permission from an earlier rule into a question. The subject is denied if one text is denied,
+// and allowed only if all texts are allowed. If the texts are unknown, rulingOnAll decides.
 func ruling(rules []bgagent.Permission, s subject) bgagent.PermissionAction {
 	rules = slices.DeleteFunc(slices.Clone(rules), func(r bgagent.Permission) bool { return !s.access.Named(r) })
 	if len(s.texts) == 0 {

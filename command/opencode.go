@@ -63,7 +63,7 @@ var (
 // opencodeRules writes the rules as the permission object of opencode's configuration. The last
 // matching entry of that object decides, as with the task's rules. The object has one entry for
 // each name, with one entry for each pattern inside it. Therefore, all rules for a name must be
-// next to each other.
+// next to each other; otherwise, opencodeRules returns an error.
 func opencodeRules(rules []bgagent.Permission) (_, env []string, err error) {
 	if err := opencodeKeeps.Check(rules); err != nil {
 		return nil, nil, err

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If the system does not find the interpreter of a script, its error states that the script
+// If the system does not find the interpreter of a script, the system's error states that the script
 // is missing.
 func TestAScriptWhoseInterpreterIsMissingIsExplained(t *testing.T) {
 	for head, want := range map[string]string{

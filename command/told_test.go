@@ -50,8 +50,8 @@ func TestLinesNotUnderstoodAreNamedIfTheTurnEndsBadly(t *testing.T) {
 	require.NoError(t, err, "a turn that succeeds has no reason that could name them")
 }
 
-// A turn without an answer can succeed. Its lines that were not understood become a remark, because
-// they might contain the answer.
+// If a decoder does not understand the line with the answer, the turn can succeed without an answer.
+// Therefore, the lines that were not understood become a remark.
 func TestLinesNotUnderstoodAreARemarkIfTheTurnSucceeds(t *testing.T) {
 	const end = "\n{\"type\":\"end\"}"
 	for printed, want := range map[string]string{

@@ -210,8 +210,8 @@ func (c *Client) agent(name string) (Agent, error) {
 	return nil, &bgagent.NoSuchAgentError{Agent: name, Known: slices.Clone(c.names)}
 }
 
-// RunTurn implements [bgagent.TurnRunner]. It returns the agent's error unchanged,
-// unless the agent called [Turn.Stop].
+// RunTurn implements [bgagent.TurnRunner]. It returns the agent's error unchanged. If the agent called
+// [Turn.Stop] or the turn was aborted, it returns no error.
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	c.mu.Lock()
 	s := c.sessions[id]

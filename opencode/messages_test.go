@@ -81,7 +81,7 @@ func TestWhatIsInAMessage(t *testing.T) {
 	})
 }
 
-// Opencode puts the name of a new file into each long result.
+// Opencode puts the name of a new file into each long result. The digest must not depend on this name.
 func TestEqualToolCallsHaveEqualDigests(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		var parts []string

@@ -32,7 +32,8 @@ func TestIdleAfterToolCallsIsNoAnswer(t *testing.T) {
 	})
 }
 
-// A root session belongs to the user, because it was not created by a manager.
+// The parent session belongs to a user, and the manager only sends notices to it. When the turn that answers
+// a notice has ended, the session must be reported as idle.
 func TestAUsersSessionIsToldIdleAfterANotice(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		other := newClient(t, opencode.Config{HTTPClient: r.f.client()})
