@@ -115,7 +115,7 @@ const (
 	maxPaths = 1000    // maximum number of paths kept per tool call
 	maxKept  = 8 << 20 // maximum number of bytes of paths and inputs kept for all tool calls of a turn together
 
-	maxDescribed    = 64 << 10 // maximum number of bytes of a description; a question could not show more
+	maxDescribed    = 64 << 10 // maximum number of bytes of a description, because a question could not show more
 	maxAllDescribed = 8 << 20  // maximum number of bytes of the descriptions of all tool calls of a turn together
 )
 

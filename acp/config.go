@@ -17,7 +17,7 @@ import (
 const (
 	DefaultStartTimeout = 20 * time.Second // agents need 2 to 4 s on an idle machine
 	DefaultSilence      = 10 * time.Minute // models can think for minutes, and some agents report nothing during this time
-	DefaultCancelGrace  = 5 * time.Second  // agents need about 0.1 s; half of bgagent.DefaultStopTimeout
+	DefaultCancelGrace  = 5 * time.Second  // agents need about 0.1 s; the rest of bgagent.DefaultStopTimeout is for terminating the process
 	DefaultCloseGrace   = 3 * time.Second
 	DefaultMaxHistory   = 1 << 20 // bytes
 )

@@ -281,10 +281,11 @@ func hasPlaceholder(args []string, name string) bool {
 	})
 }
 
-// expand replaces the placeholders of one argument. A value that is the whole argument must not act
-// as a flag, because language models can choose values such as the model. If the value begins with
-// a dash, it is refused, unless it is a prompt or a system text: these get a leading space instead.
-// If the argument "literal" is true, an earlier command-line argument is "--".
+// expand returns one argument with its placeholders replaced. A value that is the whole argument must
+// not act as a flag; otherwise, a language model that chooses the value could set any flag of the
+// program. If the value begins with a dash, it is refused, unless it is a prompt or a system text:
+// these get a leading space instead. If the argument "literal" is true, an earlier command-line
+// argument is "--", so the value cannot act as a flag and is not changed.
 func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	if !strings.Contains(arg, "{") {
 		return arg, nil

@@ -104,15 +104,15 @@ func codexGivesUp(text string, o *Output) {
 		return
 	}
 	e := failureOf(apifault.Fault{Text: text}.OfCodex())
-	// Codex shows when it reopens a stream. It does not show when it retries a request because the
-	// provider is overloaded or broken.
+	// The number of tries is known only if codex shows each retry. Codex shows when it reopens a stream.
+	// It does not show when it retries a request because the provider is overloaded or broken.
 	if e.Kind != bgagent.ProviderOverloaded && e.Kind != bgagent.ProviderBroken || strings.HasPrefix(text, codexStream) {
 		e.Tries = o.triesAtEnd()
 	}
 	o.ProviderFailed(e)
 }
 
-// codexRetries handles a message "Reconnecting... 1/5 (…)". It reports whether the turn must end,
+// codexRetries handles a message "Reconnecting... 1/5 (…)". It reports whether the turn must end
 // because the key was rejected. If the model does not exist or must not be used, a retry is not
 // reported to the manager, because it says nothing about when the provider will accept requests.
 func codexRetries(number, text string, o *Output) (rejected bool) {

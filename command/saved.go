@@ -102,8 +102,8 @@ func (t *turn) save(r *bgagent.Reporter) {
 	r.SaveState(data)
 }
 
-// placeOf returns the absolute path of a directory without symbolic links. The next host might be started in
-// another directory, and by then a link might point somewhere else.
+// placeOf returns the absolute path of a directory without symbolic links. The next host, which uses
+// this path, might be started in another directory, and by then a link might point somewhere else.
 func placeOf(dir string) string {
 	abs, err := filepath.Abs(dir)
 	if err != nil {

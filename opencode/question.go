@@ -186,8 +186,9 @@ func (c *Client) callOf(a *ask) (p wireAskingPart, found bool, err error) {
 	return p, false, nil
 }
 
-// hasDied reports whether the turn of a listed question was aborted. The server continues to list
-// such a question until the server stops.
+// hasDied reports whether the turn of a listed question was aborted. If it was, the tool call that
+// asks the question is no longer pending or running, and hasDied forgets the question. The server
+// continues to list such a question until the server stops.
 func (c *Client) hasDied(a *ask) bool {
 	if a.tool.MessageID == "" {
 		return false
