@@ -106,9 +106,8 @@ func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.Deleg
 	return args, args.Foreground()
 }
 
-// foreground delegates a task and answers with the task's result. The task itself runs in the
-// background. If the caller disconnects, the task continues, and the notice that it has ended
-// is still owed to the scope.
+// foreground delegates a task and answers with the task's result. The task runs in the background: if the
+// caller disconnects, the task continues, and the notice that it has ended is still owed to the scope.
 func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*mcp.CallToolResult, error) {
 	t, answer, err := sc.begin(ctx, by, args)
 	if t == nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// serveBehind serves the manager's page, but first calls the function "answer" for each request. If
-// that function returns true, it has answered the request itself.
+// serveBehind serves the manager's page, but first calls the function "answer" for each request. If that
+// function returns true, it has answered the request, and the page's handler does not get the request.
 func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config, answer func(http.ResponseWriter, *http.Request) bool) string {
 	h := dashboard.New(m, cfg)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

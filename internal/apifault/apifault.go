@@ -279,8 +279,8 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 	return 0
 }
 
-// loose returns the kind of the most specific loose name, which is the lowest kind among them. If there are
-// no loose names, the result is 0.
+// loose returns the lowest of the kinds of the loose names, because a lower kind is more specific. If there
+// are no loose names, the result is 0.
 func loose(names []string) (kind bgagent.ProviderErrorKind) {
 	for _, name := range names {
 		if k := looseNames[strings.ToLower(name)]; k != 0 && (kind == 0 || k < kind) {

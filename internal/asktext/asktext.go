@@ -134,8 +134,8 @@ func called(name string) string {
 
 // Shown returns a string as valid UTF-8 where every character except newlines and tabs is visible. Each
 // control character, text direction mark and other invisible character is replaced with its Go escape
-// sequence, such as \x1b or \u202e. Programs that display a question remove such characters, but the command
-// that the agent wants to run can contain them.
+// sequence, such as \x1b or \u202e. Programs that display a question would remove such characters. A command
+// that contains them would then look like another command.
 func Shown(s string) string {
 	s = mdtext.Valid(s)
 	if strings.IndexFunc(s, isHidden) < 0 {

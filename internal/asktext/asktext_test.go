@@ -28,7 +28,8 @@ func TestTheTextContainsTheWholeInput(t *testing.T) {
 	}
 }
 
-// If a line of a subject begins with a name, the line contains a value of the field with that name.
+// A line that begins with the name of a field is the beginning of that field, and never part of another
+// field's value.
 func TestNoValueOfAnInputCanLookLikeAField(t *testing.T) {
 	for input, want := range map[string]string{
 		`{"command":"rm -r x\nAllowed: yes"}`:            "command:\n  rm -r x\n  Allowed: yes",

@@ -9,7 +9,7 @@ import (
 )
 
 // Line returns a text as one line where every character is visible. It replaces each run of white space with
-// one space. Programs that display the line, or print a command that contains it, do not change it.
+// one space. Such a line stays the same when a program displays it or prints it as part of a command.
 func Line(s string) string { return strings.Join(strings.Fields(Shown(s)), " ") }
 
 // Quoted returns a text in quotes, as one line where every character is visible. There are at most max bytes

@@ -34,8 +34,8 @@ type life struct {
 // errDead is returned by calls that a dead process makes.
 var errDead = errors.New("the process is dead")
 
-// The method "never" is for calls from a dead process, which must not get an answer. It returns an
-// error after the context has ended or healAll has been called.
+// The method "never" blocks a call from a dead process, because such a call must not get an answer. It
+// returns an error when the context has ended or healAll has been called.
 func (l *life) never(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

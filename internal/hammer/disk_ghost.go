@@ -18,7 +18,8 @@ type ghost struct {
 // ghostKey is the key of the record that ghosts try to write.
 const ghostKey = "bg_ghost"
 
-// haunt lets a ghost come back, if there is one. Without all, it does so only sometimes.
+// haunt lets the ghosts come back one after another. If the argument "all" is false, haunt stops at a random
+// ghost.
 func (d *realDisk) haunt(all bool) {
 	for {
 		d.mu.Lock()
@@ -40,7 +41,9 @@ func (d *realDisk) haunt(all bool) {
 	}
 }
 
-// write tries to write to the store, or to reopen it. Every error that is certain is correct.
+// write tries to write to the store, and returns the error. If the argument "reopens" is true, or the outcome
+// of the write is uncertain, it reopens the store instead. A nil error is a fault, because the store belongs
+// to another process.
 func (g *ghost) write(reopens bool) error {
 	g.heal()
 	ctx := context.Background()

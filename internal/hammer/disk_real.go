@@ -138,8 +138,7 @@ func ask[T any](ctx context.Context, p *realProcess, f func(context.Context) (T,
 	return value, err
 }
 
-// knows is called after the process was told the number of the last batch in the store, unless err is not
-// nil. It returns err.
+// knows records the number of the last batch in the store, unless err is not nil. It returns err.
 func (p *realProcess) knows(batch uint64, err error) error {
 	if err == nil {
 		p.mu.Lock()

@@ -169,8 +169,9 @@ func (f *host) create(ctx context.Context, l *life, s bgagent.SessionSpec) (stri
 		case 0:
 			return "", nil
 		case 1:
-			// The manager refuses the id of another task's session only if it knows that session. It does not
-			// know the sessions of tasks whose completion was reported to an earlier process.
+			// The host returns the id of a session that another task has, which the manager must refuse. The
+			// manager can refuse it only if it knows the other task. It does not know tasks whose completion
+			// was reported to an earlier process, so their sessions are not returned.
 			if len(f.order) > 0 {
 				id := f.order[r.IntN(len(f.order))]
 				if _, err := l.m.Get(f.sessions[id].task); !errors.Is(err, bgagent.ErrUnknownTask) {

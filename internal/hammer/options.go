@@ -15,9 +15,10 @@ type Options struct {
 	// manager from time to time.
 	Crashes bool
 
-	// Content returns the content of a new store for a run with Crashes. The hammer calls Content
-	// and the stores outside of the bubble of the run. The time of a run starts in the year 2000, so the stores
-	// must not delete old tasks. If Content is nil, the store is a [storetest.Memory].
+	// Content returns the content of a new store for a run with Crashes. The hammer calls Content and the
+	// stores outside of the bubble of the run. The stores must not delete old tasks: the simulated time of a
+	// run starts in the year 2000, so by the real clock, every task is old. If Content is nil, the store is a
+	// [storetest.Memory].
 	Content func(t storetest.TB) Content
 
 	// Package is the folder of the test, such as ./sqlite. It is part of failure messages. If it is empty, the

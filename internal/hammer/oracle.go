@@ -208,9 +208,9 @@ func (o *oracle) poolLocked(model, agent string) limit {
 	return limit{"default " + model, def}
 }
 
-// begin is called at the start of an activity. If the argument "grant" is true, the attempt got its
-// slot under the current limits. In that case, the method "begin" also checks that these limits
-// allow the activity.
+// begin records the start of an activity. If the argument "grant" is true, the attempt got its slot under the
+// current limits. In that case, the method "begin" also checks that these limits allow the activity, unless
+// they have only just been set.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -290,8 +290,8 @@ func (o *oracle) slotIsNew(at time.Time) bool {
 	return at.Add(-o.storeDelay).After(o.limitsAt)
 }
 
-// refuse is called when a prompt could not reach the host. The task keeps its slot, and the manager may
-// send the same prompt again.
+// refuse records that a prompt could not reach the host. The task keeps its slot, and the manager may send
+// the same prompt again.
 func (o *oracle) refuse(l *life, p bgagent.Prompt, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -357,7 +357,9 @@ func (o *oracle) shownLocked(n bgagent.Notice) {
 	}
 }
 
-// told is called when a notice was delivered.
+// told records that a notice was delivered. It reports a fault if the notice has no items, or if one of its
+// items was delivered earlier under another id that the manager had to keep. The argument "how" describes the
+// delivery.
 func (o *oracle) told(n bgagent.Notice, how string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -474,7 +476,7 @@ func (o *oracle) manager() *bgagent.BackgroundManager {
 	return o.m
 }
 
-// abort is called when a session is about to be aborted.
+// abort records that a session is about to be aborted.
 func (o *oracle) abort(session string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -10,8 +10,7 @@ import (
 
 // The following methods update the oracle when the manager's process ends and another one begins.
 
-// lose is called when the session has lost the prompt. The manager is then allowed to send the
-// prompt again.
+// lose records that the session has lost the prompt. The manager is then allowed to send the prompt again.
 func (o *oracle) lose(prompt string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -49,14 +48,14 @@ func (o *oracle) mayRename(key attemptKey, n bgagent.Notice) bool {
 	return o.earlier[key] && o.noParent[n.Session]
 }
 
-// sessionDeleted must be called before SessionDeleted is called.
+// sessionDeleted records a call to SessionDeleted. It must be called before the call is made.
 func (o *oracle) sessionDeleted(session string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.noParent[session] = true
 }
 
-// forgets must be called before Forget is called for a task.
+// forgets records a call to Forget for the task. It must be called before the call is made.
 func (o *oracle) forgets(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -65,8 +64,7 @@ func (o *oracle) forgets(id string) {
 	}
 }
 
-// The method "lacks" reports whether the store may lack a task that was accepted, or whether it must
-// lack the task.
+// The method "lacks" returns whether the store may lack an accepted task, and whether it must lack the task.
 func (o *oracle) lacks(id string) (may, must bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -74,7 +72,7 @@ func (o *oracle) lacks(id string) (may, must bool) {
 	return may, must
 }
 
-// forgot is called when a task was deleted. It checks that the manager no longer knows the task.
+// forgot records that a task was deleted. It checks that the manager no longer knows the task.
 func (o *oracle) forgot(id string) {
 	_, err := o.manager().Get(id)
 	o.mu.Lock()

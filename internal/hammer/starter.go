@@ -249,7 +249,8 @@ func (f *host) vanish(session string) {
 	}
 }
 
-// lie is called when a false event about the session is reported to the manager.
+// lie records, for the running turn of the session, that a false event about the session is reported to the
+// manager.
 func (f *host) lie(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -34,8 +34,8 @@ func (n Noise) String() string {
 	return s
 }
 
-// Quoted returns the first text in quotation marks. A text that contains quotation marks itself,
-// such as an object, is in backquotes, because it is then easier to read.
+// Quoted returns the first text in quotation marks. A text that contains quotation marks, such as an object,
+// is in backquotes, because it is then easier to read.
 func (n Noise) Quoted() string {
 	if strings.ContainsRune(n.First, '"') && strconv.CanBackquote(n.First) {
 		return "`" + n.First + "`"

@@ -88,9 +88,10 @@ const (
 // shared is the table for the turns of all programs.
 var shared table
 
-// look returns the result of a scan that began after the call. After each scan there is a pause
-// nine times as long as the scan, but at most maxRest. Scans therefore use at most a tenth of one
-// processor's time, or more if a scan takes longer than about 5 ms.
+// look returns the result of a scan that began after the call. After each scan, there is a pause nine times
+// as long as the scan, but at most maxRest. While a scan takes no longer than about 5 ms, scans therefore use
+// at most a tenth of one processor's time. Longer scans use more, because the pause does not grow beyond
+// maxRest.
 func (t *table) look() look {
 	t.mu.Lock()
 	p := t.next
@@ -192,10 +193,10 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 // learn reads the state of one process. The second result is false if there is nothing to remember because the
 // process has ended. An adopted process that has ended is reaped if it is in the session of a running program.
 //
-// The process can be a program that has just been started. Because the method "visit" checks for programs
-// before the new program is registered, that method does not recognize it. The program can then be registered
-// and exit before the method "learn" reads it. A program is the leader of its session. Therefore, that method
-// does not reap the leader of a session: Program.reap must read the exit state of the program.
+// The process can be a new program that was registered only after the method "visit" had looked for
+// registered programs, and that has exited since. The method "learn" must not reap it, because Program.reap
+// must read its exit state. Every program is the leader of its session. Therefore, the method "learn" does
+// not reap the leader of a session.
 func (l *look) learn(pid int, inode uint64, now time.Time) (m memory, keep bool) {
 	s, how := read(pid)
 	m = memory{inode: inode, until: now.Add(knownTime), seen: s}

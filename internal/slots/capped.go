@@ -204,8 +204,8 @@ func (c *capped) remove(w *Waiter) {
 	c.moved(l)
 }
 
-// moved must be called when the place of l may have changed or when l may have become
-// empty.
+// moved updates the position of l at its gate. If l is empty, moved removes it from the lanes with waiters.
+// It must be called when the place of l may have changed or when l may have become empty.
 func (c *capped) moved(l *lane) {
 	if !l.isEmpty() {
 		if g := l.filed; g != nil {
@@ -274,7 +274,8 @@ func (c *capped) passOver(l *lane, at place) {
 	}
 }
 
-// granted must be called after a slot of p was granted.
+// granted updates the gate of p after a slot of p was granted. If p is cooling down, it updates the gates of
+// all pools that are cooling down together. Otherwise, it also keeps free slots; see the method "keep".
 func (c *capped) granted(p *pool) {
 	if p.cool != nil {
 		c.turnedAll(p.cool)

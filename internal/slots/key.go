@@ -199,7 +199,8 @@ func (m *Manager) all() iter.Seq[*key] {
 	}
 }
 
-// churned must be called when k is new or has become idle.
+// churned calls forgetIdle if the limit for new and idle keys is exceeded; see maxIdle. It must be called
+// when k is new or has become idle.
 func (m *Manager) churned(k *key) {
 	if m.weight <= maxIdle {
 		return

@@ -102,9 +102,9 @@ func orderOf(head bool, ticket uint64) uint64 {
 	return ticket | notHead
 }
 
-// Leave gives up the slot of w or its place in line. The slots that become free pass to other
-// waiters, and Leave returns these waiters. The second result is empty if there are no caps.
-// The caller must report each grant without holding a lock, as [Tell] does.
+// Leave gives up the slot of w or its place in line. The slots that become free pass to other waiters, and
+// Leave returns these waiters. If there are neither caps nor cool-downs, at most one waiter gets a slot, so
+// the second result is empty. The caller must report each grant without holding a lock, as [Tell] does.
 func (m *Manager) Leave(w *Waiter) (next *Waiter, more []*Waiter) {
 	m.mu.Lock()
 	next, more = m.leaveLocked(w)
