@@ -214,8 +214,8 @@ func (f *feed) take(s *feedState, e *bgagent.Event) {
 	}
 }
 
-// resync replaces the known tasks with the given list of all tasks. Tasks that are only in the
-// store can be missing from the list.
+// resync stores the states in the given list of the manager's tasks. A task that is not in the list is no
+// longer in memory; see the method "expired".
 func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	have := make(map[string]bool, len(tasks))
 	rows := make([]row, len(tasks))

@@ -39,8 +39,8 @@ func first(pool string) int {
 }
 
 // poolStats returns the figures of all pools that the page shows. The cap of all tasks comes first, and the
-// pools after it are sorted by name. The argument "before" holds the pools that were shown last time. These pools stay, so that the
-// page does not jump when a pool is empty for a moment.
+// pools after it are sorted by name. The argument "before" holds the pools that were shown last time. A pool
+// that is no longer used stays, so that the page does not jump when a pool is empty for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
 	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, because nil means unchanged
 	have := make(map[string]bool, len(all))

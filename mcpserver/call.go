@@ -139,7 +139,7 @@ func (sc *scope) begin(ctx context.Context, by bgagent.Caller, args bgagent.Dele
 	return v.Task, nil, nil
 }
 
-// result returns the same answer as background_output for a task that has ended.
+// result returns the answer that background_output gives for a task that has ended.
 func (sc *scope) result(ctx context.Context, id string) (*mcp.CallToolResult, error) {
 	r, err := sc.s.cfg.Tools.BackgroundOutput(ctx, sc.s.m, bgagent.Caller{Session: sc.name}, bgagent.BackgroundOutputArgs{TaskID: id})
 	if err != nil {

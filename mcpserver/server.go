@@ -115,8 +115,8 @@ func (s *Server) Forget(name string) bool {
 	})
 }
 
-// Drop is like Forget, but it drops the protocol server even if texts or delegations are left. Call it when nobody
-// will use the scope again, for example because it is the session of a task that has ended.
+// Drop is like Forget, but it drops the protocol server even if texts or delegations are left. Call it when
+// nobody will use the scope again, for example because it is the session of a task that has ended.
 func (s *Server) Drop(name string) {
 	s.drop(name, func(*scope) bool { return true })
 }

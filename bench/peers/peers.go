@@ -1,5 +1,6 @@
 // Package peers compares a manager that has a store on SQLite with other libraries that keep jobs in SQLite,
-// and a manager that has a store and slots on NATS with River on Postgres. It is a separate module, because these libraries have many dependencies.
+// and a manager that has a store and slots on NATS with River on Postgres. It is a separate module, because
+// these libraries have many dependencies.
 package peers
 
 import (

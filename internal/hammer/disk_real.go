@@ -112,8 +112,8 @@ func (p *realProcess) isDead() bool {
 	return p.dead
 }
 
-// ask makes a call that returns a value. A call by a dead process fails, even if the call began before the
-// process died.
+// ask makes a call outside of the bubble, and returns the value and the error of the call. A call by a dead
+// process fails, even if the call began before the process died.
 func ask[T any](ctx context.Context, p *realProcess, f func(context.Context) (T, error)) (value T, err error) {
 	var none T
 	if p.isDead() {

@@ -209,8 +209,7 @@ func (o *oracle) poolLocked(model, agent string) limit {
 }
 
 // begin records the start of an activity. If the argument "grant" is true, the attempt got its slot under the
-// current limits. In that case, the method "begin" also checks that these limits allow the activity, unless
-// they have only just been set.
+// current limits. In that case, the method "begin" also checks that these limits allow the activity.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -290,8 +289,8 @@ func (o *oracle) slotIsNew(at time.Time) bool {
 	return at.Add(-o.storeDelay).After(o.limitsAt)
 }
 
-// refuse records that a prompt could not reach the host. The task keeps its slot, and the manager may send
-// the same prompt again.
+// refuse records that a prompt could not reach the host. The task keeps its slot. The prompt may be sent
+// again.
 func (o *oracle) refuse(l *life, p bgagent.Prompt, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -357,9 +356,8 @@ func (o *oracle) shownLocked(n bgagent.Notice) {
 	}
 }
 
-// told records that a notice was delivered. It reports a fault if the notice has no items, or if one of its
-// items was delivered earlier under another id that the manager had to keep. The argument "how" describes the
-// delivery.
+// told records the delivery of a notice, and checks that its ends were not reported before with another
+// notice.
 func (o *oracle) told(n bgagent.Notice, how string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -111,7 +111,7 @@ func (h *Host) leave() (err error) {
 	return err
 }
 
-// untilAllHaveEnded waits for all tasks. Unlike with Drain, the tasks can still delegate.
+// untilAllHaveEnded waits until all tasks have ended. Unlike with Drain, the tasks can still delegate.
 func (h *Host) untilAllHaveEnded(ctx context.Context) error {
 	tasks, events := h.m.Subscribe(1 << 16)
 	defer events.Close()

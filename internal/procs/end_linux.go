@@ -47,8 +47,9 @@ type attempt struct {
 // end sends SIGTERM to the processes, and kills them after the grace period. It returns in
 // any of these cases:
 //
-//   - A scan that was not blind finds no process that can be signalled.
-//   - At least maxBlind scans in a row were blind, and the last scan finds no such process.
+//   - A scan finds no process that can be signalled. The scan must not be blind, unless at least
+//     maxBlind scans in a row were blind. No process may be in the middle of exec, unless
+//     unclearTime has passed.
 //   - A process was killed killTime ago and has still not disappeared.
 //   - The first process was killed maxKilling ago.
 //

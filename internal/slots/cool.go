@@ -257,7 +257,8 @@ func (m *Manager) rearm() {
 	}
 }
 
-// Warm ends the cool-downs whose end has passed. It notifies the owners of the waiters that get a slot.
+// Warm ends the cool-downs whose end has passed, and forgets those that are no longer needed; see
+// coolForgotten. It notifies the owners of the waiters that get a slot.
 func (m *Manager) Warm(now int64) {
 	var granted []*Waiter
 	m.mu.Lock()
@@ -431,7 +432,7 @@ func (m *Manager) forgetCools() {
 	}
 }
 
-// turnedAll calls the method "turned" for the gates of all pools of c.
+// turnedAll updates the gates of all pools of the cool-down x, and the slots that these pools keep.
 func (c *capped) turnedAll(x *cool) {
 	for _, p := range x.pools {
 		if p.capped != nil {
