@@ -1,7 +1,7 @@
 // Package calldigest computes the digests of tool calls that session clients report. Agent programs add text
-// to results that differs from call to call even if the calls are the same. The package removes the text that
-// the tested programs are known to add: the names of the files where Claude Code and opencode store results
-// that are too long for the model.
+// to results. This text differs from call to call, even if the calls are the same. The package removes the
+// text that the tested programs are known to add: the names of the files where Claude Code and opencode store
+// results that are too long for the model.
 package calldigest
 
 import (

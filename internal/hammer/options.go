@@ -33,7 +33,7 @@ type Content struct {
 	storetest.Content
 
 	// Cut makes the store unreachable for the process of s, without killing the process. Another process can
-	// then open the store. The function heal makes the store reachable again. Cut may be nil.
+	// then open the store. The returned function makes the store reachable again. Cut may be nil.
 	Cut func(s bgagent.Store) (heal func())
 }
 

@@ -26,7 +26,8 @@ func Code(s string, max int) string {
 // Fence puts untrusted text into a code fence. The text cannot close the fence.
 func Fence(s string) string {
 	s = cleantext.String(s) // clean before counting ticks, because removing characters can join two runs
-	// Long runs of ticks are split, because the fence must be longer than any run.
+	// Long runs of ticks are split. The fence must be longer than any run, so it would otherwise become very
+	// long.
 	const run = "````````````````````````````````"
 	s = strings.ReplaceAll(s, run, run+" ")
 	ticks := strings.Repeat("`", max(3, longestRun(s, '`')+1))

@@ -27,9 +27,10 @@ func Of(name string) Access {
 	return a
 }
 
-// Named reports whether the name of a rule applies to the access. Checking the pattern is up to the caller. A
-// forbidding rule applies if it covers any kind in Kinds or Maybe. An allowing rule applies only if it covers
-// every kind in Kinds.
+// Named reports whether the name of a rule applies to the access. The name of a forbidding rule applies if it
+// matches one of Names or covers any kind in Kinds or Maybe. The name of an allowing rule applies only if it
+// covers every kind in Kinds or, if there are no Kinds, if it matches one of Names. The caller must check the
+// pattern of the rule.
 func (a Access) Named(r bgagent.Permission) bool {
 	if r.Name == "" {
 		return false

@@ -33,9 +33,9 @@ func sh(t *testing.T, script string, env ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// killGroup kills the process group of a program, unless the program has been reaped. In this case,
-// another process group can have the same ID. The functions that are tested reap the children of
-// this process that they terminate. The result reports whether the group was killed.
+// killGroup kills the process group of a program, and reports whether it did. If the program has been reaped,
+// another process group can have the same ID, so killGroup does nothing. Programs can have been reaped,
+// because the functions that are tested reap the children of this process that they terminate.
 func killGroup(p *os.Process) bool {
 	return p.Signal(syscall.Signal(0)) == nil && syscall.Kill(-p.Pid, syscall.SIGKILL) == nil
 }

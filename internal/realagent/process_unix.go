@@ -87,8 +87,8 @@ func watch(variable, folder string) (stop func(), err error) {
 // ownGroup makes the command the leader of a new process group.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// killGroup kills the process group of a process, unless the process has been reaped. In this case,
-// another process group can have the same ID.
+// killGroup kills the process group of a process. If the process has been reaped, another process group can
+// have the same ID, so killGroup returns an error instead.
 func killGroup(p *os.Process) error {
 	if err := p.Signal(syscall.Signal(0)); err != nil {
 		return err

@@ -226,8 +226,8 @@ func (m *Manager) SetRules(r Rules) {
 	}
 }
 
-// setRulesLocked returns the waiters that get a slot under the new rules, in their order in
-// line. The caller must report the grants to their owners.
+// setRulesLocked replaces the rules, and returns the waiters that get a slot under the new rules, in their
+// order in line. The caller must report the grants to their owners.
 func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	m.rules = r
 	m.forgetIdle()

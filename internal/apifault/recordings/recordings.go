@@ -1,5 +1,6 @@
 // Package recordings contains the expected error kinds of the provider responses in the recordings of agent
-// programs. The tests of all clients use it, so that all clients classify them in the same way.
+// programs. The tests of all clients use this package, so all clients must classify a response as the table
+// says.
 package recordings
 
 import (
