@@ -168,9 +168,9 @@ func (c *cluster) untilEnded(n int) error {
 	return c.until(fmt.Sprint(n, " bodies have ended"), func() bool { return c.log.count("end") >= n })
 }
 
-// killWorker kills a worker that runs bodies: either the worker that grants slots to all workers,
-// or another worker. It then restarts the worker, which finds its tasks on the servers and
-// continues them.
+// killWorker kills the worker that grants slots to all workers or, if the argument "allocator" is false, the
+// one with the most running bodies among the others. It first waits, for up to 5 s, until that worker runs a
+// body. After the kill, it restarts the worker, which finds its tasks on the servers and continues them.
 func (c *cluster) killWorker(say func(string, ...any), allocator bool) error {
 	i, soon := 0, time.Now().Add(5*time.Second)
 	err := c.until("a worker can be killed", func() bool {
@@ -304,7 +304,8 @@ func (c *cluster) records(ctx context.Context) (all []record, err error) {
 
 // store returns the store of a worker.
 func store(nc *nats.Conn, worker string) *bgnats.Store {
-	// Grace is short, because a worker is restarted only after it has died.
+	// Grace can be short: a worker is restarted only after its process has died, so the store is never taken
+	// from a living process.
 	return bgnats.NewStore(nc, "worker-"+worker, bgnats.StoreOptions{Replicas: 3, Grace: time.Second})
 }
 
