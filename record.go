@@ -131,7 +131,7 @@ type endRecord struct {
 
 // nodeRecord is the record that a store keeps of a session that delegates. The tasks' own records
 // say whether their ends must still be reported to the session. If the session's record contained
-// this information, each end of a task would rewrite it for all other tasks of the session.
+// this information, each end of a task would rewrite the information about all tasks of the session.
 type nodeRecord struct {
 	Version int              `json:"v"`
 	Parent  string           `json:"parent,omitempty"` // id of the parent session, if the session was looked up or its task has expired

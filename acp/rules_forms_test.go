@@ -32,7 +32,8 @@ func TestAPathIsDeniedHoweverTheRuleWritesIt(t *testing.T) {
 		rules := []bgagent.Permission{on("*", "*", bgagent.PermissionAllow), on("edit", pattern, bgagent.PermissionDeny)}
 		require.Equal(t, bgagent.PermissionDeny, ruling(rules, about(filepath.Join(home, ".ssh", "id"))), pattern)
 	}
-	// A pattern matches a folder above the session's directory only if it is absolute.
+	// A relative pattern matches neither the session's directory itself nor a folder above it. An absolute
+	// pattern does.
 	rules := []bgagent.Permission{on("*", "*", bgagent.PermissionAllow), on("edit", filepath.Base(dir), bgagent.PermissionDeny)}
 	require.Equal(t, bgagent.PermissionAllow, ruling(rules, about(notes)))
 	rules[1].Pattern = dir

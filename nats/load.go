@@ -124,7 +124,7 @@ func (s *Store) scan(ctx context.Context) (*contents, error) {
 
 // consumer returns a consumer of the headers of all records. The servers can assign the consumer to a server
 // that has just died. In that case, no server answers, so the method "consumer" asks again. The servers
-// delete a consumer that is not used.
+// delete the consumer of an unanswered call, because it is not used.
 func (s *Store) consumer(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
 	for wait := askAgain; ; wait *= 2 {
 		asking, cancel := context.WithTimeout(ctx, wait)

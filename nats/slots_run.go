@@ -78,7 +78,7 @@ func (s *Slots) ask(ctx context.Context, sent time.Time, up *alloc.Up) {
 	}
 }
 
-// told takes the grants in a message from the allocator that is not an answer.
+// told takes the grants in an allocator's message that is not an answer to a request.
 func (s *Slots) told(m *nats.Msg) {
 	var d alloc.Down
 	if json.Unmarshal(m.Data, &d) != nil {

@@ -16,7 +16,7 @@ const (
 	pruneEvery = 64               // number of ended tasks after which the limits are checked again
 	pruneStep  = 100              // maximum number of tasks that one batch deletes
 	prunePause = 10 * time.Minute // time after which the limits are checked again even if few tasks end
-	retryFirst = time.Second      // pause after a failed upkeep; each pause is twice as long as the previous one
+	retryFirst = time.Second      // first pause after upkeep has failed; each later pause is twice as long as the one before
 	retryLast  = time.Minute      // longest such pause
 )
 

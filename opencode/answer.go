@@ -82,8 +82,8 @@ func visible(s string) bool {
 // track is the state of the current turn as of a given message. It is computed from the session's
 // messages in order, up to and including this message.
 type track struct {
-	prompt, key string // message id and first prompt id of the last prompt from outside
-	last        string // last prompt id of that prompt, if its turn was continued
+	prompt, key string // the last prompt from outside: its message id, and the first of bgagent's ids for it
+	last        string // the last of bgagent's ids for that prompt, if its turn was continued
 	whole       bool   // the prompt has a complete answer
 	after       bool   // opencode has prompted itself since the complete answer
 	summed      bool   // the last message was a summary

@@ -290,8 +290,7 @@ func (h *held) asked(key string) (list []modelserver.Request) {
 	return list
 }
 
-// begun waits until the conversation's turn has reached the state that the test needs to kill the
-// manager.
+// begun waits until the conversation's turn has reached the state in which the test kills the manager.
 func (h *held) begun(key string) {
 	h.Helper()
 	h.until(key+" begins", func() bool {

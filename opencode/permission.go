@@ -293,7 +293,8 @@ func (c *Client) judge(a *ask) *PermissionReply {
 	return c.pose(a)
 }
 
-// reply sends a reply to the server. Questions to the user can only be rejected in this way.
+// reply sends a reply to a permission request to the server. If a is a question to the user, reply ignores
+// the argument "reply" and rejects the question.
 func (c *Client) reply(ctx context.Context, a *ask, reply PermissionReply) error {
 	var done bool
 	r := call{method: http.MethodPost, path: questionPath(a.id, "/reject"), dir: a.dir, out: &done}

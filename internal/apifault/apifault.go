@@ -32,7 +32,7 @@ type Fault struct {
 // shown contains the parsed text and body of a fault.
 type shown struct {
 	line        string   // text whose first line is the message for people
-	said        string   // all messages, without surrounding or embedded JSON objects
+	said        string   // the text, with the provider's error replaced by its message and all other JSON objects left out
 	inner, body apiError // errors in the form of a provider's API, in the text and in the body
 	names       []string
 	status      int

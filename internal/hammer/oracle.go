@@ -356,8 +356,8 @@ func (o *oracle) shownLocked(n bgagent.Notice) {
 	}
 }
 
-// told records the delivery of a notice, and checks that its ends were not reported before with another
-// notice.
+// told records the delivery of a notice, and checks that no other notice has already reported the same
+// ends.
 func (o *oracle) told(n bgagent.Notice, how string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -89,7 +89,7 @@ type body struct {
 	begin, end time.Time
 	stopped    bool // its context ended before its work was done
 
-	due         time.Time // when the work is done unless the body is stopped; zero if the line does not contain it
+	due         time.Time // when the work will be done if the body is not stopped; zero if the line "begin" does not give this time
 	first, last int       // indices of the first and the last line about the body
 }
 

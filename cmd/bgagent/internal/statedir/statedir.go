@@ -61,8 +61,8 @@ type About struct {
 	Host  string    `json:"host"` // name of the machine on which the store was created
 	Began time.Time `json:"began"`
 
-	// Cluster is the name of the cluster whose servers keep the tasks. The folder then contains only
-	// logs and the address for commands. It is empty if the tasks are kept in the folder.
+	// Cluster is the name of the cluster whose servers keep the tasks, or empty if the tasks are kept in the
+	// folder. If a cluster keeps the tasks, the folder contains only logs and the address for commands.
 	Cluster string `json:"cluster,omitempty"`
 }
 
