@@ -104,9 +104,11 @@ var timeLimits = [...]struct {
 		def: DefaultRetention, off: "no time limit", key: "retentionMs", alias: "taskCleanupDelayMs",
 		about: "How long an ended task is kept after its end has been reported"},
 	limitRestartWithin: {field: "RestartWithin", of: func(c *Config) *time.Duration { return &c.RestartWithin },
-		def: DefaultRestartWithin, off: "no limit", about: "Longest time without a process after which turns still begin by themselves"},
+		def: DefaultRestartWithin, off: "no limit", about: "Longest time without a process after which turns still begin by themselves",
+		decides: "how long is too long"},
 	limitStoreTimeout: {field: "StoreTimeout", of: func(c *Config) *time.Duration { return &c.StoreTimeout },
-		def: DefaultStoreTimeout, about: "How long a call waits for the store"},
+		def: DefaultStoreTimeout, about: "How long a call waits for the store",
+		decides: "how long is too long"},
 	limitBudgetPeriod: {field: "BudgetPeriod", of: func(c *Config) *time.Duration { return &c.BudgetPeriod },
 		def: Disabled, off: "no period", about: "How long the account of a tree stays open"},
 }
@@ -127,10 +129,13 @@ func (l timeLimit) inFile() fileKey {
 }
 
 // The method "decided" returns the reason for the end of a task. The reason states what happened,
-// and names the limit that caused the end.
+// and names the limit that caused the end, with its key in a file if it has one.
 func (l timeLimit) decided(what string) string {
-	row := &timeLimits[l]
-	return what + "; " + l.field() + " (" + row.key + ") decides " + row.decides
+	row, name := &timeLimits[l], l.field()
+	if row.key != "" {
+		name += " (" + row.key + ")"
+	}
+	return what + "; " + name + " decides " + row.decides
 }
 
 // The method "following" returns the functions that adapt defaults to the limits that the user set.
