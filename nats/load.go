@@ -46,12 +46,8 @@ func (s *Store) load(ctx context.Context) (c bgagent.StoreContents, err error) {
 	}
 	slices.SortFunc(due, func(a, b *entry) int { return cmp.Compare(a.key, b.key) })
 	var read []reading
-	for group := range slices.Chunk(due, maxGet) {
-		var some []reading
-		if err := s.w.connected(ctx, func() (err error) { some, err = s.records(ctx, group); return err }); err != nil {
-			return c, err
-		}
-		read = append(read, some...)
+	if err := s.w.connected(ctx, func() (err error) { read, err = s.records(ctx, due); return err }); err != nil {
+		return c, err
 	}
 	for i, r := range read {
 		if r.err == nil {

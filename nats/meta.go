@@ -125,10 +125,8 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(cont
 		// Flush is not used here. If a connection is interrupted again while nats.go reconnects, nats.go
 		// waits for the answers of earlier calls of Flush forever, so no later call returns in time.
 		err = w.patiently(ctx, func(ctx context.Context) error {
-			asking, done := w.during(ctx)
-			defer done()
-			_, err := w.nc.RequestWithContext(asking, w.alive(token), nil)
-			return unanswered(ctx, err)
+			_, err := w.request(ctx, w.alive(token), nil)
+			return err
 		})
 	}
 	for before := uint64(0); err == nil; {

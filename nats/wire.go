@@ -197,13 +197,22 @@ func (w *wire) call(ctx context.Context, subject string, in, out any) error {
 			return err
 		}
 	}
-	asking, done := w.during(ctx)
-	defer done()
-	m, err := w.nc.RequestWithContext(asking, "$JS.API."+subject, body)
+	m, err := w.request(ctx, "$JS.API."+subject, body)
 	if err != nil {
-		return unanswered(ctx, err)
+		return err
 	}
 	return decode(m.Data, out)
+}
+
+// request makes a request and waits for the answer, for as long as the method "during" allows.
+func (w *wire) request(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
+	asking, done := w.during(ctx)
+	defer done()
+	m, err := w.nc.RequestWithContext(asking, subject, body)
+	if err != nil {
+		return nil, unanswered(ctx, err)
+	}
+	return m, nil
 }
 
 // unanswered returns the error to report for a request that failed with err. The request used a context that
