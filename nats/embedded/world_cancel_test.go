@@ -44,11 +44,9 @@ func runCanceller(text string) error {
 		report("told", turn.Prompt.Text, time.Now().UnixNano())
 		return "", ctx.Err()
 	}})
-	var m *bgagent.BackgroundManager
-	for over := time.Now().Add(time.Minute); m == nil; { // New fails while the servers have no leader
-		if m, err = bgagent.New(client, bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}); err != nil && time.Now().After(over) {
-			return err
-		}
+	m, err := newManager(time.Minute, client, bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}) // New fails while the servers have no leader
+	if err != nil {
+		return err
 	}
 	if err := c.Serve(m); err != nil {
 		return err
@@ -68,6 +66,18 @@ func runCanceller(text string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return errors.Join(m.Close(ctx), c.Close(ctx))
+}
+
+// three starts three processes with the role, and waits until they are ready.
+func (w *world) three(role string) (all []*life) {
+	w.t.Helper()
+	for _, name := range []string{"one", "two", "three"} {
+		all = append(all, w.spawn(name, role, workerPlan{URL: w.url, Name: name}))
+	}
+	for _, l := range all {
+		w.until(l.name+" is ready", func() bool { return w.log.said(l, "ready") })
+	}
+	return all
 }
 
 // tell sends a line to the process. It then waits until the process writes a line whose first word is the
@@ -98,13 +108,7 @@ func TestACancelFromAnotherProcessReachesTheBodySoon(t *testing.T) {
 		n, most = max(200, 20**faults), 15*time.Millisecond
 	}
 	w := newWorld(t, "127.0.0.1", here, workerPlan{})
-	var all []*life
-	for _, name := range []string{"one", "two", "three"} {
-		all = append(all, w.spawn(name, childCanceller, workerPlan{URL: w.url, Name: name}))
-	}
-	for _, l := range all {
-		w.until(l.name+" is ready", func() bool { return w.log.said(l, "ready") })
-	}
+	all := w.three(childCanceller)
 	took := make([]time.Duration, n)
 	for i := range took {
 		has, cancels := all[i%3], all[(i+1+i/3%2)%3]

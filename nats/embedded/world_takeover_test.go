@@ -150,11 +150,9 @@ func runOutside(text string) error {
 	if err != nil {
 		return err
 	}
-	var m *bgagent.BackgroundManager
-	for over := time.Now().Add(2 * time.Minute); m == nil; { // New fails while the earlier owner is still treated as alive
-		if m, err = bgagent.New(outside{p.Agents}, bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}); err != nil && time.Now().After(over) {
-			return err
-		}
+	m, err := newManager(2*time.Minute, outside{p.Agents}, bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}) // New fails while the earlier owner is still treated as alive
+	if err != nil {
+		return err
 	}
 	if err := c.Serve(m); err != nil {
 		return err

@@ -50,11 +50,9 @@ func runText(plan string) error {
 	if err != nil {
 		return err
 	}
-	var m *bgagent.BackgroundManager
-	for over := time.Now().Add(time.Minute); m == nil; { // New fails while the servers have no leader
-		if m, err = bgagent.New(mute{}, bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}); err != nil && time.Now().After(over) {
-			return err
-		}
+	m, err := newManager(time.Minute, mute{}, bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}) // New fails while the servers have no leader
+	if err != nil {
+		return err
 	}
 	if err := c.Serve(m); err != nil {
 		return err
@@ -77,24 +75,11 @@ func runText(plan string) error {
 func TestAResultOf1MiBIsReadByteForByteInEveryOSProcess(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "127.0.0.1", here, workerPlan{})
-	var all []*life
-	for _, name := range []string{"one", "two", "three"} {
-		all = append(all, w.spawn(name, childText, workerPlan{URL: w.url, Name: name}))
-	}
-	for _, l := range all {
-		w.until("the process is ready", func() bool { return w.log.said(l, "ready") })
-	}
-	_, err := fmt.Fprintln(all[0].in, "new")
-	require.NoError(t, err)
-	w.until("the task has ended", func() bool { return w.log.said(all[0], "new") })
-	id := w.log.last(all[0], "new")
+	all := w.three(childText)
+	id := w.tell(all[0], "new", "new")[1]
 	read := func(l *life, lives bool) {
 		t.Helper()
-		n := len(w.log.all())
-		_, err := fmt.Fprintln(l.in, id)
-		require.NoError(t, err)
-		w.until("the result is read", func() bool { return len(w.log.all()) > n })
-		require.Equal(t, fmt.Sprintf("read completed one %v false %x <nil>", lives, sha256.Sum256([]byte(text(unreadableResult)))), strings.Join(w.log.all()[n].words, " "))
+		require.Equal(t, fmt.Sprintf("read completed one %v false %x <nil>", lives, sha256.Sum256([]byte(text(unreadableResult)))), strings.Join(w.tell(l, id, "read"), " "))
 	}
 	for _, l := range all {
 		read(l, true)

@@ -41,6 +41,16 @@ func report(words ...any) {
 
 var reporting sync.Mutex
 
+// newManager calls New until it succeeds, but not for longer than the time "most".
+func newManager(most time.Duration, client bgagent.SessionClient, config bgagent.Config) (m *bgagent.BackgroundManager, err error) {
+	for over := time.Now().Add(most); m == nil; {
+		if m, err = bgagent.New(client, config); err != nil && time.Now().After(over) {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
 // runWorker joins the cluster and runs tasks, until standard input ends. Each task that ends is replaced by
 // another one, so that some tasks are always waiting. If there is a pool c, the bodies of its tasks are
 // always short.
@@ -66,15 +76,13 @@ func runWorker(text string) error {
 	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
 		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil // the manager may repeat the work of a task
 	}
-	var m *bgagent.BackgroundManager
 	config := bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever}
 	if p.Forgets {
 		config.Store = nil
 	}
-	for over := time.Now().Add(time.Minute); m == nil; { // New fails while the servers have no leader
-		if m, err = bgagent.New(&stamped{Client: client}, config); err != nil && time.Now().After(over) {
-			return err
-		}
+	m, err := newManager(time.Minute, &stamped{Client: client}, config) // New fails while the servers have no leader
+	if err != nil {
+		return err
 	}
 	if !p.Forgets {
 		if err := c.Serve(m); err != nil {
