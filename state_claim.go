@@ -107,8 +107,8 @@ func (st *state) claimAnew(a *attempt) {
 }
 
 // isUnused reports whether the attempt has a slot, but waits for the store before it makes the host call for
-// which it got the slot. Nothing of the attempt runs during that time. If the source loses a slot within a second of the
-// request, the attempt does not wait for another slot: the source might lose every slot at once.
+// which it got the slot. Nothing of the attempt runs during that time. If the source loses a slot within a
+// second of the request, the attempt does not wait for another slot: the source might lose every slot at once.
 func (st *state) isUnused(c *claim) bool {
 	a := c.t.run
 	return c.granted && !c.running && st.now-c.since >= int64(time.Second) &&

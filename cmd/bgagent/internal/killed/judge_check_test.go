@@ -30,8 +30,7 @@ func judgedLine(what string, life, seconds int) kills.Line {
 	return kills.Line{What: what, Life: life, At: at(seconds), Task: judgedID, Name: judgedName, Item: "item", Attempt: 1, Status: bgagent.Completed, Cause: bgagent.CauseTurnEnded}
 }
 
-// The function "right" returns evidence, in which nothing is wrong, about a task whose process was killed
-// once.
+// The function "right" returns faultless evidence about a task. The process of the task was killed once.
 func right() evidence {
 	first := asked(1, 5)
 	first.fresh = true
