@@ -383,6 +383,7 @@ func (h *hammer) observe() {
 		e.Error, e.Stop = "an error", bgagent.StopReason(h.r.IntN(9))
 		h.lie(e.Session)
 	case bgagent.HostDeleted:
+		h.o.sessionDeleted(e.Session)
 		if h.r.IntN(2) == 0 {
 			h.vanish(e.Session)
 		}

@@ -46,11 +46,12 @@ type oracle struct {
 	aborted   map[string]bool                // sessions that were aborted
 	seen      map[attemptKey]map[string]bool // ids of the notices about the attempt that were shown to a host
 	delivered map[attemptKey]string          // id of the delivered notice about the attempt
+	carrier   map[attemptKey]*life           // the process that delivered that notice
 	overLimit int
 	life      *life
 	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call to TakeNotice
 	pulled    map[attemptKey]bool     // latest values of the field "pulls" in earlier processes; a later process might not know about the pull
-	noParent  map[string]bool         // sessions for which SessionDeleted was called
+	noParent  map[string]bool         // sessions that were reported as deleted
 	deleted   map[string]bool         // tasks for which Forget was called, and whether it has succeeded
 	earlier   map[attemptKey]bool     // notices that an earlier process settled; a later process might not know this
 	super     map[attemptKey]bool     // attempts that were superseded
@@ -104,7 +105,7 @@ func newOracle(seed uint64) *oracle {
 		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{}, repeats: map[string]bool{}, unheard: map[string]bool{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]*life{}, quiets: map[attemptKey]int{},
-		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
+		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, carrier: map[attemptKey]*life{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
 		super: map[attemptKey]bool{}, noParent: map[string]bool{}, deleted: map[string]bool{}, calls: map[string]*host{},
 		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, chosen: map[openQuestion]string{}, options: map[string]*answering{}, heal: make(chan struct{}),
 	}
@@ -341,39 +342,6 @@ func (o *oracle) prompted(l *life, f *host, session string, p bgagent.Prompt) bo
 		o.shownLocked(*p.Notice)
 	}
 	return true
-}
-
-func (o *oracle) shownLocked(n bgagent.Notice) {
-	for _, it := range n.Items {
-		key := attemptKey{it.Task, it.Attempt}
-		if o.seen[key] == nil {
-			o.seen[key] = map[string]bool{}
-		}
-		o.seen[key][n.ID] = true
-		if _, ended := o.ends[key]; it.Status == bgagent.Pending && ended {
-			o.faultLocked("notice %s does not say how %s.%d ended", n.ID, it.Task, it.Attempt)
-		}
-	}
-}
-
-// told records the delivery of a notice, and checks that no other notice has already reported the same
-// ends.
-func (o *oracle) told(n bgagent.Notice, how string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.logLocked("notice %s to %s %s: %d items", n.ID, n.Session, how, len(n.Items))
-	o.shownLocked(n)
-	if len(n.Items) == 0 {
-		o.faultLocked("notice %s has no items", n.ID)
-	}
-	for _, it := range n.Items {
-		key := attemptKey{it.Task, it.Attempt}
-		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] && !o.unheard[id] && !o.mayRename(key, n) {
-			o.faultLocked("%s.%d was reported twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
-		}
-		o.delivered[key] = n.ID
-		o.pulls[key] = strings.Contains(how, "NextNotice") || strings.Contains(how, "TakeNotice") || strings.Contains(how, "at the end")
-	}
 }
 
 // event checks and records one event from the manager of the process l. It must be called for each

@@ -40,21 +40,6 @@ func (o *oracle) newProcess() {
 	o.limitsAt = time.Now()
 }
 
-// mayRename reports whether the notice about an attempt may get a new id. If the parent session is
-// deleted, a process gives up the notice, unless it knows that an earlier process has delivered it. A host
-// that calls TakeNotice later gets a new notice about the attempt. The item in the new notice has the same
-// id as the item in the old notice.
-func (o *oracle) mayRename(key attemptKey, n bgagent.Notice) bool {
-	return o.earlier[key] && o.noParent[n.Session]
-}
-
-// sessionDeleted records a call to SessionDeleted. It must be called before the call is made.
-func (o *oracle) sessionDeleted(session string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.noParent[session] = true
-}
-
 // forgets records a call to Forget for the task. It must be called before the call is made.
 func (o *oracle) forgets(id string) {
 	o.mu.Lock()
