@@ -17,9 +17,11 @@ const columns = "key, kind, due, status, agent, parent, root, session, launched,
 // damaged, the result "problem" describes the damage.
 func scan(s *sqlite3.Stmt) (r bgagent.StoreRecord, sum int64, problem string) {
 	raw := row{
-		key: s.ColumnText(0), kind: s.ColumnText(1), due: s.ColumnBool(2), status: s.ColumnText(3), agent: s.ColumnText(4),
-		parent: s.ColumnText(5), root: s.ColumnText(6), session: s.ColumnText(7), launched: s.ColumnText(8), ended: s.ColumnText(9),
-		data: string(s.ColumnRawBlob(12)),
+		key: s.ColumnText(0), due: s.ColumnBool(2), status: s.ColumnText(3), data: string(s.ColumnRawBlob(12)),
+		header: header{
+			kind: s.ColumnText(1), agent: s.ColumnText(4), parent: s.ColumnText(5), root: s.ColumnText(6), session: s.ColumnText(7),
+			launched: s.ColumnText(8), ended: s.ColumnText(9),
+		},
 	}
 	size, sum := s.ColumnInt64(10), s.ColumnInt64(11)
 	switch {

@@ -23,12 +23,15 @@ func sumOf(parts ...string) int64 {
 
 // row is a record as it is stored in the table.
 type row struct {
-	key, kind                            string
-	due                                  bool
-	status, agent, parent, root, session string
-	launched, ended                      string
-	data                                 string
+	key string
+	due bool
+	header
+	status string
+	data   string
 }
+
+// header contains the columns of a row that rarely change.
+type header struct{ kind, agent, parent, root, session, launched, ended string }
 
 func (r *row) sum() int64 {
 	due := "0"
@@ -67,8 +70,8 @@ func toRow(r *bgagent.StoreRecord) (out row, err error) {
 		return out, fmt.Errorf("the record %q has the unknown kind %d", r.Key, r.Kind)
 	}
 	out = row{
-		key: r.Key, kind: kinds[r.Kind], due: r.Due, status: r.Status.String(),
-		agent: r.Agent, parent: r.Parent, root: r.Root, session: r.Session, data: string(r.Data),
+		key: r.Key, due: r.Due, status: r.Status.String(), data: string(r.Data),
+		header: header{kind: kinds[r.Kind], agent: r.Agent, parent: r.Parent, root: r.Root, session: r.Session},
 	}
 	if out.launched, err = timeText(r.Launched); err == nil {
 		out.ended, err = timeText(r.Ended)

@@ -13,6 +13,7 @@ import (
 const (
 	pageSize        = 4096
 	checkpointPages = 1000             // number of pages in the WAL at which a checkpoint is due
+	keptPages       = 4000             // maximum number of pages of a WAL that a checkpoint leaves to be overwritten
 	largeWAL        = 64 << 20         // number of bytes in the WAL above which a warning is issued
 	pruneEvery      = 64               // number of tasks after whose ends the limits are checked again
 	pruneStep       = 100              // maximum number of tasks that one transaction deletes
@@ -187,8 +188,9 @@ func (u *upkeep) connected() (*sqlite3.Conn, error) {
 }
 
 // checkpoint copies the WAL into the database. Most of the copying does not block the writer. The writer is
-// blocked only at the end, while the batches that were written during the first part are copied. If another
-// connection prevents the copying, the result "done" is false, and the error is nil.
+// blocked only at the end, while the batches that were written during the first part are copied. Unless the WAL
+// is large, the file keeps its size, because a sync takes longer after a file has grown. If another connection
+// prevents the copying, the result "done" is false, and the error is nil.
 func (u *upkeep) checkpoint() (done bool, err error) {
 	conn, err := u.connected()
 	if err != nil {
@@ -196,7 +198,11 @@ func (u *upkeep) checkpoint() (done bool, err error) {
 	}
 	if _, _, err = conn.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE); err == nil {
 		u.s.mu.Lock()
-		if _, _, err = conn.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE); err == nil {
+		mode := sqlite3.CHECKPOINT_RESTART
+		if u.pages.Load() > keptPages {
+			mode = sqlite3.CHECKPOINT_TRUNCATE
+		}
+		if _, _, err = conn.WALCheckpoint("main", mode); err == nil {
 			u.pages.Store(0)
 			if u.s.w != nil {
 				err = u.s.w.lock.sync()

@@ -25,6 +25,15 @@ type writer struct {
 	pages int    // number of pages in the WAL after the last commit
 	short string // description of the problem if the file is too short; otherwise empty
 	known map[string]*sqlite3.Stmt
+	due   map[string]stored // rows of due records that the writer has read or written, by key
+}
+
+// stored is what the writer knows about a row of the table.
+type stored struct {
+	id  int64 // 0 if the row does not exist
+	due bool
+	sum int64
+	header
 }
 
 // connect opens the database, and creates it if it does not exist.
@@ -49,7 +58,7 @@ func (w *writer) connect() error {
 	if w.conn, err = w.files.connect(true); err != nil {
 		return err
 	}
-	w.known = map[string]*sqlite3.Stmt{}
+	w.known, w.due = map[string]*sqlite3.Stmt{}, map[string]stored{}
 	w.conn.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error {
 		w.pages = pages
 		return nil
@@ -204,6 +213,7 @@ func (w *writer) write(b *bgagent.StoreBatch) (err error) {
 		return err
 	}
 	if err := w.fill(b, rows); err != nil {
+		clear(w.due)
 		if failed := w.rollback(); failed != nil { // the transaction is still open, so every later transaction on this connection would fail
 			return fmt.Errorf("%w: %w", bgagent.ErrUncertain, errors.Join(err, failed))
 		}
@@ -302,57 +312,95 @@ func ownedBy(owner string) error {
 	return &bgagent.StoreOwnedError{Owner: o}
 }
 
-// find returns the record's id and its share of the tally. If the record does not exist, the id
-// is 0.
-func (w *writer) find(key string) (id int64, due bool, sum int64, err error) {
-	s, err := w.stmt("SELECT id, due, sum FROM records WHERE key = ?")
-	if err != nil {
-		return 0, false, 0, err
+// find returns what the table contains about the record.
+func (w *writer) find(key string) (stored, error) {
+	if in, ok := w.due[key]; ok {
+		return in, nil
 	}
-	if err := bind(s, key); err != nil {
-		return 0, false, 0, err
-	}
-	if s.Step() {
-		id, due, sum = s.ColumnInt64(0), s.ColumnBool(1), s.ColumnInt64(2)
-	}
-	return id, due, sum, errors.Join(s.Err(), s.Reset())
+	var in stored
+	err := w.ask("SELECT id, due, sum, kind, agent, parent, root, session, launched, ended FROM records WHERE key = ?", func(s *sqlite3.Stmt) {
+		in = stored{id: s.ColumnInt64(0), due: s.ColumnBool(1), sum: s.ColumnInt64(2), header: header{
+			kind: s.ColumnText(3), agent: s.ColumnText(4), parent: s.ColumnText(5), root: s.ColumnText(6), session: s.ColumnText(7),
+			launched: s.ColumnText(8), ended: s.ColumnText(9),
+		}}
+	}, key)
+	return in, err
 }
 
 func (w *writer) remove(key string, t *tally) error {
-	id, due, sum, err := w.find(key)
-	if err != nil || id == 0 {
+	in, err := w.find(key)
+	if err != nil || in.id == 0 {
 		return err
 	}
-	t.sub(due, sum)
-	return errors.Join(w.exec("DELETE FROM texts WHERE record = ?", id), w.exec("DELETE FROM records WHERE id = ?", id))
+	t.sub(in.due, in.sum)
+	delete(w.due, key)
+	return errors.Join(w.exec("DELETE FROM texts WHERE record = ?", in.id), w.exec("DELETE FROM records WHERE id = ?", in.id))
 }
 
+// put writes the row and returns its id.
 func (w *writer) put(r *row, t *tally) (id int64, err error) {
-	id, due, sum, err := w.find(r.key)
+	in, err := w.find(r.key)
 	if err != nil {
 		return 0, err
 	}
-	now := r.sum()
-	t.sub(due, sum)
-	t.add(r.due, now)
-	args := []any{r.key, r.kind, r.due, r.status, r.agent, r.parent, r.root, r.session, r.launched, r.ended, int64(len(r.data)), now, []byte(r.data)}
-	if id != 0 {
-		return id, w.exec(`UPDATE records SET key = ?, kind = ?, due = ?, status = ?, agent = ?, parent = ?, root = ?, session = ?,
-			launched = ?, ended = ?, size = ?, sum = ?, data = ? WHERE id = ?`, append(args, id)...)
+	now := stored{id: in.id, due: r.due, sum: r.sum(), header: r.header}
+	if in.id == 0 {
+		if err := w.insert(r, now.sum); err != nil {
+			return 0, err
+		}
+		now.id = w.conn.LastInsertRowID()
+	} else {
+		if err := w.update(r, in, now.sum); err != nil {
+			return 0, err
+		}
 	}
-	err = w.exec(`INSERT INTO records (key, kind, due, status, agent, parent, root, session, launched, ended, size, sum, data)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, args...)
-	return w.conn.LastInsertRowID(), err
+	t.sub(in.due, in.sum)
+	t.add(now.due, now.sum)
+	if now.due {
+		w.due[r.key] = now
+	} else {
+		delete(w.due, r.key)
+	}
+	return now.id, nil
+}
+
+func (w *writer) insert(r *row, sum int64) error {
+	return w.exec(`INSERT INTO records (key, kind, due, status, agent, parent, root, session, launched, ended, size, sum, data)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		r.key, r.kind, r.due, r.status, r.agent, r.parent, r.root, r.session, r.launched, r.ended, int64(len(r.data)), sum, []byte(r.data))
+}
+
+// update changes the row. It sets only the columns that differ, because SQLite writes an index again if a
+// statement sets one of its columns, even to the same value.
+func (w *writer) update(r *row, in stored, sum int64) error {
+	set := "UPDATE records SET status = ?, size = ?, sum = ?, data = ?"
+	args := append(make([]any, 0, 16), r.status, int64(len(r.data)), sum, []byte(r.data))
+	if r.due != in.due {
+		set += ", due = ?"
+		args = append(args, r.due)
+	}
+	if r.header != in.header {
+		set += ", kind = ?, agent = ?, parent = ?, root = ?, session = ?, launched = ?, ended = ?"
+		args = append(args, r.kind, r.agent, r.parent, r.root, r.session, r.launched, r.ended)
+	}
+	if err := w.exec(set+" WHERE id = ? AND key = ?", append(args, in.id, r.key)...); err != nil {
+		return err
+	}
+	if w.conn.Changes() == 0 {
+		return fmt.Errorf("the record %q is missing: the database is damaged", r.key)
+	}
+	return nil
 }
 
 // putText writes the text unless the record already has it.
-func (w *writer) putText(t *bgagent.StoreText, ids map[string]int64) (err error) {
+func (w *writer) putText(t *bgagent.StoreText, ids map[string]int64) error {
 	id := ids[t.Record]
 	if id == 0 {
-		if id, _, _, err = w.find(t.Record); err != nil {
+		in, err := w.find(t.Record)
+		if err != nil {
 			return err
 		}
-		if id == 0 {
+		if id = in.id; id == 0 {
 			return fmt.Errorf("the text %q belongs to the record %q, which does not exist", t.Name, t.Record)
 		}
 	}
