@@ -125,7 +125,7 @@ func (m *BackgroundManager) stored(ctx context.Context, ref string, last bool) (
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	x, err := m.loadTask(ctx, &found[0])
+	x, err := m.loadTask(ctx, found[0])
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("task %s: %w", found[0].Key, err)

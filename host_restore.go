@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -85,18 +83,19 @@ func (m *BackgroundManager) recoverTasks() {
 func (m *BackgroundManager) restoreContexts() {
 	var tasks []Task
 	m.view(func(st *state) {
+		count := 0
 		for _, t := range st.recovery.tasks {
-			if t.live() && st.recovery.outdated == "" { // the tasks of an outdated store are not continued
+			if !t.live() || st.recovery.outdated != "" { // the tasks of an outdated store are not continued
+				continue
+			}
+			if count++; m.cfg.RestoreContext != nil {
 				tasks = append(tasks, st.truth(t))
 			}
 		}
-	})
-	if m.cfg.RestoreContext == nil {
-		if len(tasks) > 0 {
-			m.update(func(st *state, _ int64) { st.logText(logNoContext, fmt.Sprintf("%d tasks", len(tasks)), "") })
+		if m.cfg.RestoreContext == nil && count > 0 {
+			st.logText(logNoContext, fmt.Sprintf("%d tasks", count), "")
 		}
-		return
-	}
+	})
 	for _, s := range tasks {
 		if m.isClosed() { // the tasks stay unchanged in the store
 			return
@@ -119,89 +118,6 @@ func (m *BackgroundManager) restoreContexts() {
 			}
 		})
 	}
-}
-
-// load fills the state of a new manager with the contents of the store.
-func (m *BackgroundManager) load(c StoreContents) error {
-	var tasks []*storedTask
-	var nodes []*storedNode
-	var instances []string // ids of earlier managers
-	var last managerRecord // record of the earlier manager
-	f, newer := &m.found, map[string]bool{}
-	f.Outdated, f.Damage = c.Outdated, c.Damage
-	aside := func(key string, problem error) {
-		f.Damage = append(f.Damage, StoreDamage{Key: key, Problem: problem.Error()})
-	}
-	for i := range c.Records {
-		r := &c.Records[i]
-		switch r.Kind {
-		case StoreTask:
-			x, err := m.loadTask(m.store.ctx, r)
-			if errors.Is(err, errTookTooLong) { // the store is slow, but the record is not damaged
-				return err
-			}
-			if err != nil {
-				aside(r.Key, err)
-				continue
-			}
-			if x.Run != nil {
-				instances = append(instances, x.Run.Instance)
-			}
-			tasks = append(tasks, x)
-		case StoreSession:
-			x := &storedNode{session: strings.TrimPrefix(r.Key, sessionKey), rec: *r}
-			if err := decodeRecord(r.Data, &x.nodeRecord); err != nil {
-				aside(r.Key, err)
-				newer[r.Key] = errors.Is(err, errNewer)
-				continue
-			}
-			nodes = append(nodes, x)
-		case StoreManager:
-			var x managerRecord
-			if err := decodeRecord(r.Data, &x); err != nil {
-				aside(r.Key, err)
-				continue
-			}
-			f.Seen, last = x.Seen, x
-			instances = append(instances, x.Instance)
-		}
-	}
-	if slices.Contains(instances, m.owner.Instance) {
-		return &InputError{"Config.Instance", "is " + strconv.Quote(m.owner.Instance) + ", which an earlier manager of the store had; use a new value at each start"}
-	}
-	tasks, damage := sound(tasks)
-	f.Damage = append(f.Damage, damage...)
-	f.Tasks = len(tasks)
-	m.update(func(st *state, now int64) {
-		st.storing = newStoring(c.Batch)
-		st.storing.instance, st.storing.aside = m.owner.Instance, newer
-		st.recovery = recovery{due: true, clean: last.Clean, seen: f.Seen, clock: last.Clock, crashed: last.Crashed, careful: last.Careful, outdated: c.Outdated}
-		st.load(tasks, nodes, now)
-	})
-	return nil
-}
-
-// loadTask decodes the record of a task and reads the task's texts.
-func (m *BackgroundManager) loadTask(ctx context.Context, r *StoreRecord) (*storedTask, error) {
-	x, err := decodeTask(r)
-	if err != nil {
-		return nil, err
-	}
-	if x.cl = m.client(x.Client); x.cl == nil {
-		return nil, fmt.Errorf("the client %q is not configured", x.Client)
-	}
-	x.texts = map[string]string{}
-	names, needed := x.textNames()
-	for i, name := range names {
-		text, err := m.text(ctx, r.Key, name)
-		if err != nil && i < needed {
-			return nil, fmt.Errorf("the text %q: %w", name, err)
-		}
-		if err == nil {
-			x.texts[name] = text
-		}
-	}
-	return x, nil
 }
 
 // busyPause is the pause before a restore call is repeated if a process of the session is still
