@@ -103,7 +103,7 @@ func (f *feed) takeOthers(s *feedState, all []Process, err error) {
 		}
 		r, known := c.row, false
 		if r.Problem, known = problems[c.Process]; known && r.Problem != "" {
-			s.put(r) // unknown whether the process still has the task
+			s.put(r) // it is unknown whether the process still has the task
 		} else {
 			s.drop(id)
 		}

@@ -116,7 +116,7 @@ func TestAnAnswerNamesOneOfSeveralQuestions(t *testing.T) {
 	require.EqualError(t, err, "task bg_x asks several questions, so the key of one is needed: q1.a (One?), q2.b (Two?)")
 }
 
-// A key can be left out only if a task asks exactly one question, and never for a permission.
+// A key can be left out only if a task asks exactly one question and this question is not for a permission.
 func TestAKeyCanBeLeftOutForAChoice(t *testing.T) {
 	key, err := onlyQuestion(bgagent.Task{ID: "bg_x", Questions: []bgagent.Question{{Key: "q1.a", Kind: bgagent.QuestionChoice}}})
 	require.NoError(t, err)

@@ -112,8 +112,8 @@ func (o *openScopes) leave(scope string) {
 	o.forget(scope)
 }
 
-// owed reports whether something waits for the next bridge with the scope. It may be called only while no
-// bridge has the scope.
+// owed reports whether a notice or a foreground delegation waits for the next bridge with the scope. It may be
+// called only while no bridge has the scope.
 func (o *openScopes) owed(scope string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

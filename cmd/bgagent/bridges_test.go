@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The protocol server of a scope is forgotten after the last bridge. The next bridge can open at the same
+// The protocol server of a scope is forgotten when its last bridge ends. The next bridge can open at the same
 // moment. Whether that bridge uses the old protocol server or a new one, the server must be guarded.
 func TestTheProtocolServerOfAnOpenBridgeIsTheOneThatIsGuarded(t *testing.T) {
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(context.Context, *inproc.Turn) (string, error) { return "", nil }}), bgagent.Config{})
@@ -48,8 +48,8 @@ func TestTheProtocolServerOfAnOpenBridgeIsTheOneThatIsGuarded(t *testing.T) {
 	require.False(t, server.Forget("one"), "the scope was forgotten too early")
 }
 
-// A scope is forgotten after its last bridge, unless something in it waits for the next bridge. The tasks
-// remain.
+// A scope is forgotten when its last bridge ends, unless a foreground delegation waits for the next bridge. The
+// tasks remain.
 func TestTheNextBridgeFindsTheTasksOfAForgottenScope(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(ctx context.Context, in *inproc.Turn) (string, error) {

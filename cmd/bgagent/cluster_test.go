@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests of several processes with a server are in the module nats/embedded, so that this module
-// does not depend on the server.
+// The tests with several processes and a NATS server are in the module nats/embedded, so that this module does
+// not depend on the NATS server.
 
 // unused returns an address on which nobody listens.
 func unused(t *testing.T) string {
@@ -78,7 +78,7 @@ func TestServeTriesToReachTheServersOfItsClusterForAWhile(t *testing.T) {
 	require.ErrorContains(t, err, "cluster: cannot be joined: bgnats: join: no server can be reached after 0s; tried "+address)
 }
 
-// takenStore is a store that another process takes when "taken" is set.
+// takenStore is a store that belongs to another process once "taken" is set.
 type takenStore struct {
 	*storetest.Process
 	taken *atomic.Bool

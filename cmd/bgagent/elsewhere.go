@@ -10,11 +10,11 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// elsewhere gives the tools of "bgagent serve" the tasks that callers with tokens have in other processes of
-// the cluster. For callers without a token and for bridges, it is not certain that a name belongs to the
-// same caller in other processes, so the tools know only the tasks of this process.
+// elsewhere gives the tools of "bgagent serve" access to the tasks that callers with tokens have in other
+// processes of the cluster. In another process, the name of a bridge or of a caller without a token might belong
+// to another caller. Therefore, the tools give such a caller only the tasks of this process.
 type elsewhere struct {
-	callers atomic.Pointer[bgnats.Callers] // nil until the command serves
+	callers atomic.Pointer[bgnats.Callers] // nil until the method "begin" succeeds
 }
 
 // begin lets the callers with the given tokens use their tasks in all processes of the cluster. The argument

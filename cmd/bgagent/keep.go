@@ -68,8 +68,8 @@ type original struct{ *sqlite.Store }
 func (s original) Open(ctx context.Context, owner bgagent.StoreOwner) (bgagent.StoreContents, error) {
 	c, err := s.Store.Open(ctx, owner)
 	if err == nil && c.Outdated != "" && slices.ContainsFunc(c.Records, isLive) {
-		// The store is closed before anything is written, because a store that has been written is treated as the
-		// original.
+		// The store is closed before anything is written to it, because a store that has been written to is treated
+		// as the original.
 		err = errors.Join(fmt.Errorf("its tasks may have ended or may run elsewhere: %s. With --accept-copy, the store is used and none of its tasks is continued", c.Outdated), s.Store.Close())
 	}
 	return c, err

@@ -114,8 +114,8 @@ func (p *place) saved() (states []string) {
 	return states
 }
 
-// awaitSaved waits until the store contains, for each of the numbers, the session of the task with this
-// number, and the fact that the agent has written to the session.
+// awaitSaved waits until the store contains the sessions of the tasks with these numbers, and records that the
+// agent has written to each of these sessions.
 func (p *place) awaitSaved(numbers ...int) {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool {

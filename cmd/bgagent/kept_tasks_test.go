@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pages is a store that fails when the second page of its history is read, for the given number of times.
+// pages is a store whose history can be read only from the first page as long as the field "fail" is not 0. An
+// attempt to read a later page fails, and reduces the field by one.
 type pages struct {
 	*storetest.Process
 	fail  int

@@ -81,7 +81,7 @@ func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task
 }
 
 // inTask returns an error if this program is running inside a turn of a task. An agent must not control the
-// tasks of others. Like the depth, this check stops only well-behaved programs.
+// tasks of others. Like the limit on the depth of tasks, this check stops only well-behaved programs.
 func inTask() error {
 	depth, err := fleet.Depth()
 	switch {

@@ -24,8 +24,8 @@
 // and 130 if it was interrupted. A signal is the normal way to stop "bgagent mcp" and "bgagent serve", so
 // after the first signal they exit with 0. A second signal stops them immediately, with exit code 130.
 //
-// Kong parses the command line, because it does not depend on other modules. Each subcommand is a struct with
-// its flags and a Run method.
+// The package kong parses the command line. It was chosen because it does not depend on other modules. Each
+// subcommand is a struct with its flags and a Run method.
 package main
 
 import (
@@ -82,8 +82,8 @@ type cli struct {
 	About   versionCmd `cmd:"" name:"version" help:"Print the version."`
 }
 
-// settings loads the configuration that the command line asks for. The error reports all problems. In that
-// case, the settings are returned only if the agents' names are known.
+// settings loads the configuration that the command line asks for. The error reports all problems. If there is
+// an error, the settings are returned only if the agents' names are known.
 func (c *cli) settings() (*settings.Settings, error) {
 	files := []string{c.Config}
 	if c.Config == "" {

@@ -312,8 +312,9 @@ func (e *badEndError) Error() string {
 	return fmt.Sprintf("stopped because task %d did not complete (--fail-fast)", e.task)
 }
 
-// haltAtBadEnd stops the run when a task does not complete. It has its own subscription, because the
-// goroutine that follows the events also writes files. While it writes, the next task would start.
+// haltAtBadEnd stops the run when a task does not complete. The goroutine that follows the events for the display
+// could stop the run too late: it also writes files, and while it writes, the next task could start. Therefore,
+// haltAtBadEnd has its own subscription.
 func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
 	for {
 		e, err := ends.Next(r.halted)

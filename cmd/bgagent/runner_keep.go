@@ -165,11 +165,10 @@ func (r *runner) settle(t bgagent.Task) {
 	}
 }
 
-// mustRunAgain is called when the task t, which has the given number in the list, has ended. If t belongs to
-// the earlier run and ended as interrupted because it could not be continued, mustRunAgain launches the task
-// again, because a resumed run repeats all tasks that have not completed. It returns true if the end must not
-// be recorded. This is the case if the task was launched again, or if t is not the latest task with this
-// number.
+// mustRunAgain is called when the task t, which has the given number in the list, has ended. A resumed run
+// repeats all tasks that have not completed. Therefore, if t belongs to the earlier run and could not be
+// continued, mustRunAgain launches the task again. It returns true if the end of t must not be recorded. This is
+// the case if the task was launched again, or if t is not the latest task with this number.
 func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 	if !r.resumed[t.ID] {
 		return t.ID != r.ids[number-1] // true if another task has replaced t
@@ -185,9 +184,9 @@ func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 	return true
 }
 
-// latest returns one task for each entry of the list: of the kept tasks for that entry, the one
-// that was launched last. If there is none, the id is empty. If the result of a completed task is
-// not in the results folder, the task contains the result.
+// latest returns, for each entry of the list, the kept task that was launched last. If an entry has
+// no kept task, the id is empty. If the result of a completed task is not in the results folder, the
+// task contains the result.
 func (r *runner) latest(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 	kept, err := keptTasks(m)
 	if err != nil {

@@ -216,7 +216,7 @@ func (s *serving) silent() time.Duration {
 }
 
 // permitsNothing reports whether tasks can ask for permissions that nobody can grant: no command in a
-// terminal can answer them, and models are not allowed to.
+// terminal can grant them, and models are not allowed to grant them.
 func (s *serving) permitsNothing() bool {
 	var cfg bgagent.Config
 	s.set.Limits.Apply(&cfg)

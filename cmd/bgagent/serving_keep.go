@@ -94,8 +94,8 @@ func (s *serving) config(store bgagent.Store) bgagent.Config {
 }
 
 // projectManager creates the manager for the command "mcp". Among the project's stores whose
-// processes are dead, it uses the store that was written last. If no store is free, it creates one.
-// interruptOlder handles the remaining stores.
+// processes are dead, it uses the store that was written last. If there is no such store, it creates
+// a store. interruptOlder ends the tasks in the remaining stores.
 func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundManager, error) {
 	old, fresh, err := folder.Project(".", s.life.id)
 	if err != nil {

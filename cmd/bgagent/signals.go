@@ -12,7 +12,7 @@ import (
 // ends "hard".
 type stops struct {
 	soft, hard  context.Context
-	interrupted *atomic.Bool // whether the first signal was SIGINT, such as Ctrl-C
+	interrupted *atomic.Bool // whether the first signal was SIGINT, which Ctrl-C sends
 }
 
 // watchSignals returns contexts that end when signals arrive. The signals are SIGINT (Ctrl-C), SIGTERM and,

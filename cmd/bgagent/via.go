@@ -107,8 +107,8 @@ type bridgeConn interface {
 func (f viaFlags) pass(ctx context.Context, conn bridgeConn, in io.Reader, host io.Writer) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() {
-		// Wait a while until the server ends the connection, because it first makes the scope available
-		// to the next bridge.
+		// The bridge waits a while until the server ends the connection. Before the server does that, it makes the
+		// scope available to the next bridge.
 		_ = conn.SetReadDeadline(time.Now().Add(bridgeLeaveTime))
 		_ = conn.CloseWrite()
 	})()

@@ -104,8 +104,8 @@ func TestTheRestrictionsOfABridgeAlsoHoldBelowItsTasks(t *testing.T) {
 }
 
 // A project's file can set a budget for all tasks of a bridge. For a bridge inside a turn, the budget is a
-// limit of each task that the bridge launches. Otherwise, it could end the other tasks of the program that
-// launched the turn's task.
+// limit of each task that the bridge launches. Otherwise, the budget could end the other tasks of the program
+// that launched the turn's task.
 func TestTheBudgetOfABridgeInATurnDoesNotLimitTheTreeAbove(t *testing.T) {
 	t.Parallel()
 	p, url := withBoss(t, `"maxDepth": 2`)

@@ -202,7 +202,7 @@ func TestEveryTextHasEnoughContrast(t *testing.T) {
 				p.js(`document.getElementById('link').dataset.state = '` + state + `'`)
 				measure(state, 20)
 			}
-			// The colours of states that the manager cannot enter in this test.
+			// No task of this test can enter these states, so the script sets them on the rows.
 			p.click("#tab-tree")
 			p.js(`for (const [i, row] of [...document.querySelectorAll('#rows .row:not([data-state=session])')].entries()) row.dataset.state = ['parked', 'asking'][i % 2]`)
 			measure("states", 40)

@@ -114,7 +114,7 @@ func forward(r *bgagent.Reporter, x bgagent.Report) {
 }
 
 // Take returns the whole answer of an ended task whose result was cut. It returns nil if the result
-// was not cut, or if no kept text begins like the result. The caller must close the answer.
+// was not cut, or if no kept text starts with the result. The caller must close the answer.
 func (k *Keeper) Take(task bgagent.Task) *Answer {
 	k.mu.Lock()
 	tapes := k.kept[task.ID]
@@ -133,7 +133,7 @@ func (k *Keeper) Take(task bgagent.Task) *Answer {
 }
 
 // Message searches the messages of the task's session. It returns the last message that
-// begins like the task's result, or nil if there is none. Use it for clients that read
+// starts with the task's result, or nil if there is none. Use it for clients that read
 // turns from the messages of a server. The caller must close the answer.
 func (k *Keeper) Message(ctx context.Context, from bgagent.MessageReader, task bgagent.Task) *Answer {
 	var text string

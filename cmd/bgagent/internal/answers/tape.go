@@ -119,8 +119,8 @@ func (t *tape) end(end bgagent.TurnEnd) {
 	}
 }
 
-// answer returns the part of the text that begins like the task's result, or nil if
-// no part does.
+// answer returns the part of the text that starts with the task's result, or nil if
+// there is no such part.
 func (t *tape) answer(task bgagent.Task) *Answer {
 	t.mu.Lock()
 	defer t.mu.Unlock()

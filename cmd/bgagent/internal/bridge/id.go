@@ -13,8 +13,8 @@ import (
 const idFolder = "bridge-id"
 
 // ID returns the id that all keys of a user's bridges have in common. It is random, so that the
-// bridges of two users never have the same key. The first bridge writes it into the state folder,
-// whose path is the argument "base" and which must exist.
+// bridges of two users never have the same key. The first bridge writes it into the state folder.
+// The argument "base" is the path of this folder, which must exist.
 //
 // Several processes can call ID at the same time. The folder with the file gets its name only when
 // the file is complete, and no file system renames a folder to the name of an existing folder that

@@ -51,8 +51,8 @@ type Config struct {
 	// why these programs must not launch tasks.
 	Turn func(mark string) (Task, error)
 
-	// TaskInTurn returns the id of the task of the turn whose programs have the mark, or "" if no running turn
-	// has the mark.
+	// TaskInTurn returns the id of the task whose current turn has passed the mark to its programs, or "" if no
+	// running turn has the mark.
 	TaskInTurn func(mark string) string
 
 	// Live reports whether the task with the id has not ended.
@@ -61,7 +61,7 @@ type Config struct {
 	// Busy reports whether a task below the scope has not ended.
 	Busy func(scope string) bool
 
-	// Owed reports whether something waits for the next bridge with the scope.
+	// Owed reports whether a notice or a foreground delegation waits for the next bridge with the scope.
 	Owed func(scope string) bool
 
 	// Gone is called when the server forgets a scope. A scope inside a turn is forgotten after its task has
@@ -235,7 +235,7 @@ func (s *Server) below(dir string) (string, error) {
 	return "", fmt.Errorf("the directory %s is not below a --root of the server: %s", dir, strings.Join(s.cfg.Roots, ", "))
 }
 
-// Prepare completes a caller's launch, and adds the restrictions that apply to it to the task's metadata. It
+// Prepare completes a caller's launch. It adds the restrictions of the launch to the task's metadata. It
 // does nothing if the caller is not a bridge. The context must be that of a call over the bridge. The error
 // says that the project's file does not allow the launch, or that the turn of the bridge has ended.
 func (s *Server) Prepare(ctx context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
@@ -278,8 +278,8 @@ func connectionOf(ctx context.Context) connection {
 	return c
 }
 
-// The method "outlived" returns a sentence that states that the turn that contains the bridge has ended. If
-// that turn has not ended, the result is "".
+// The method "outlived" returns the reason for a refusal if the turn that contains the bridge has ended.
+// Otherwise, the result is "".
 func (s *Server) outlived(ctx context.Context, sc *scope) string {
 	if sc.task == "" || s.cfg.TaskInTurn(connectionOf(ctx).turn) == sc.task {
 		return ""

@@ -119,7 +119,7 @@ type (
 )
 
 // model is the content of the table. The tea program draws it after every message. Changes to tasks
-// are stored in the model instead of being sent as messages, because with thousands of tasks the
+// are stored in the model instead of being sent as messages. Otherwise, with thousands of tasks, the
 // program would draw all the time.
 type model struct {
 	start time.Time
@@ -318,8 +318,8 @@ const (
 	// shown.
 	wide = 100
 
-	// quietTime is how long a task must be silent to be shown as quiet. If the limit on silence is short, the
-	// time is at most that limit divided by quietPart.
+	// quietTime is how long a task must be silent to be shown as quiet. If there is a limit on the silence of a
+	// task, this time is at most that limit divided by quietPart.
 	quietTime = 20 * time.Second
 	quietPart = 9
 )

@@ -200,8 +200,9 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 // levels returns how many levels of tasks the configuration allows under a root session.
 func levels(cfg *bgagent.Config) int { return max(cfg.MaxDepth, bgagent.DefaultMaxDepth) }
 
-// MaxDepth returns how many levels of tasks the settings allow under a root session of a manager. It
-// returns 0 if this program is too deep for [Fleet.Manager].
+// MaxDepth returns how many levels of tasks are allowed under a root session of the manager: the levels that the
+// settings allow, minus the depth of the task that this program is running in. It returns 0 if this program is
+// too deep for [Fleet.Manager].
 func (f *Fleet) MaxDepth() int { return f.maxDepth }
 
 // TaskInTurn returns the id of the task whose current turn started a program with this mark; see
@@ -301,8 +302,8 @@ const messagesMost = 10_000
 
 // Messages reads the conversation of a task's session from the agent's server. If the conversation
 // is very long, only the beginning is returned. If the agent's client cannot read sessions, the
-// error matches [errors.ErrUnsupported]. If the client does not find the session, it matches
-// [bgagent.ErrNoSession]. If the agent is not configured, it is a [*bgagent.NoSuchAgentError].
+// error matches [errors.ErrUnsupported]. If the client does not find the session, the error matches
+// [bgagent.ErrNoSession]. If the agent is not configured, the error is a [*bgagent.NoSuchAgentError].
 func (f *Fleet) Messages(ctx context.Context, t bgagent.Task) (all []bgagent.Message, err error) {
 	cl, known := f.clients[cmp.Or(t.Client, f.route[t.Agent])]
 	reader, ok := cl.(bgagent.MessageReader)

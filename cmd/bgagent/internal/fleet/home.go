@@ -51,7 +51,8 @@ func (f *Fleet) Home() string {
 }
 
 // filesFrom names the variables that decide where programs keep the files of their user, in addition to the
-// variables that a program's preset names. Other variables with the prefix XDG_ differ between logins.
+// variables that a program's preset names. It does not contain all variables with the prefix XDG_, because some
+// of them differ between logins.
 var filesFrom = []string{
 	"HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "CODEX_HOME", "CLAUDE_CONFIG_DIR", "USERPROFILE", "APPDATA", "LOCALAPPDATA",
 }

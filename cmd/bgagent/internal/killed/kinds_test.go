@@ -91,8 +91,8 @@ func (k kind) reply(r modelserver.Request) modelserver.Reply {
 	case results >= mostSteps:
 		return modelserver.Say("the command does not run")
 	}
-	// Claude Code refuses a command that begins with sleep, so env begins it. The quotes in "is'
-	// 'done" keep the text that the model waits for out of the command itself.
+	// Claude Code refuses a command that begins with sleep, so env runs sleep. The model waits for the text "is
+	// done". The quotes in "is' 'done" keep this text out of the command itself.
 	rep := k.shell(fmt.Sprintf("echo begun; env sleep 0.%d; echo step %s is' 'done", rand.N(4), r.Key))
 	rep.Delay = delay
 	return rep

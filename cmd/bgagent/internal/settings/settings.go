@@ -161,7 +161,7 @@ func Load(paths ...string) (*Settings, error) {
 }
 
 // The function "once" joins errors and drops duplicates. The library and this package read the same
-// files, so both report some errors.
+// files, so both can report the same error.
 func once(errs ...error) error {
 	var out []error
 	said := map[string]bool{}

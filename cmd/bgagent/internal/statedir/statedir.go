@@ -127,8 +127,8 @@ func (f Folder) Served(files []string) (Store, error) {
 	return f.store(Serve, last, keyOf(paths...)), nil
 }
 
-// Shared returns the folder of the command "serve" with the given configuration files, if it keeps
-// its tasks on the servers of a cluster. The argument "process" is the name that the user has given
+// Shared returns the folder of a "serve" command that has the given configuration files and keeps its
+// tasks on the servers of a cluster. The argument "process" is the name that the user has given
 // to the process, or "". Without a name, machines that share the state folder have different folders.
 func (f Folder) Shared(files []string, cluster, process string) (Store, error) {
 	s, err := f.Served(files)
@@ -149,7 +149,7 @@ func sharedKey(cluster, process, host string) string {
 
 // ProcessName returns a name for the process that uses the store. It stays the same while the
 // machine's name, the configuration files and the state folder stay the same, and is different for
-// every other store. It contains only letters, digits and hyphens, and at most 30 of them.
+// every other store. It consists of at most 30 letters, digits and hyphens.
 func (s Store) ProcessName() string {
 	return readable(s.Host)[:min(len(readable(s.Host)), 13)] + "-" + keyOf(s.Host, s.Dir)
 }
