@@ -2,8 +2,8 @@ package acp
 
 import "strings"
 
-// asides separate the text that an agent program itself writes, such as warnings, from the text of
-// its model. The protocol does not distinguish the two. But if a program gives every piece of a
+// asides separates the text that an agent program itself writes, such as warnings, from the text of
+// its model. The protocol does not distinguish the two. However, if a program gives every piece of a
 // model's message the id of that message, text without an id comes from the program.
 type asides struct {
 	last string // id of the last piece that had an id

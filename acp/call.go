@@ -102,8 +102,8 @@ func (call *toolCall) keep(n callNews, room int) (grown int) {
 }
 
 // forget drops the paths, the input and the description, which are needed only while the call is in
-// flight. It returns the numbers of bytes freed: those of the paths and the input, and those of the
-// description.
+// flight. The result "freed" is the number of bytes of the paths and the input. The result
+// "freedDescribed" is the number of bytes of the description.
 func (call *toolCall) forget() (freed, freedDescribed int) {
 	freed, freedDescribed = call.kept, call.size
 	call.paths, call.input, call.kept = nil, nil, 0
@@ -115,7 +115,7 @@ const (
 	maxPaths = 1000    // maximum number of paths kept per tool call
 	maxKept  = 8 << 20 // maximum number of bytes of paths and inputs kept for all tool calls of a turn together
 
-	maxDescribed    = 64 << 10 // maximum number of bytes of a description, because a question could not show more
+	maxDescribed    = 64 << 10 // maximum number of bytes of a description; a question could not show more
 	maxAllDescribed = 8 << 20  // maximum number of bytes of the descriptions of all tool calls of a turn together
 )
 

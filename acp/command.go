@@ -58,8 +58,9 @@ func commandsIn(input any) (list []shellCommand, readable bool) {
 	return list, readable
 }
 
-// commandsOf returns the commands in the field v. The field is a string, a list of words, or a list
-// of strings and lists of words. The argument "args" contains further words of the command.
+// commandsOf returns the commands in the field v, and whether all of them can be read. The field is
+// a string, a list of words, an object with commands in its fields, or a list of these. The argument
+// "args" contains further words of the command.
 func commandsOf(v, args any) (list []shellCommand, ok bool) {
 	more, _ := words(args)
 	switch v := v.(type) {
@@ -147,7 +148,7 @@ func isCompound(command string) bool {
 	return strings.ContainsAny(command, joints) || strings.Contains(command, "$(")
 }
 
-// keywords are words of a shell after which a command can follow, though not always directly.
+// keywords are the words of the shell language that can precede a command, though not always directly.
 var keywords = []string{"if", "then", "else", "elif", "do", "while", "until", "!", "coproc", "case", "in", "function", "trap", "{"}
 
 // isOpaque reports whether the text does not spell out the names of the programs that it runs. In

@@ -72,9 +72,9 @@
 // the text of the last prompt in the replay:
 //
 //   - The turn is answered if the earlier client saved how it ended. If the answer is longer than
-//     64 KiB, or if late pieces were still expected, the replay must end with text.
-//   - The prompt was interrupted if the replay contains its text more often than it was sent
-//     before. The replay alone never proves that there is an answer, because a tool call that was
+//     64 KiB, or if late pieces were still expected, the replay must also end with text.
+//   - The prompt was interrupted if the replay contains the prompt's text more often than earlier
+//     prompts did. The replay alone never proves that there is an answer, because a tool call that was
 //     not stored might have followed its last text. gemini does not store the calls of an
 //     interrupted turn.
 //   - The prompt is missing if the replay is empty and the session was never prompted, or if the
@@ -158,14 +158,14 @@
 //
 //   - opencode reports its todos only in a tool's input. The client reads them there.
 //   - If a request fails with status 500, opencode makes six requests in about 70 seconds
-//     before the turn fails. It does not report this.
+//     before the turn fails. It does not report the repeated requests.
 //   - opencode reports only the tokens of the last request of a turn.
 //   - gemini needs Config.Auth: "gemini-api-key".
 //   - gemini replays the conversation only after it reports the session as loaded. The client waits
 //     until the agent is silent.
 //   - gemini cannot load a session in the clock minute in which it created the session, because it
 //     would overwrite its own record of the session. The client waits until that minute is over. If
-//     its context ends earlier, [Client.RestoreSession] returns [bgagent.ErrUnreachable].
+//     the context of [Client.RestoreSession] ends earlier, it returns [bgagent.ErrUnreachable].
 //   - When claude-agent-acp loads a session, it sends a separate request to its model: the text
 //     "Hi" without the conversation, with an answer of at most one token.
 //   - gemini cannot create files with FilesReadWrite, because it treats the answer that the file

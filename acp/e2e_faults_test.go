@@ -103,10 +103,9 @@ func (s *scene) stored(text string) {
 	require.Eventually(s, func() bool { return s.w.HasStored(text) }, 5*time.Minute, 20*time.Millisecond, "the agent does not store its prompt")
 }
 
-// age renames gemini's session records as if they had been created long ago. A record's name
-// contains the session's id and the minute in which the session was created. If gemini loads a
-// session in the minute in which it was created, it overwrites the record and finds an empty
-// session.
+// age renames gemini's session records so that the sessions look old. A record's name contains the
+// session's id and the minute in which the session was created. If gemini loads a session in that
+// minute, gemini overwrites the record and finds an empty session.
 func (s *scene) age() {
 	s.Helper()
 	if s.name != gemini.name {

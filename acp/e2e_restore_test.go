@@ -244,8 +244,8 @@ func (s *scene) patiently(f func() error) (err error) {
 	return err
 }
 
-// older returns a saved state whose session is a year older. scene.age does the same with gemini's
-// session file.
+// older returns the saved state, changed so that the session was created a year ago. scene.age
+// makes gemini's session file look old as well.
 func older(t *testing.T, saved []byte) []byte {
 	t.Helper()
 	var m map[string]any

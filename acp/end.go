@@ -185,7 +185,7 @@ func (c *Client) failed(t *turn, why failing) error {
 	case why.quoted != "":
 		return fmt.Errorf("acp: the agent %s failed: %s", c.program(), why.quoted)
 	case why.cut:
-		// If its model's stream is cut off, gemini ends its turn normally and reports zero tokens. It
+		// If the model's stream is cut off, gemini ends its turn normally and reports zero tokens. It
 		// also reports zero tokens after a complete answer if the provider did not report any. The answer
 		// might therefore be complete, so the prompt must not be sent again.
 		const text = "the answer was cut off"

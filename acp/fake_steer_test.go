@@ -19,8 +19,8 @@ func (a *fakeAgent) steering() map[string]any {
 }
 
 // HandleExtensionMethod answers "_session/steering" with a.steers as the outcome. If a.steers
-// begins with "{", it is the error with which the request is answered. The agent keeps the text of
-// the message.
+// begins with "{", it is an error in JSON, and the agent answers with this error. The agent keeps
+// the text of the message.
 func (a *fakeAgent) HandleExtensionMethod(_ context.Context, method string, params json.RawMessage) (any, error) {
 	if method != methodSteer || a.steers == "" {
 		return nil, sdk.NewMethodNotFound(method)

@@ -167,7 +167,7 @@ func (c *Client) refuse(t *turn, what string) {
 	c.cfg.Logger.Info("acp: a request from the agent was refused", "session", t.s.id, "task", t.prompt.Task)
 }
 
-// question returns the agent's question, to which it adds what earlier messages reported about the
+// question returns the agent's question, completed with what earlier messages reported about the
 // tool call. It also updates the call with the question's content. The result "told" contains what
 // was known about the call before the question, and "out" contains the progress to report.
 func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) (q PermissionRequest, told earlier, out []report) {

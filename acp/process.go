@@ -30,7 +30,7 @@ type running struct {
 	exited <-chan struct{}           // closed when the program and everything that it started have ended
 	how    func() string             // describes how the program ended; valid once the channel "exited" is closed
 	stop   func(grace time.Duration) // asks the program to exit, then kills it; returns once the channel "exited" is closed
-	rest   func()                    // stops reading the field "stderr"; called last
+	rest   func()                    // ends the reading of the program's standard error; called last
 }
 
 // spawn starts the agent's program.

@@ -149,7 +149,7 @@ func TestNothingOfAnAgentIsLeft(t *testing.T) {
 }
 
 func TestCloseEndsWhatRuns(t *testing.T) {
-	for _, script := range []string{"deaf", "wait"} { // the second agent cancels its turn when its input ends
+	for _, script := range []string{"deaf", "wait"} { // unlike a "deaf" turn, a "wait" turn is cancelled when the agent's input ends
 		cfg := program(t, "stubborn")
 		cfg.CloseGrace = 200 * time.Millisecond
 		c := open(t, cfg)

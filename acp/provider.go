@@ -90,7 +90,7 @@ func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 	case c.runs("gemini") && re.Code >= 400 && re.Code < 600: // the code is the HTTP status
 		f.Status, f.Body = re.Code, re.Message
 		if re.Code == http.StatusTooManyRequests {
-			f.Names = []string{"RESOURCE_EXHAUSTED"} // Google's name for it
+			f.Names = []string{"RESOURCE_EXHAUSTED"} // Google's name for status 429
 		}
 	default:
 		return nil
@@ -122,9 +122,9 @@ func codexInfo(info any) (name string, status int) {
 var attempt = regexp.MustCompile(`\b(\d{1,4})/\d+$`)
 
 // noteRetry records an error that codex reported outside the protocol. If codex is going to retry
-// the request, the result is the provider error. Otherwise it is nil. It is also nil if the
-// connection failed, because this machine's network can be the cause, or if status 403 is the only
-// sign that the key was rejected.
+// the request, the result is the provider error. Otherwise it is nil. It is also nil in two cases:
+// if the connection failed, because this machine's network can be the cause, and if status 403 is
+// the only sign that the key was rejected.
 func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	name, status := codexInfo(fields["codexErrorInfo"])
 	message, _ := fields["message"].(string)

@@ -131,7 +131,7 @@ func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier)
 		s.add(text, asktext.Block("input as told before", text))
 	}
 	if len(s.lines) > 0 && q.Kind != "" && q.Kind != q.Name { // the title of the question already shows the name, so a kind that equals the name is left out
-		s.lines = append(s.lines, asktext.Field("kind", q.Kind)) // the method "add" would leave out a repeated text
+		s.lines = append(s.lines, asktext.Field("kind", q.Kind)) // appended directly, because the method "add" leaves out text that it has already added
 	}
 	return strings.Join(s.lines, "\n")
 }
@@ -174,8 +174,8 @@ func (s *subjectText) add(key, field string) {
 
 func (s *subjectText) field(name, value string) { s.add(value, asktext.Field(name, value)) }
 
-// The method "input" adds a call's input. After that, the texts in the input's fields do not need to
-// be repeated.
+// The method "input" adds a call's input. After that, a text that equals one of the input's fields is
+// not added again.
 func (s *subjectText) input(input any) {
 	text := asktext.Input(input)
 	s.add(text, text)

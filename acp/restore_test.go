@@ -83,7 +83,7 @@ func TestAnAnswerCountsFromTheMomentThatTheAgentHasEndedItsTurn(t *testing.T) {
 	h.killWithAgent(true)
 	var m memory
 	require.NoError(t, json.Unmarshal(in.Saved, &m))
-	m.Now.End = nil // in case the turn ended before the host was killed, because the state must lack the end
+	m.Now.End = nil // the state must lack the end even if the turn ended before the host was killed
 	in.Saved, _ = json.Marshal(m)
 	require.Equal(t, "hello", states(t, open(t, h.o.config()), in, bgagent.PromptAnswered).Text)
 }

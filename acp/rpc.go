@@ -27,7 +27,7 @@ import (
 const (
 	maxLine     = 32 << 20  // maximum number of bytes in one message; a longer message ends the connection
 	maxUnsent   = 32 << 20  // maximum number of bytes that wait for the agent to read them
-	maxGarbage  = 256 << 10 // maximum number of bytes of other text that the agent may print before its first message
+	maxGarbage  = 256 << 10 // maximum number of bytes that the agent may print before its first message
 	maxInbound  = 256       // maximum number of the agent's requests that are answered concurrently
 	shownOfLine = 200       // maximum number of bytes of a line shown in an error
 
@@ -54,9 +54,9 @@ type handlers struct {
 	// The function "noise" is called for text that is not a message. It must not block or keep the
 	// text. It can be nil.
 	noise func(text []byte)
-	// The function "told" returns the prompts that were sent to the agent. If the agent prints
-	// other text that repeats a message from a prompt, the repetition is not treated as a message.
-	// The function can be nil.
+	// The function "told" returns the prompts that were sent to the agent. A prompt can contain JSON
+	// that looks like a message. If the agent prints such JSON in the middle of other text, it is not
+	// treated as a message. The function can be nil.
 	told func() string
 }
 

@@ -20,7 +20,7 @@ type memory struct {
 	Directory string    `json:"directory"`
 	Made      time.Time `json:"made"`            // session.made
 	Cost      float64   `json:"cost,omitempty"`  // session.cost
-	Mode      string    `json:"mode,omitempty"`  // the mode that the agent itself chose
+	Mode      string    `json:"mode,omitempty"`  // mode that the agent itself chose
 	Model     string    `json:"model,omitempty"` // model that the agent itself chose
 
 	Sent   []string `json:"sent,omitempty"`   // hashes of the prompts that the agent got, oldest first; a message that joined a turn precedes the prompt of that turn

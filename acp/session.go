@@ -36,7 +36,7 @@ type session struct {
 	cost    float64   // cost of the session so far, in US dollars
 	system  string    // last system text that the client sent
 
-	memory    memory  // only the fields Sent, Cut and Now are kept up to date, and only if the manager has a store
+	memory    memory  // the fields that session.remember does not set are kept up to date, but only if the manager has a store
 	restoring bool    // whether RestoreSession is restoring the session
 	replay    *replay // replay of the session while RestoreSession runs; else nil
 }

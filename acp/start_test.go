@@ -24,7 +24,7 @@ func startError(t *testing.T, cfg Config) string {
 	defer cancel()
 	_, err := c.CreateSession(ctx, bgagent.SessionSpec{})
 	require.Error(t, err)
-	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // otherwise, the process keeps running and waits for a login
+	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // with the fault "auth" and without Config.Auth, the process keeps running and waits for a login
 		require.Zero(t, c.processes(), "a failed start has left a process")
 	}
 	return err.Error()

@@ -27,12 +27,12 @@ var hostPrompts = map[string]any{"steering": map[string]any{"idleBehavior": "pro
 
 // Steer implements [bgagent.Steerer] for agents that support the extension "_session/steering", such
 // as claude-agent-acp and codex-acp. For other agents, the error is [errors.ErrUnsupported]: the
-// client never sends a second prompt during a turn. If the model is writing text, both agents stop it
-// and call it again with the message; the model might not see the text written so far. In
+// client never sends a second prompt during a turn. If the model is writing text, both agents stop
+// the model and call it again with the message; the model might not see the text written so far. In
 // claude-agent-acp, a running command continues in the background. codex-acp first waits for its
 // commands. If the agent starts its own turn for the message although it was asked not to, the error
-// matches [bgagent.ErrUncertain]. Steer cancels that turn, unless the session is in a turn of this
-// client, because the cancellation would stop both.
+// matches [bgagent.ErrUncertain], and Steer cancels the agent's turn. If the session is in a turn of
+// this client at that time, Steer does not cancel, because the cancellation would stop both turns.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	text := msg.Text
 	if isCommand(text) {

@@ -60,7 +60,7 @@ type turn struct {
 	fault     apifault.Fault  // last provider error that the agent reported
 	retries   int             // number of failed tries of the current request, according to the agent
 	calls     map[string]*toolCall
-	repeated  int    // number of calls that have the same id as a call that had ended
+	repeated  int    // number of calls that reused the id of an ended call
 	kept      int    // number of bytes of the calls' paths and inputs that are kept
 	described int    // number of bytes of the calls' descriptions that are kept
 	refused   string // last refusal; cleared when the agent writes text

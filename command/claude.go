@@ -156,9 +156,9 @@ func claudePatterns(rules []bgagent.Permission, tool string) (allow, deny []stri
 	return allow, deny
 }
 
-// claudeAllows reports whether the rules allow a tool of an MCP server, whatever its input is. Claude
-// Code skips a pattern for the tools of all servers in --allowedTools, so it asks for such a tool
-// although the rules allow every tool.
+// claudeAllows reports whether the rules allow a tool of an MCP server, whatever its input is. In
+// --allowedTools, Claude Code ignores a pattern that covers the tools of all servers. It therefore
+// asks for permission to use such a tool even if the rules allow all tools.
 func claudeAllows(rules []bgagent.Permission, tool string) (allowed bool) {
 	name := strings.SplitN(tool, "__", 3)
 	if len(name) < 3 || name[0] != "mcp" {

@@ -71,8 +71,9 @@ type Config struct {
 	// badly, the error mentions the dropped line.
 	MaxLine int
 
-	// Silence limits how long a program can run before its first output. After that, the program is
-	// stopped and the turn fails. Zero means 10 min. Plain-text programs have no such limit.
+	// Silence limits how long a program can run before its first output. If the program prints
+	// nothing for this long, it is stopped and the turn fails. Zero means 10 min. Plain-text programs
+	// have no such limit.
 	Silence time.Duration
 
 	// Logger logs output that was not understood, lost sessions, and processes that could not be

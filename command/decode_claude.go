@@ -401,7 +401,7 @@ func (d *claudeDecoder) result(x *claudeLine) {
 		}
 	}
 	answer := string(x.claudeResult.Result)
-	if answer == d.wrote { // the answer is an error message that claude wrote, not the model
+	if answer == d.wrote { // the answer is an error message from claude itself, not from the model
 		answer = ""
 	}
 	stop, known := stopOf(x.Why)

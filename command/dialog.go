@@ -69,7 +69,7 @@ type dialog struct {
 	ended bool                          // further requests are ignored
 	asked map[string]context.CancelFunc // open questions, by the program's id
 	lines [][]byte                      // answers that have not been written yet
-	wakes chan struct{}                 // gets a signal when lines grows
+	wakes chan struct{}                 // gets a signal when the field "lines" grows
 }
 
 // newDialog returns a dialog that first writes the prompt. The rules answer requests for tools that
@@ -141,8 +141,8 @@ func (d *dialog) wait() { d.tasks.Wait() }
 // maxUnread is the maximum number of answers that wait for the program to read them.
 const maxUnread = 10_000
 
-// shortened matches the note in a string of a line that is longer than Config.MaxLine. A request in
-// such a line is refused, because nobody can see all of it.
+// shortened matches the note at the end of a string that was cut, because its line is longer than
+// Config.MaxLine. A request in such a line is refused, because nobody can see all of it.
 var shortened = regexp.MustCompile(`\[cut: \d+ more bytes\]"`)
 
 // controlLine is a line with which Claude Code asks or withdraws a question.

@@ -200,7 +200,7 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 		require.Contains(t, got.Result, x[1], got.Reason)
 	}
 
-	// No question contains a line that the client did not read as a whole.
+	// If the client did not read a line as a whole, it does not ask the question in the line.
 	small := askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.MaxLine = 4 << 10 })
 	for _, n := range []string{"1000", "40000"} { // the second line is dropped before its end
 		got := small.ended(small.launch(1, "list x "+n, "hear 1"))
@@ -252,7 +252,8 @@ func TestTheSubjectOfClaudeIsExact(t *testing.T) {
 	require.Equal(t, "question:\n  Which?\n  A: harmless\nA:\n  removes it\n  B: x", task.Questions[0].Subject)
 }
 
-// Each label is distinguishable from the others and can be typed, and the agent gets its own label.
+// Each label is shown in a form that can be typed and differs from the others. The agent gets the
+// label as it wrote it.
 func TestClaudeGetsItsOwnLabelAsTheAnswer(t *testing.T) {
 	s := askingClaude(t, bgagent.Config{Ask: true})
 	options := []string{"A", `A\u200b`, `A\u200b `, `\u001b[2JB`, "A b", "A  b"} // written in JSON

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// fakeClaude simulates a Claude Code that asks questions. The lines of its prompt are instructions:
+// fakeClaude simulates Claude Code and asks questions. The lines of its prompt are instructions:
 //
 //	ask COMMAND     asks for a permission; the answer contains the response
 //	send LINE       prints a line

@@ -254,7 +254,7 @@ func (o *Output) Usage(u bgagent.Usage) {
 	o.locked(func() { o.used = more(o.used, u) })
 }
 
-// mostCost is larger than every cost of a turn. Sums of such costs stay finite.
+// mostCost is larger than the cost of any real turn. Sums of costs up to this limit stay finite.
 const mostCost = 1e12
 
 // possible returns the cost, or 0 if no turn can have this cost. For example, JSON could not represent
@@ -317,8 +317,8 @@ func (o *Output) Activity() {
 	}
 }
 
-// Problem reports an error that does not necessarily end the turn. If the turn fails without a
-// reason, the last problem becomes part of the reason.
+// Problem reports an error that does not necessarily end the turn. If the turn fails and the program
+// gives no reason, the last problem becomes part of the turn's error.
 func (o *Output) Problem(text string) {
 	o.locked(func() { o.lastErr = bounded(text) })
 	o.r.Activity()

@@ -53,9 +53,9 @@ func (o *Output) grows(id, text string, whole bool) {
 	}
 }
 
-// tellDraft reports an unfinished draft as a message, because no later line will complete
-// it. The draft is older than an error or a failure at the provider, so it does not show that the agent
-// has continued.
+// tellDraft reports an unfinished draft as a message, because no later line will complete it. The
+// draft is older than a recorded error or failure at the provider. It therefore does not show that
+// the agent has continued, and the error or failure still counts.
 func (o *Output) tellDraft() {
 	text := ""
 	o.mu.Lock()

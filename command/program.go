@@ -82,8 +82,8 @@ type Program struct {
 	Commands string
 
 	// ForgetsUnanswered means that the program loses a session if its agent has neither written text nor
-	// called a tool in it. Text in a turn that the program reported as failed is ignored. The next turn
-	// then begins a new session, and the earlier prompts are put in front of its prompt.
+	// called a tool in it. Text in a turn that the program reported as failed does not count. After such
+	// a loss, the next turn begins a new session, and the earlier prompts are put in front of its prompt.
 	ForgetsUnanswered bool
 
 	// Choose contains the arguments that give a new session an id. The client chooses the id, a
@@ -185,7 +185,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if p.takesForCommand(t.prompt) {
 		t.prompt = lead + t.prompt
 	}
-	const always = "always" // replaces the value, because the form's arguments are added in every call
+	const always = "always" // stands for the value of the form's arguments, which are added in every call
 	for _, o := range []struct {
 		what, value string
 		args        []string

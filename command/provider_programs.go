@@ -178,7 +178,7 @@ func geminiFault(text string) (f apifault.Fault, ok bool) {
 	case strings.HasPrefix(text, "Model stream ended without a finish reason"), api && strings.HasPrefix(rest, "terminated]"):
 		return apifault.Fault{Names: []string{"connection_failed"}}, true
 	case api:
-		if end := strings.LastIndexByte(rest, ']'); end >= 0 { // gemini's advice comes after it
+		if end := strings.LastIndexByte(rest, ']'); end >= 0 { // gemini's advice follows the bracket
 			rest = rest[:end]
 		}
 		return apifault.Fault{Text: rest}, true

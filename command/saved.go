@@ -86,7 +86,8 @@ var chosenSpace = uuid.MustParse("5b0d9f0e-5d0c-4a53-9d39-0f5a3f0b1c7e")
 
 // chosenID returns the id that the client chooses for the program session that begins with the
 // prompt. The id depends only on the arguments, so another process can compute it. The instance is
-// an argument because the next manager might give the same prompt to a new session of the program.
+// an argument because the next manager might give the same prompt to a new session of the program,
+// and the ids of the two sessions must differ.
 func chosenID(session, prompt, instance string) string {
 	return uuid.NewHash(sha256.New(), chosenSpace, []byte(session+"\n"+prompt+"\n"+instance), 4).String()
 }

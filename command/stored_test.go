@@ -162,7 +162,7 @@ func TestAFolderThatCannotBeReadDecidesNothing(t *testing.T) {
 		home := tempdir.New(t)
 		dirs := strings.Split(s.path, "/")
 		require.NoError(t, os.MkdirAll(filepath.Join(home, dirs[0]), 0o700))
-		require.NoError(t, os.Symlink("loop", filepath.Join(home, dirs[0], dirs[1]))) // a symbolic link to itself cannot be read
+		require.NoError(t, os.Symlink("loop", filepath.Join(home, dirs[0], dirs[1]))) // two symbolic links that point to each other cannot be read
 		require.NoError(t, os.Symlink(dirs[1], filepath.Join(home, dirs[0], "loop")))
 		_, err := s.look(t.Context(), Lookup{Session: s.id, Env: []string{"HOME=" + home}})
 		require.Error(t, err, name)

@@ -41,7 +41,7 @@ type turn struct {
 	noise   jsonlines.Noise // output that was not understood
 	garbled bool            // whether the output of a plain-text program is not UTF-8
 	lost    *TurnError      // why the program was stopped before the end of the turn
-	kept    brief           // the program's output when notes last saved the state
+	kept    brief           // the program's output when the method "notes" last saved the state
 }
 
 // errAborted is the cancellation cause of a turn's context after Abort stops the turn.
