@@ -13,7 +13,7 @@ import (
 // prompts itself, with "Continue if you have next steps" or with a copy of the prompt that did not
 // fit. Therefore, whether a message is an answer depends on the messages before it.
 
-// kind is the part that a message plays in its turn.
+// kind describes what a message does in its turn.
 type kind uint8
 
 const (
@@ -79,7 +79,7 @@ func visible(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) })
 }
 
-// track is the state of the current turn as of a given message. It is computed from the session's
+// track is the state of the current turn after a given message. It is computed from the session's
 // messages in order, up to and including this message.
 type track struct {
 	prompt, key string // the last prompt from outside: its message id, and the first of bgagent's ids for it
@@ -90,8 +90,9 @@ type track struct {
 	compacted   int    // number of compactions since the agent's last text or tool call
 }
 
-// next processes the next message. opencode's own prompts get the role RoleOther. If opencode
-// prompts itself after a complete answer, the agent's later messages get this role too.
+// next processes the next message. opencode's own prompts, and messages that joined the turn, get
+// the role RoleOther. If opencode prompts itself after a complete answer, the agent's later messages
+// get this role too.
 func (t *track) next(f facts, m *bgagent.Message) {
 	summed := t.summed
 	t.summed = false

@@ -44,10 +44,10 @@ type Config struct {
 	// descendants of these sessions. If Permission is nil, the task asks each question, as with
 	// PermissionReply.Ask. If Permission panics, the answer is a rejection. The agent gets the
 	// reason for a rejection. Permission can block, and it can be called concurrently for several
-	// questions. While it is running, the task is shown as asking. After a restart, a call also
-	// holds up the other open questions of its session that the server lists: the manager learns
-	// about them once Permission has returned for all of them. ctx ends when the question is
-	// answered in another way, when the session becomes idle, or when the client is closed.
+	// questions. While it is running, the task is shown as asking. After a restart, the manager
+	// learns about a session's open questions only after Permission has returned for all of those
+	// that the server lists. ctx ends when the question is answered in another way, when the session
+	// becomes idle, or when the client is closed.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
 	// With SilentNotices, the client stores notices in the parent session without starting a turn

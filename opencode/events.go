@@ -35,7 +35,7 @@ const (
 	keepEvent = 1 << 20
 )
 
-// errFollowed is returned by a second call to Events.
+// errFollowed is returned by a call to Events while another call is running.
 var errFollowed = errors.New("opencode: the event stream of this client is already followed; only one manager can use a client")
 
 // Events implements [bgagent.EventSource]. It follows the server's stream for all directories, and

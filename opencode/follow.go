@@ -300,7 +300,7 @@ func (f *follower) status(session string, w wireStatus) {
 
 // failure processes a session's error. The server often sends an error twice, the second time with
 // a stack trace as the message. The second event is ignored. An abort is also ignored if the stream
-// has not mentioned the current turn yet, because it was then an earlier turn that was aborted.
+// has not mentioned the current turn yet, because the abort then belongs to an earlier turn.
 func (f *follower) failure(p eventProperties) {
 	if p.Error == nil || p.SessionID == "" {
 		return

@@ -90,8 +90,8 @@ func (w *wireQuestion) ask(dir string) *ask {
 const untitled = "a question to the user"
 
 // asking registers a question. If this client runs the question's session or an ancestor of it, a
-// goroutine handles the question. The result is the registered question. It is nil if the question
-// is invalid or is no longer asked.
+// goroutine decides who answers the question; see the method "answer". The result is the registered
+// question. It is nil if the question is invalid or is no longer asked.
 func (c *Client) asking(a *ask) *ask {
 	if a.id == "" || !isSession(a.session) {
 		return nil

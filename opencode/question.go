@@ -47,9 +47,9 @@ const (
 	maxAskID = 200  // maximum number of bytes of an id that the manager accepts
 
 	eventsAway = 10 * time.Minute // how long a question waits for events to be followed again
-	callTries  = 6                // maximum number of times that a call is requested if the server answers with an error
+	callTries  = 6                // maximum number of times that a tool call is requested if the server answers with an error
 
-	inputReads = 10                     // maximum number of times that a call is read to find its input
+	inputReads = 10                     // maximum number of times that a tool call is read to find its input
 	inputPause = 200 * time.Millisecond // pause between two of these reads
 )
 

@@ -29,8 +29,8 @@ var errNoTurn = errors.New("the session is not in a turn")
 // the turn ends first, Steer removes the message and returns an error, and no turn starts. If ctx
 // ends first, the error matches [bgagent.ErrUncertain], because the server does not remove messages
 // from a running turn, so the turn can still read the message. If the turn does not read it, the
-// client removes the message before it starts the next turn. Messages cannot join a turn that began before this
-// client was created.
+// client removes the message before it starts the next turn. Messages cannot join a turn that began
+// before this client was created.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	if !isSession(id) {
 		return c.noSession()

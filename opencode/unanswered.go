@@ -17,9 +17,9 @@ import (
 // The metadata of this part contains the id of the new prompt, so every client can find out from
 // the session whether the turn was continued for this prompt.
 
-// keys returns the ids of the prompts that a message of this package stands for: the id of the
-// prompt that was sent, followed by the ids of the prompts that continued its turn. A copy that the
-// server made has the same keys.
+// keys returns the ids of the prompts that a message from this package stands for: the id of the
+// prompt that was sent, followed by the ids of the prompts that continued its turn. If the server
+// copies the message, the copy has the same keys.
 func (m *wireMessage) keys() (keys []string) {
 	for i := range m.Parts {
 		if key := m.Parts[i].promptID(); key != "" {
