@@ -127,7 +127,7 @@ type more struct {
 	turns []exchange            // all turns after the first turn
 
 	prompt string // id of the last prompt whose turn has ended; empty if the manager has no store
-	broke  bool   // whether that turn was stopped
+	broke  bool   // whether the last ended turn was stopped
 	saved  []byte // argument of the last call to SaveState
 
 	restored bool // whether RestoreSession added the session

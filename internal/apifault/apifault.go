@@ -79,10 +79,11 @@ func (f Fault) Error() *bgagent.ProviderError {
 	return e
 }
 
-// Repeated returns the error to report when the program says that it is retrying the request. It returns nil
-// if there is no error. It also returns nil if the connection failed, because the cause can be this machine's
-// network, and the manager would hold back other turns. Finally, it returns nil if it is not certain that the
-// provider has rejected the key, because the manager would end the task.
+// Repeated returns the error to report when the program says that it is retrying the request. It returns
+// nil if there is no error. It also returns nil if the connection failed: the cause can be this machine's
+// network, but the manager would hold back the other turns of the provider. Finally, it returns nil for an
+// authentication error if it is not certain that the provider has rejected the key, because the manager
+// ends the task after such an error.
 func (f Fault) Repeated() *bgagent.ProviderError {
 	e := f.Error()
 	if e == nil || f.Lost() || e.Kind == bgagent.ProviderAuthentication && !f.Rejected() {

@@ -157,8 +157,7 @@ func as[T any](raw json.RawMessage) T {
 	return value
 }
 
-// number decodes a number, which can also be given as a string. If the value is something else, the
-// result is zero.
+// number decodes a number, or a string that contains a number. For any other value, the result is zero.
 func number(raw json.RawMessage) float64 {
 	if n := as[float64](raw); n != 0 {
 		return n

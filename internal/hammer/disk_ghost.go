@@ -41,9 +41,9 @@ func (d *realDisk) haunt(all bool) {
 	}
 }
 
-// write tries to write to the store, and returns the error. If the argument "reopens" is true, or the outcome
-// of the write is uncertain, it reopens the store instead. A nil error is a fault, because the store belongs
-// to another process.
+// write tries to write to the store, and returns the error. If the outcome of the write is uncertain, it
+// reopens the store and returns the error of that call. If the argument "reopens" is true, it reopens the
+// store without trying to write. A nil error is a fault, because the store belongs to another process.
 func (g *ghost) write(reopens bool) error {
 	g.heal()
 	ctx := context.Background()

@@ -25,8 +25,8 @@ type realDisk struct {
 
 func (d *realDisk) use(h *hammer) { d.h = h }
 
-// process sometimes lets another process die while it opens the store, before it returns the store for the
-// next process.
+// process returns the store for the next process. Before it makes this store, it sometimes starts another
+// process, which dies while it opens the content.
 func (d *realDisk) process() process {
 	if r := d.h.o.draw("open", ""); d.h.o.broken(r) {
 		place := placeOf(r)
@@ -84,9 +84,9 @@ func (d *realDisk) records() ([]bgagent.StoreRecord, error) {
 	return all, p.Close()
 }
 
-// A process dies at one of the first 1, 2, 4, … places of a Write. The limit is chosen at random among
-// several limits, so that early places are likely, because most batches are small. The number of limits is
-// "sizes".
+// A process dies at a random one of the first n places of a Write. The number n is a power of two that is
+// chosen at random, so the early places are the most likely ones. They matter most, because most batches
+// are small. The constant "sizes" is the number of possible values of n: 1, 2, 4, and so on.
 const sizes = 7
 
 func placeOf(r *rand.Rand) int { return r.IntN(1 << r.IntN(sizes)) }
@@ -138,7 +138,7 @@ func ask[T any](ctx context.Context, p *realProcess, f func(context.Context) (T,
 	return value, err
 }
 
-// knows records the number of the last batch in the store, unless err is not nil. It returns err.
+// knows returns err. If err is nil, it also records the number of the last batch in the store.
 func (p *realProcess) knows(batch uint64, err error) error {
 	if err == nil {
 		p.mu.Lock()

@@ -69,7 +69,7 @@ func Run(t *testing.T, o Options) {
 }
 
 // matrixRuns is the number of runs that should cover every cell of the matrix. If cells are still missing
-// after that, Run continues for up to twice the duration given by -hammer.time.
+// after these runs, Run continues for up to twice the duration given by -hammer.time.
 const matrixRuns = 600
 
 // hammering is the state that the goroutines of Run share.
@@ -425,7 +425,8 @@ func (h *hammer) nothingOwed() {
 	}
 }
 
-// fullBatch checks, for several pools, that exactly as many tasks run as the pool has slots.
+// fullBatch fills several pools. It checks that exactly as many tasks run in each pool as the pool has
+// slots.
 func (h *hammer) fullBatch() {
 	l := bgagent.Limits{Default: 3, Model: map[string]int{"one/a": 2}, Provider: map[string]int{"two": 4}}
 	if err := h.cm.SetLimits(l); err != nil {

@@ -305,8 +305,8 @@ func (o *oracle) refuse(l *life, p bgagent.Prompt, at time.Time) {
 	}
 }
 
-// prompted is called for each prompt and checks the rules that apply to every prompt. It returns
-// false, and does nothing, if the process has ended.
+// prompted is called for each prompt and checks the rules that apply to every prompt. If the process has
+// ended, it does nothing and returns false.
 func (o *oracle) prompted(l *life, f *host, session string, p bgagent.Prompt) bool {
 	key := attemptKey{p.Task, p.Attempt}
 	t, err := l.m.Get(p.Task)
@@ -352,7 +352,7 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 	t := e.Task
 	key := attemptKey{t.ID, t.Attempt}
 	if l.over.Load() && e.Kind != bgagent.EventEnded && e.Kind != bgagent.EventSuperseded {
-		if _, known := o.notices[key]; e.Kind == bgagent.EventNotice && !known { // the next process might not settle the notice again
+		if _, known := o.notices[key]; e.Kind == bgagent.EventNotice && !known { // recorded now, because the next process might not settle the notice again
 			o.notices[key], o.earlier[key] = t.Notice, true
 		}
 		return
@@ -429,7 +429,7 @@ func (o *oracle) invariant(err error) {
 	}
 }
 
-// isOver reports whether the task's attempt did not stop before its stopping deadline.
+// isOver reports whether the task's attempt missed its stopping deadline.
 func (o *oracle) isOver(t bgagent.Task) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -71,7 +71,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	s.prompts[p.ID] = true
 	a := &activity{what: "turn", key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent, prompt: p.ID}
 	if old := s.run; old != nil {
-		close(s.stop) // ends the turn that was reported as ended while it is still running
+		close(s.stop) // ends the old turn, which still runs although it was reported as ended
 		f.o.end(old)
 	}
 	s.run, s.stop = a, make(chan struct{})
@@ -249,8 +249,7 @@ func (f *host) vanish(session string) {
 	}
 }
 
-// lie records, for the running turn of the session, that a false event about the session is reported to the
-// manager.
+// lie marks the running turn of the session, because the manager gets a false event about the session.
 func (f *host) lie(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

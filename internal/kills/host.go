@@ -24,7 +24,7 @@ const (
 type Host struct {
 	Log  *Log
 	Life int
-	Last bool // whether the process is not killed
+	Last bool // whether this is the last process, which is not killed
 	Rand *rand.Rand
 
 	Launch  func(n int) bgagent.LaunchInput // returns the task with the given number; its description is overwritten

@@ -45,8 +45,7 @@ type Judge struct {
 
 	// Answer returns the correct result of the task with the given description.
 	Answer func(name string) string
-	// Unknown reports whether it is possible that the agent's client does not know how far an
-	// interrupted turn got.
+	// Unknown reports whether the agent's client may be unable to tell how far an interrupted turn got.
 	Unknown func(agent string) bool
 
 	Life    int               // number of the process whose lines are read

@@ -20,7 +20,7 @@ import (
 // Line is one line of the log.
 type Line struct {
 	What   string // see the constants
-	Life   int    // number of the process, counted from 1, among the processes on the store
+	Life   int    // number of the process; the first process that used the store has number 1
 	At     time.Time
 	Task   string `json:",omitempty"` // id
 	Name   string `json:",omitempty"` // description of the task

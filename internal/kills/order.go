@@ -20,7 +20,7 @@ type Order struct {
 	Dir  string // folder of the log and of the store
 	Life int    // number of the process
 	Seed uint64
-	Last bool   // whether the process is not killed
+	Last bool   // whether this is the last process, which is not killed
 	Kind string `json:",omitempty"` // kind of the test
 	More []byte `json:",omitempty"` // data for this kind of test
 
@@ -67,8 +67,8 @@ func (o Order) Command(ctx context.Context) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// Kill starts a process and kills it with SIGKILL when the function "until" returns. The context of this
-// function ends when the process has written the given number of lines, or has ended by itself. If the
+// Kill starts a process and kills it with SIGKILL when the function "until" returns. The context that
+// "until" gets ends when the process has written the given number of lines, or has ended by itself. If the
 // process writes to standard error, Kill returns an error.
 func (o Order) Kill(ctx context.Context, lines int, until func(context.Context)) error {
 	cmd, err := o.Command(ctx)
@@ -114,7 +114,7 @@ func (o Order) Finish(ctx context.Context) error {
 	return nil
 }
 
-// Sleep returns after the time, or when the context ends.
+// Sleep returns after the duration d, or as soon as the context ends.
 func Sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):

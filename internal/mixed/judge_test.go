@@ -36,7 +36,7 @@ type scriptedTask struct {
 	turn *begun
 }
 
-// script returns the record of a run whose limited pool makes the given pause after a refusal.
+// script returns the record of a run whose limited pool pauses for the given time after a refusal.
 func script(pause time.Duration) *record {
 	s := &scripted{pause: pause, began: simulated.Add(time.Hour), most: slots, record: &record{
 		limited: "explore", every: time.Second, accepted: map[int]bool{},

@@ -48,8 +48,8 @@ type limitedPlay struct {
 	accepted map[int]bool // requests that the model answered, by number
 }
 
-// The provider of one of three real programs limits requests. Its 40 tasks share a host with 60 tasks of
-// the other programs.
+// The provider of one of three real programs limits requests. The 40 tasks of that program share a host
+// with 60 tasks of the other programs.
 func TestRealProgramsGetThroughATokenBucket(t *testing.T) {
 	w := realagent.New(t, "opencode", "codex", "claude")
 	server := w.ServeOpencode(t)
@@ -73,8 +73,8 @@ func TestRealProgramsGetThroughATokenBucket(t *testing.T) {
 	}
 }
 
-// play runs the tasks with a provider that accepts one more request after each period of the
-// duration "every". All tasks must complete.
+// play runs the tasks. The provider accepts one more request each time the duration "every" has passed. All
+// tasks must complete.
 func play(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, limited program, every time.Duration) *record {
 	p := &limitedPlay{T: t, limited: limited, every: every, watch: &watcher{agent: limited.agent}, accepted: map[int]bool{}}
 	p.name = fmt.Sprintf("%s-%s", limited.name, every.Round(time.Millisecond))

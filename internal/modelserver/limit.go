@@ -45,8 +45,9 @@ func (b *Bucket) Take(now time.Time) (wait time.Duration) {
 }
 
 // Limit returns a handler that lets h answer the requests that get a token. It refuses the others with status
-// 429. Refusals are numbered from 1. A refusal contains the time until the next token if the function "tells"
-// returns true for its number, or if this function is nil. A nil h means [Request.Scripted].
+// 429. Refusals are numbered from 1. The function "tells" gets this number and decides whether the refusal
+// contains the time until the next token. If "tells" is nil, every refusal contains this time. A nil h
+// means [Request.Scripted].
 func (b *Bucket) Limit(h Handler, tells func(refusal int) bool) Handler {
 	if h == nil {
 		h = Request.Scripted

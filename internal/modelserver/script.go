@@ -16,9 +16,9 @@ type scriptTurn struct {
 	times int // number of attempts of a request that get this turn; 0 means all attempts
 }
 
-// The method "ends" reports whether all attempts of a request get this turn. If so, the
-// following line is for a later request. A turn that is limited to some attempts does not leave
-// an assistant message.
+// The method "ends" reports whether all attempts of a request get this turn. If so, the following line is
+// for a later request. Otherwise, only the first attempts get this turn, and the turn leaves no assistant
+// message in the conversation.
 func (t scriptTurn) ends() bool {
 	return t.times == 0
 }
@@ -204,10 +204,9 @@ func (r Request) Scripted() Reply {
 	return rep
 }
 
-// pickTurn returns the turn that answers a request. The argument "answered" is the number of
-// the model's answers since the script. The argument "attempt" is the number of this attempt
-// of the request, from 1. A turn that is limited to some attempts comes before the turn that
-// it delays.
+// pickTurn returns the turn that answers a request. The argument "answered" is the number of the model's
+// answers since the script. The argument "attempt" is the number of this attempt of the request, from 1. A
+// turn that is limited to some attempts stands in front of the turn that answers the later attempts.
 func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	for _, t := range turns {
 		if t.ends() {

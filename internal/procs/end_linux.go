@@ -27,8 +27,8 @@ const unclearTime = time.Second
 // successor and then ends, about every second scan misses it.
 const maxBlind = 12
 
-// chase is the number of scans that may find new processes. After that, ending.again is
-// called instead of ending.first.
+// chase is the number of scans that may find new processes. After these scans, the function "end" calls
+// ending.again instead of ending.first.
 const chase = 3
 
 // maxKilling is the maximum time from the first SIGKILL until the function "end" returns. It is
@@ -100,7 +100,7 @@ func end(e ending) ([]Process, error) {
 			looking = e.again
 		}
 		if !fresh || sig != syscall.SIGKILL {
-			time.Sleep(pause) // does not pause after a kill, because new processes may start faster than scans find them
+			time.Sleep(pause) // there is no pause after a new kill, because new processes may start faster than scans find them
 		}
 	}
 }

@@ -33,9 +33,9 @@ func sh(t *testing.T, script string, env ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// killGroup kills the process group of a program, and reports whether it did. If the program has been reaped,
-// another process group can have the same ID, so killGroup does nothing. Programs can have been reaped,
-// because the functions that are tested reap the children of this process that they terminate.
+// killGroup kills the process group of a program, and reports whether it did. If the program has been
+// reaped, another process group can have the same ID, so killGroup does nothing. A program may already have
+// been reaped, because the tested functions terminate children of this process and reap them.
 func killGroup(p *os.Process) bool {
 	return p.Signal(syscall.Signal(0)) == nil && syscall.Kill(-p.Pid, syscall.SIGKILL) == nil
 }

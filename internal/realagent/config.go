@@ -93,8 +93,8 @@ func codexACPEnv(w *World) map[string]string {
 }
 
 // writeCodex writes the configuration of codex. In its sandbox, codex makes empty folders such as .git in
-// each folder that may be written, and leaves them behind if it is killed. Therefore, /tmp must not be one of
-// these folders: in a folder with an empty .git, the go command fails.
+// each folder that it may write to, and leaves them behind if it is killed. Therefore, /tmp must not be one
+// of these folders: in a folder with an empty .git, the go command fails.
 func (w *World) writeCodex() error {
 	return w.write("codex/config.toml", []byte(`model = "`+CodexModel+`"
 model_provider = "scripted"

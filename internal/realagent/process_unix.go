@@ -35,7 +35,7 @@ func processesWith(variable, folder string) []process {
 		if err != nil {
 			continue
 		}
-		handle, err := os.FindProcess(pid) // before the environment is read, so that both are of the same process
+		handle, err := os.FindProcess(pid) // opened before the environment is read, so that both belong to the same process
 		if err != nil {
 			continue
 		}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// cappedRules gives each name its own pool with two slots. It also sets the caps in its field.
+// cappedRules gives each name its own pool with two slots. It also contains the caps.
 type cappedRules struct{ caps Caps }
 
 func (r cappedRules) Pool(_ Space, name string) (pool string, limit int, shared bool) {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Check returns an error if the records contradict each other. It is for tests.
+// Check returns an error if the records of m contradict each other. It is for tests.
 func (m *Manager) Check() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -6,10 +6,10 @@ import (
 )
 
 // A pool cools down after a model provider has refused a turn. Until the end of the cool-down, the pool
-// grants no slots. After that, it grants one slot, and no further slot until the turn with this slot is known
-// to succeed. A slot is proved when its turn succeeds. The window is the number of slots that may be granted
-// but not yet proved. Each success raises the window by one, so the number of slots per step doubles: 2, 4, 8
-// and so on. A further refusal begins a new cool-down.
+// grants no slots. After that, it grants one slot, and no further slot until this slot is proved. A slot is
+// proved when the provider has accepted a request of its turn. The window is the number of slots that may
+// be granted but not yet proved. Each proved slot raises the window by one, so the number of slots per step
+// doubles: 2, 4, 8 and so on. A further refusal begins a new cool-down.
 //
 // Times are nanoseconds on a clock that the callers share. The Manager has no clock: callers
 // pass the time, and call [Manager.Warm] at the time that [Manager.OnCool] announced.
@@ -42,7 +42,7 @@ type cool struct {
 	proved   bool   // a slot has proved that the provider accepts requests
 	window   int    // number of slots that may be granted but not yet proved
 	unproven int    // number of slots that were granted since the refusal and have not been proved
-	mark     Waiter // the waiters that hold these slots point to this field with "prev"; see the method "passes"
+	mark     Waiter // the waiters that hold unproved slots point to this field with "prev"; see the method "passes"
 }
 
 // The method "passes" reports whether w holds a slot that was granted since the last refusal in its
@@ -65,8 +65,9 @@ func (w *Waiter) dropPass() {
 // isFull reports whether no further slot can be granted now.
 func (c *cool) isFull() bool { return !c.warm || c.unproven >= c.window }
 
-// isOver reports whether the pools can return to their usual state: either the limits of the pools
-// are now at least as strict as the window, or all waiters have started.
+// isOver reports whether the pools can return to their usual state. This requires that a slot has been
+// proved. In addition, either the limits of all pools must be at least as strict as the window, or there
+// must be no waiter and no unproved slot.
 func (c *cool) isOver() bool {
 	if !c.proved {
 		return false
@@ -208,8 +209,8 @@ func (m *Manager) chill(p *pool, c *cool) {
 	}
 }
 
-// merge moves the pools of o to c. Slots that were granted after the beginning of o no longer count
-// as unproven.
+// merge moves the pools of o to c. Slots that were granted after the beginning of o no longer count as
+// unproved.
 func (m *Manager) merge(c, o *cool) {
 	m.dropCool(o)
 	c.since, c.base, c.until, c.reset = min(c.since, o.since), max(c.base, o.base), max(c.until, o.until), max(c.reset, o.reset)

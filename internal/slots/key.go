@@ -29,7 +29,8 @@ func (k *key) capAlone() bool {
 	return k.space == Agents && k.lane != nil && k.lane.cap.isCap()
 }
 
-// figures returns the figures of the pool of k. If [key.capAlone] returns true, it returns those of its cap.
+// figures returns the figures of the cap of k if [key.capAlone] returns true, and otherwise the figures of
+// the pool of k.
 func (k *key) figures() Figures {
 	if k.capAlone() {
 		return k.lane.cap.figures()

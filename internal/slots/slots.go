@@ -46,10 +46,11 @@
 // gate of its cap is updated when it reaches the front, in O(log n) for each of its roots that were served
 // since its last update. Each grant makes at most k lines out of date, and each of them is updated at most
 // once, so grants cost O(k log n) on average. Here, k is the number of capped agents for which tasks of one
-// root wait in one pool. The number k does not grow with the number of pools or agents. Lanes at the gate of
-// a pool need no update, because they are sorted by root first and then by order. Again, no structure does
-// much better if k is large: "is there a pool where tasks of the agent are waiting and the root has not been
-// served since a given time?" is another bit of a product of a matrix and a vector, and a grant answers it.
+// root wait in one pool. The number k does not grow with the number of pools or agents. Lanes at the gate
+// of a pool need no update, because they are sorted by root first and then by order. Again, no structure
+// does much better if k is large. A grant must answer this question: is there a pool where tasks of the
+// agent are waiting and the root has not been served since a given time? The answer is again one bit of a
+// product of a matrix and a vector.
 //
 // A second heap sorts the lines of a pool by root and then by order. Its first line is the
 // head of the pool. If a waiter behind the head is granted a slot of the pool, the head is

@@ -35,7 +35,7 @@ var rows = map[string]row{
 	"503": {kind: overloaded},
 	"529": {kind: overloaded},
 
-	"credit":  {quota, except{"gemini": limited}}, // Google reports it with the same names as a limit per minute
+	"credit":  {quota, except{"gemini": limited}}, // Google reports missing credit with the same names as a limit per minute
 	"cut":     {kind: broken},
 	"inerr":   {overloaded, except{"gemini": broken}}, // gemini shows only that the stream ended
 	"model":   {kind: unknownModel},
