@@ -31,10 +31,10 @@ var errDead = errors.New("bgagenttest: the process of this client has ended")
 // The new runner has the same sessions, messages, records and exported fields. [Fake.Fates] decides
 // what happens to each running turn.
 //
-// After the call of NextProcess, the manager's calls to the old runner have no effect. A call with a
-// context waits until the context ends or the fake is closed, and then returns an error. A test must
-// also close the old manager, so that the manager's goroutines end. NextProcess panics if it is
-// called twice on the same runner.
+// After a call to NextProcess, the manager's calls to the old runner have no effect. A call with a context
+// waits until the context ends or the fake is closed, and then returns an error. A test must also close the
+// old manager, so that the manager's goroutines end. NextProcess panics if it is called twice on the same
+// runner.
 func (r Runner) NextProcess() Runner { return Runner{r.nextProcess()} }
 
 // NextProcess simulates the end of the starter's process and returns the starter of the next

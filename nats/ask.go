@@ -80,7 +80,7 @@ type answerError struct {
 	Input   *bgagent.InputError `json:"input,omitempty"`
 }
 
-// known are the errors that the process that asked can recognize in an answer with [errors.Is].
+// known contains the errors that the asking process can recognize in an answer with [errors.Is].
 var known = []error{bgagent.ErrUnknownTask, bgagent.ErrExpired, bgagent.ErrAlreadyEnded, bgagent.ErrNoQuestion, bgagent.ErrStore, bgagent.ErrClosed, bgagent.ErrQuestionOver, bgagent.ErrUncertain, bgagent.ErrMayNotPermit, ErrNotServing}
 
 func answerErrorOf(err error) *answerError {
@@ -210,7 +210,7 @@ const (
 	askRead   = "read"
 	askCancel = "cancel"
 	askAnswer = "answer"
-	askReturn = "return" // asks a process to give a store back that it has taken over
+	askReturn = "return" // asks a process to give back a store that it has taken over
 )
 
 type tasksInput struct {
@@ -250,7 +250,7 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	}
 	ctx, cancel := context.WithTimeout(c.life, limitsTime)
 	defer cancel()
-	if err := c.Slots.replaceLimits(ctx); err != nil { // not in Join, because a process that then cannot open its store, for example because its name is in use, must not replace the limits
+	if err := c.Slots.replaceLimits(ctx); err != nil { // done here and not in Join: a process that joins but cannot open its store, for example because its name is in use, must not replace the limits
 		return fmt.Errorf("bgnats: serve: %w", err)
 	}
 	isOver := func() bool { return c.Store.owner() != token }

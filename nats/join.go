@@ -38,8 +38,8 @@ type ClusterOptions struct {
 	Home string
 
 	// TakeOverSuspended is the time after which the tasks of this process can be taken over if it was
-	// suspended, for example for a deploy, and has not started again. Zero means 5 minutes, and a
-	// negative value means that they wait for this process.
+	// suspended, for example for a deploy, and has not started again. Zero means 5 minutes, and a negative
+	// value means that the tasks wait for this process.
 	TakeOverSuspended time.Duration
 
 	// Limits are the limits for all processes together. [Cluster.Serve] stores them on the servers, so

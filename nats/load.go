@@ -156,8 +156,8 @@ func (c *contents) add(s *Store, m jetstream.Msg, seq uint64) {
 	}
 	e.seq = seq
 	if seq > s.meta.before {
-		// Each batch ends with a message about the store, so this message does not belong to a
-		// complete batch.
+		// Each batch ends with a message about the store. The message m comes after the last of them, so it
+		// does not belong to a complete batch.
 		e.damaged = true
 		c.damage = append(c.damage, bgagent.StoreDamage{Key: e.key, Problem: "its batch is incomplete, or another program has written it"})
 	}

@@ -26,10 +26,10 @@ type meta struct {
 	DueSum  uint64             `json:"due_sum"` // sum of the header checksums of all due records
 	Swept   uint64             `json:"swept"`   // the texts of records that were deleted up to this sequence number no longer exist
 
-	// Home says where the sessions of the store's process are kept. It is empty if no other process may take
-	// over the store; see the file takeover.go. Adopter is the process that has taken over the store, while
-	// that process has the store. Left says how the last such process left the store. Patience is
-	// ClusterOptions.TakeOverSuspended.
+	// Home says where the sessions of the store's process are kept. It is empty if no other process may
+	// take over the store; see the file takeover.go. Adopter is the process that has taken over the store.
+	// It is empty while no such process has the store. Left says how the last such process left the store.
+	// Patience is ClusterOptions.TakeOverSuspended.
 	Home     string        `json:"home,omitempty"`
 	Patience time.Duration `json:"patience,omitempty"`
 	Adopter  string        `json:"adopter,omitempty"`
@@ -50,9 +50,10 @@ type meta struct {
 
 const metaVersion = 1
 
-// silentAfter is the time after which a connected owner that does not answer is treated as dead. For example,
-// its machine might have stopped, and the servers have not noticed yet. silentAfter is less than the default
-// of the manager's StoreTimeout, so that Open can finish before the manager stops waiting for it.
+// silentAfter is the time after which a connected owner that does not answer is treated as dead. This
+// happens, for example, if its machine has stopped and the servers have not noticed it yet. silentAfter is
+// less than the default of the manager's StoreTimeout, so that Open can finish before the manager stops
+// waiting for it.
 const silentAfter = 20 * time.Second
 
 // pingWithin is the time after which an unanswered request to an owner is repeated.

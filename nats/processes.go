@@ -123,7 +123,7 @@ func (c *Cluster) other(process string) *other {
 	return o
 }
 
-// The function "each" calls f for all elements and their indices at the same time, and returns the errors.
+// The function "each" calls f concurrently for all elements and their indices, and returns the errors.
 func each[T any](all []T, f func(int, T) error) []error {
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup

@@ -97,7 +97,7 @@ func entryOf(r *bgagent.StoreRecord, batch, born uint64) (*entry, error) {
 // headers of a message.
 const maxHeader = 60_000
 
-// same returns a string equal to s that shares its memory with all other such strings.
+// same returns a string that is equal to s. All equal strings that it returns share their memory.
 func same(s string) string { return unique.Make(s).Value() }
 
 // header returns the header of the record's message.

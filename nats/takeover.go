@@ -76,8 +76,9 @@ type takeOver struct {
 	seen  map[string]*sight
 	taken map[string]bool // processes whose tasks this process has, or is taking over
 
-	// The field "again" contains the time of the next attempt for the name of a process, after an attempt has
-	// failed. That time applies even if the failed attempt has changed the store.
+	// After an attempt to take over the tasks of a process has failed, the field "again" maps the name of
+	// the process to the time of the next attempt. That time applies even if the failed attempt has changed
+	// the store.
 	again map[string]time.Time
 }
 

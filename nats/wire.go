@@ -279,7 +279,7 @@ func (w *wire) connected(ctx context.Context, f func() error) error {
 	}
 }
 
-// pause waits, or returns the error of ctx if it ends first.
+// pause waits for the duration d. If ctx ends first, it returns the error of ctx.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -8,8 +8,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// These are the limits of one atomic batch. The servers accept 1,000 messages; see maxBatch in the
-// documentation of nats-server. The limit on bytes keeps the servers' memory use small.
+// These are the limits of one atomic batch. By default, the servers accept 1,000 messages; see
+// max_batch_size in the documentation of nats-server. The limit on bytes keeps the servers' memory use
+// small.
 const (
 	maxBatch      = 1000
 	maxBatchBytes = 8 << 20

@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// BenchmarkSyncs counts the syncs of the WAL while tasks run whose completions are reported to their parents
-// one by one. Syncs of the database file belong to checkpoints and are counted separately.
+// BenchmarkSyncs counts the syncs of the WAL while tasks run. The completions of the tasks are reported to
+// their parents one by one. Syncs of the database file belong to checkpoints and are counted separately.
 func BenchmarkSyncs(b *testing.B) {
 	for _, inFlight := range []int{1, 100} {
 		b.Run(fmt.Sprint(inFlight, " in flight"), func(b *testing.B) {

@@ -30,8 +30,8 @@ func newContent(t storetest.TB) storetest.Content {
 	return c
 }
 
-// contentOf returns the content of stores in the folder with the given options. CrashAt has a place before
-// each change that a process makes to a file.
+// contentOf returns the content of stores in the folder with the given options. For CrashAt, there is a
+// place before each change that a process makes to a file.
 func contentOf(t storetest.TB, dir string, o Options) storetest.Content {
 	var mu sync.Mutex
 	layers := map[bgagent.Store]*spy{}

@@ -182,8 +182,8 @@ func (j *judge) look(image map[string][]byte, acked, tried int) error {
 
 // powerLoss writes the script and checks the contents of the disk for each moment at which the machine can
 // stop. The argument "plant" is passed to setSync. If the argument "enough" is 0, every bad image fails the
-// test. Otherwise, powerLoss only counts the bad images, in the judge that it returns, and checks no further
-// images after it has found this number of them.
+// test. Otherwise, powerLoss only counts the bad images, and checks no further images when it has found
+// this number. The count is in the returned judge.
 func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 	script := storetest.NewScript(11, batches, time.Now().Add(-time.Hour))
 	d, j := newDisk(11), newJudge(t, script)

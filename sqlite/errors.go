@@ -32,7 +32,7 @@ type room struct {
 	readOnly bool
 }
 
-// askRoom is roomIn. Tests can replace it.
+// askRoom returns the space on a file system. Tests can replace this function.
 var askRoom = roomIn
 
 // explain wraps an error with the operation that failed and a description of the reason.

@@ -157,7 +157,7 @@ func TestWhatCannotBeWrittenIsSaidToBeReadOnly(t *testing.T) {
 	}
 }
 
-// In place of the bytes that a truncated file lacks, SQLite reads zeros, and it returns no error.
+// If a file was truncated, SQLite reads zeros in place of the missing bytes, and returns no error.
 func TestAFileThatWasCutIsNoticed(t *testing.T) {
 	dir := filepath.Join(tempdir.InMemory(t), "tasks")
 	s := New(dir, Options{})

@@ -5,7 +5,8 @@ import (
 	"github.com/bgagent/bgagent/internal/kills"
 )
 
-// In addition to what kills.Judge judges, killJudge judges the turns that the process has logged.
+// killJudge judges the turns that the process has logged, in addition to everything that kills.Judge
+// judges.
 type killJudge struct {
 	*kills.Judge
 

@@ -103,8 +103,8 @@ func (w *killWorld) work(ctx context.Context, t *inproc.Turn) (string, error) {
 	return end(killAnswer(t.Title()))
 }
 
-// delegate launches two tasks in its first turn; if that turn is repeated, it launches only what is missing.
-// The answer of its last turn is the task's result.
+// delegate launches two tasks in its first turn. If that turn is repeated, it launches only the missing
+// tasks. The answer of its last turn is the task's result.
 func (w *killWorld) delegate(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Notice != nil {
 		w.Told(*t.Prompt.Notice) // logs the notice before the turn begins, because a session that contains the prompt also contains the notice

@@ -15,7 +15,7 @@ const (
 	checkpointPages = 1000             // number of pages in the WAL at which a checkpoint is due
 	keptPages       = 4000             // maximum number of pages of a WAL that a checkpoint leaves to be overwritten
 	largeWAL        = 64 << 20         // number of bytes in the WAL above which a warning is issued
-	pruneEvery      = 64               // number of tasks after whose ends the limits are checked again
+	pruneEvery      = 64               // number of ended tasks after which the limits are checked again
 	pruneStep       = 100              // maximum number of tasks that one transaction deletes
 	vacuumStep      = 256              // maximum number of pages that one transaction returns to the file system
 	vacuumLeast     = 16               // number of unused pages below which none are returned

@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Each dirty page costs two writes to the WAL, and most of the time of a commit. If a batch only changes the
-// data of a record, the pages are those of the row and of the table "meta".
+// Each dirty page costs two writes to the WAL. These writes take most of the time of a commit. If a batch
+// only changes the data of a record, the only dirty pages are those of the row and of the table "meta".
 func TestABatchWritesAnIndexOnlyIfARowMovesInIt(t *testing.T) {
 	s := New(folder(t), Options{})
 	open(t, s)
@@ -40,7 +40,8 @@ func TestABatchWritesAnIndexOnlyIfARowMovesInIt(t *testing.T) {
 	}
 }
 
-// A batch that fails is rolled back, so what the writer learned about its rows is no longer true.
+// A batch that fails is rolled back, so what the writer learned about the rows of the batch is no longer
+// true.
 func TestAFailedBatchLeavesNoTraceInTheNextOne(t *testing.T) {
 	dir := filled(t)
 	s := New(dir, Options{})
@@ -92,7 +93,7 @@ func TestARowThatDisappearedIsWrittenAgain(t *testing.T) {
 	}
 }
 
-// While a file grows, each sync also writes its size. Therefore, a checkpoint leaves the WAL as long as it is.
+// While a file grows, each sync also writes its size. Therefore, a checkpoint does not shorten the WAL.
 func TestACheckpointLeavesTheWALToBeOverwritten(t *testing.T) {
 	dir := folder(t)
 	s := New(dir, Options{})

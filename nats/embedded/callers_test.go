@@ -44,7 +44,8 @@ func newCallers(t *testing.T, url string, o bgnats.ClusterOptions, secrets map[s
 	return callers{k, c, m}
 }
 
-// confirming returns a function that waits until a process has answered another one that it knows a caller.
+// confirming returns a function that waits until one process has confirmed to another process that it knows
+// a caller.
 func confirming(t *testing.T, url string) (answered func()) {
 	t.Helper()
 	nc, err := nats.Connect(url)

@@ -26,7 +26,7 @@ import (
 	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
-// machine is a machine with a "bgagent serve".
+// machine is a machine that runs "bgagent serve".
 type machine struct {
 	t      *testing.T
 	binary string

@@ -272,7 +272,7 @@ func members(t *testing.T, url, socket string) (all []*member) {
 
 // faulty starts three processes, waits until some bodies have run, and calls the function "hurt" for the
 // allocator or for another process. All tasks of the other processes must complete. If the argument
-// "survives" is true, the tasks of that process must end, too.
+// "survives" is true, the tasks of the hurt process must end, too.
 func faulty(t *testing.T, hurtsAllocator bool, hurt func(t *testing.T, j *judge, m *member), survives bool) {
 	server, err := embedded.Start(embedded.Options{Dir: tempdir.New(t), Listen: "127.0.0.1:0"})
 	require.NoError(t, err)

@@ -71,7 +71,7 @@ func (p *process) isDead() bool {
 	p.mu.Lock()
 	dead := p.dead
 	p.mu.Unlock()
-	return dead || p.nc.IsClosed() // not while p.mu is held: the client calls InProcessConn, which takes p.mu, while it holds its own lock, which IsClosed takes
+	return dead || p.nc.IsClosed() // must not be called while p.mu is held: IsClosed takes the client's lock, and the client holds that lock when it calls InProcessConn, which takes p.mu
 }
 
 // settle waits until the process is connected or dead. It does not call Flush, because Flush hangs on a

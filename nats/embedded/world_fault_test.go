@@ -119,8 +119,8 @@ func TestNoBodyBeginsOnAGrantFromBeforeTheThaw(t *testing.T) {
 	w.judge(hurt...)
 }
 
-// TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer has bodies of 8 s, none of which may be stopped. The
-// short bodies of the pool c show when each process can start new work.
+// TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer runs bodies of 8 s, none of which may be stopped.
+// The short bodies of the pool c show when each process can start new work.
 func TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer(t *testing.T) {
 	n := faultsOf(t, true)
 	t.Parallel()

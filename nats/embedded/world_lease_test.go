@@ -33,7 +33,7 @@ func (leaseDialer) Dial(network, address string) (net.Conn, error) {
 // leaseConn is a connection of a leaseDialer.
 type leaseConn struct {
 	net.Conn
-	out, in []byte // the part of an incomplete message that was written, and that was read
+	out, in []byte // beginning of an incomplete message: what was written so far, and what was read so far
 
 	mu    sync.Mutex
 	asked map[string]asked // by the subject for the answer

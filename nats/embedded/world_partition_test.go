@@ -111,8 +111,9 @@ type cutKind struct {
 
 func (k cutKind) String() string { return k.lasts.String() + k.name }
 
-// cutOff cuts the process "edge" off from the servers and from the other processes. The argument "allocator"
-// names the process that is the allocator before the cut. The argument "always" is that of faultsOf.
+// cutOff cuts the process "edge" off from the servers and from the other processes. The argument
+// "allocator" names the process that is the allocator before the cut. The argument "always" is passed to
+// faultsOf.
 func cutOff(t *testing.T, allocator string, always bool) {
 	n := faultsOf(t, always)
 	t.Parallel()
@@ -154,7 +155,7 @@ type cutWorld struct {
 
 	stops   []time.Duration // from the sending of the last answered message to the stop of a body
 	renewed []time.Duration // from the repair to the next renewal of the lease
-	back    []time.Duration // from the repair to the next begin of a body
+	back    []time.Duration // from the repair to the beginning of the next body
 }
 
 func newCutWorld(t *testing.T, allocator string, forgets bool) *cutWorld {

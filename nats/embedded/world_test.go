@@ -235,8 +235,8 @@ func (w *world) another(l *life) *life {
 	return nil
 }
 
-// leader returns the number of the server that leads the stream with the slots, when all servers have all
-// messages of all streams.
+// leader waits until all servers have all messages of all streams. It returns the number of the server that
+// leads the stream with the slots.
 func (w *world) leader() (leads int) {
 	w.t.Helper()
 	nc, err := nats.Connect(w.url, nats.MaxReconnects(-1))

@@ -36,8 +36,8 @@ type process struct {
 
 	// The map "served" holds, for each root, the time when it last got a slot through this process. A
 	// pool's line forgets this time for a root without waiters. Without this map, the roots of a process
-	// that was out of line would get their old places back. The map may lack only roots without claims of
-	// the process.
+	// that was out of line would get their old places back. Only roots for which the process has no claims
+	// may be missing from the map.
 	served map[string]time.Time
 }
 
@@ -293,8 +293,8 @@ func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
 	}
 }
 
-// open checks whether the allocator can begin to grant slots. It can when every process known to an
-// earlier allocator has registered or been forgotten.
+// open checks whether the allocator can begin to grant slots. This is possible when every process known to
+// an earlier allocator has registered or been forgotten.
 func (a *Allocator) open() {
 	if a.opened {
 		return
