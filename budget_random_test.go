@@ -130,7 +130,7 @@ func (w *spenders) crash() {
 		}
 	}
 	w.mu.Unlock()
-	sourceAnswers() // with -slots, a turn that is about to begin must call p.turns.Add before p.turns.Wait
+	sourceAnswers() // with -slots, lets turns that are about to begin call p.turns.Add, which must happen before p.turns.Wait
 	p.turns.Wait()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -283,7 +283,7 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 		w.meet("usage with an end")
 		p.report(task, last, func(u bgagent.Usage) { end.Usage = u })
 	case 2: // the usage arrives after the end of the turn; not for a parent, because its next turn can begin immediately and would also report usage
-		ended := w.runs(task.Root) // until the function "ended" is called, this turn can also exceed the budget
+		ended := w.runs(task.Root) // the turn counts as running until its late report, because that report can also exceed the budget
 		p.turns.Go(func() {
 			defer ended()
 			time.Sleep(time.Nanosecond)
@@ -304,7 +304,7 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 	return end, nil
 }
 
-// delegate launches a child of the given task, and checks that the child's budget is not wider.
+// delegate launches a child of the given task, and checks that its budget is not larger than the parent's.
 func (p *spendersProcess) delegate(ctx context.Context, session string, parent bgagent.Task) {
 	p.w.mu.Lock()
 	p.w.parents[parent.ID]++

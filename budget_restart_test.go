@@ -51,8 +51,8 @@ func TestAnExpiredTaskKeepsWhatItUsedWithoutABudget(t *testing.T) {
 	})
 }
 
-// If a runner's client finds the answer of an interrupted turn, the client reports the usage of the
-// whole turn. Usage that was reported before the process ended is not counted twice.
+// If a client that is a TurnRunner finds the answer of an interrupted turn, it reports the usage of
+// the whole turn. Usage that was reported before the process ended is not counted twice.
 func TestTheUsageOfAnAnswerThatIsFoundCountsOnce(t *testing.T) {
 	for reported, want := range map[int64]int64{0: 300, 10: 300, 40: 400} { // the turn might have reported more usage than the client finds
 		inWorld(t, func(t *testing.T, w *world) {

@@ -243,7 +243,7 @@ func TestABusyParentOfAnOldManagerHangsNothing(t *testing.T) {
 		_, b := turnOn(t, m, "b")
 		f.say(a, "one")
 		m.Observe(idle(a))
-		time.Sleep(300 * time.Millisecond) // the notice about a is being delivered
+		time.Sleep(300 * time.Millisecond) // the notice about the first task is being delivered
 		f.say(b, "two")
 		m.Observe(idle(b))
 		time.Sleep(10 * time.Second)

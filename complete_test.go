@@ -319,8 +319,8 @@ func begun(file *ast.File, fields []string) (out []string) {
 }
 
 // The method "expect" must count the goroutine of every effect. Otherwise, Close might not wait
-// for the goroutine. The end of an uncounted goroutine causes a panic, but only if no counted
-// goroutine of the same kind is running.
+// for the goroutine. Other tests can miss this mistake: the end of an uncounted goroutine causes a
+// panic only if no counted goroutine of the same kind is running.
 func TestEveryEffectThatNeedsAGoroutineIsExpected(t *testing.T) {
 	fset, files := sources(t)
 	var fields []string
@@ -352,7 +352,7 @@ func TestEveryCountOfATreeMovesWithIt(t *testing.T) {
 	counts := reflect.ValueOf(&part).Elem()
 	for i := range counts.NumField() {
 		require.Equal(t, reflect.Int, counts.Field(i).Kind(), "liveCounts.%s must be an int", counts.Type().Field(i).Name)
-		// The counts are unexported, so package reflect can set them only through their addresses.
+		// Package reflect cannot set unexported fields, so the test sets the counts through pointers.
 		*(*int)(counts.Field(i).Addr().UnsafePointer()) = i + 1
 	}
 	from, to := &node{counts: part.plus(part)}, &node{counts: part}

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The oracle computes the meaning of the limits in the simplest way. Apart from the tickets, it
-// uses no code of the implementation with which the tests compare it.
+// The oracle computes the meaning of the limits in the simplest way. The tests compare the
+// implementation with it, so it shares no code with the implementation except the tickets.
 
 func oracleName(s string) string {
 	return strings.Map(unicode.ToLower, strings.TrimFunc(s, unicode.IsSpace))

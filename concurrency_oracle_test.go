@@ -210,7 +210,8 @@ func (o *oracle) headOf(pool string) *oracleOne {
 	return nil
 }
 
-// keep reserves free slots for the heads of lines that were overtaken 100 times.
+// keep reserves a free slot for the head of each line if later waiters have overtaken its lane 100
+// times.
 func (o *oracle) keep() {
 	for again := true; again; {
 		again = false

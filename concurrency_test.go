@@ -205,8 +205,8 @@ func TestGrantThatRacesWithTheCancellationIsPassedOn(t *testing.T) {
 			require.ErrorIs(t, <-errc, context.Canceled)
 			requireHolds(t, c, b)
 
-			// A late report of the first grant must not look like a grant to the next caller
-			// that uses the same record.
+			// The slots.Manager reuses the record of a caller that has stopped waiting. A late report
+			// of the first grant must not look like a grant to the next caller with this record.
 			blocked := make(chan Slot, 1)
 			go func() {
 				s, err := c.Acquire(context.Background(), "m")

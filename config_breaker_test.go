@@ -10,7 +10,7 @@ import (
 func TestTheKeysOfTheCircuitBreakerApply(t *testing.T) {
 	const off = bgagent.Unlimited
 	for _, c := range []struct {
-		files   []string // members of the section, by file
+		files   []string // members of the section background_task in each file
 		want    bgagent.Config
 		ignored []string
 	}{

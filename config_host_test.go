@@ -94,8 +94,8 @@ func TestTheHostsFileIsFoundInAllItsPlacesTheNewestFirst(t *testing.T) {
 			require.Equal(t, append(before[:len(before):len(before)], path), find(project), "only the newest kind of file is found, and the project's file comes after the user's file")
 		}
 	}
-	// A file for all harnesses that has no section background_task does not remove
-	// limits.
+	// If the file for all harnesses has no section background_task, it does not hide the limits in an
+	// older file.
 	older := filepath.Join(home, ".config", "opencode", "oh-my-openagent.jsonc")
 	unified := writeFile(t, filepath.Join(home, ".omo", "omo.jsonc"), `{"[codex]": {}}`)
 	require.Equal(t, []string{older, unified}, find(""))

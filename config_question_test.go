@@ -11,7 +11,7 @@ func TestAFileSetsWhatHappensToQuestions(t *testing.T) {
 	with := []string{bgagent.ToolBackgroundMessage}
 	all := bgagent.Config{Ask: true, ModelsMayPermit: true, OptionalTools: with}
 	for _, c := range []struct {
-		files []string // members of the section, by file
+		files []string // members of the section background_task in each file
 		was   bgagent.Config
 		want  bgagent.Config
 	}{

@@ -20,7 +20,7 @@ type attemptOf struct {
 	no   int
 }
 
-// playBook contains the observations of an observer outside all processes.
+// playBook records what can be observed from outside the processes.
 type playBook struct {
 	*sync.Mutex
 	began     time.Time

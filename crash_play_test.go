@@ -52,9 +52,9 @@ type process struct {
 type crashPlan struct {
 	at    int // number of the write that fails, counted from 1; 0 means no fault
 	kind  storetest.FaultKind
-	later time.Duration // how long after the write, which succeeds, the process ends; 0 means that the process ends during the write
+	later time.Duration // if not 0, the write succeeds, and the process ends after this time
 	times int           // for Refused and Full, the number of consecutive writes that fail
-	again int           // number of writes by the next process after which that process ends; 0 means that it does not end
+	again int           // the next process ends after this number of its writes; 0 means that it does not end
 	fate  bgagenttest.Fate
 }
 
@@ -205,8 +205,8 @@ func (p *play) begin() *process {
 	return l
 }
 
-// manager returns the manager of the process. A turn that outlives a process might call it while the
-// next process opens its manager. It returns nil until the manager is open.
+// manager returns the manager of the process, or nil until the manager is open. A turn that outlives
+// a process might call this method while the next process opens its manager.
 func (l *process) manager() *bgagent.BackgroundManager {
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
@@ -311,8 +311,8 @@ func brief(tasks []bgagent.Task) (out []string) {
 }
 
 // quietLife ends the process while nothing is happening. It records the events so far, so that the
-// method "judge" can check that the next process does nothing. When called for this last process,
-// it returns true.
+// method "judge" can check that the next process, which is the last one, does nothing. When called
+// for the last process, quietLife only returns true.
 func (p *play) quietLife(l *process) bool {
 	if p.book.last {
 		return true

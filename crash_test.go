@@ -250,7 +250,7 @@ type enumeration struct {
 	plays   int
 	rnd     *rand.Rand
 	oneOf   int  // on average, one fault out of this number is tried
-	reached bool // the number of writes of the scenario is at least the number in the field "at"
+	reached bool // the scenario has a write with the number in the field "at"
 	fated   bool // a turn was running in the previous play when the process ended
 }
 

@@ -82,8 +82,8 @@ func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.N
 	require.Equal(t, s, task.Notice)
 }
 
-// The delivery of a notice is abandoned after 24 h, if the session is always busy or its status
-// cannot be read.
+// If the session is always busy or its status cannot be read, the delivery of a notice is abandoned
+// after 24 h.
 func TestANoticeIsGivenUpAfterADay(t *testing.T) {
 	t.Run("always busy", func(t *testing.T) {
 		cfg := bgagent.Config{PollInterval: time.Minute, Retention: bgagent.Disabled, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}

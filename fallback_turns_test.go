@@ -35,8 +35,8 @@ func TestAModelWithWhichNoSessionCanBeCreatedIsReplaced(t *testing.T) {
 	}
 }
 
-// In this test, a turn whose program would repeat its request late is stopped. The call that stops
-// it takes a long time.
+// In this test, the program of a turn would repeat its refused request only after an hour, so the
+// manager stops the turn. The Abort call takes a long time.
 func TestTheFallbackWaitsForTheAbortCall(t *testing.T) {
 	f := newLimited(nil)
 	var aborted time.Time

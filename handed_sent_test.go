@@ -203,7 +203,8 @@ func TestAnAcknowledgedEndIsNotToldAgainAlthoughItsNoticeWasSent(t *testing.T) {
 	}
 }
 
-// A busy session has not recorded anything, so a later notice can report the end.
+// A session that refuses a notice because it is busy has not recorded the notice. Therefore, a
+// different notice can report the end later.
 func TestAnEndThatIsReadWhileItsSessionIsBusyNeedsNoOldNotice(t *testing.T) {
 	withPostman(t, func(t *testing.T, w *world, p *postman) {
 		p.answers(4*time.Second, bgagent.ErrBusy)

@@ -46,7 +46,7 @@ func TestTheInstanceOfAnEarlierManagerIsRefused(t *testing.T) {
 		require.ErrorContains(t, m.Close(t.Context()), "not reported to any parent") // the task was interrupted
 		requireInstanceRefused(t, again("two"), "new value at each start")
 
-		w.cfg.Instance = "" // two random ids always differ
+		w.cfg.Instance = "" // the manager makes a random id, which is always new
 		w.begin()
 	})
 }

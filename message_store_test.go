@@ -176,7 +176,7 @@ func TestTheNextProcessRepeatsTheMessageThatTookThePlaceOfAWithdrawnOne(t *testi
 	})
 }
 
-// parkedForAChild launches a task that waits for its own task, which works for an hour.
+// parkedForAChild launches a task that waits for its child task. The child task works for an hour.
 func parkedForAChild(t *testing.T, w *world, m *bgagent.BackgroundManager) bgagent.Task {
 	t.Helper()
 	task := launch(t, m, "work")

@@ -32,8 +32,8 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	})
 }
 
-// While a batch is open, a notice is delivered 5 min after the earliest end that is still to be
-// reported. The end of a task that was read is not to be reported.
+// While a batch is open, a notice is delivered 5 min after the earliest end that is still owed. The
+// end of a task that was read is no longer owed.
 func TestWhatWasReadDoesNotHurryTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox

@@ -222,8 +222,8 @@ func TestSweepsNeverOverlapAndStablePollsTakeTheirTime(t *testing.T) {
 		task := ended(t, m, id)[0]
 		require.Equal(t, bgagent.CauseStable, task.Cause)
 		require.False(t, overlap)
-		// The polls are answered after 6, 12, 18 and 24 s. The poll answered after 12 s is the first
-		// that counts.
+		// The polls are answered after 6, 12, 18 and 24 s. The first poll does not count, because
+		// MinStabilityTime is 10 s.
 		require.Equal(t, 24*time.Second, time.Since(began))
 	})
 }

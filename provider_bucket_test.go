@@ -24,7 +24,7 @@ type bucket struct {
 	filled time.Time
 }
 
-// take takes a token, or returns the refusal.
+// take takes a token. If there is none, it returns the refusal.
 func (b *bucket) take() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -57,7 +57,7 @@ func TestARefusedNoticeTurnKeepsItsQuestionWhenAnEndJoinsIt(t *testing.T) {
 	})
 }
 
-// fmtErr returns the text of the error, or "".
+// fmtErr returns the text of the error, or "" if there is no error.
 func fmtErr(err error) string {
 	if err != nil {
 		return err.Error()

@@ -69,8 +69,8 @@ func TestAForegroundCallReturnsWhenItsTaskAsks(t *testing.T) {
 	})
 }
 
-// A root session waits in the foreground for a task that waits for its own task, which asks a
-// question.
+// In this test, a root session waits in the foreground for a task. This task waits for its child
+// task, which asks a question.
 func TestAForegroundCallReturnsWhenATaskBelowAsks(t *testing.T) {
 	var m *bgagent.BackgroundManager
 	script := func(t *bgagenttest.Turn) {

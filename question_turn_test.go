@@ -152,7 +152,8 @@ func TestTwoQuestionsOfATurnAreAnsweredSeparately(t *testing.T) {
 	})
 }
 
-// An answer that was withheld when its turn was cancelled does not reach the agent.
+// An answer is withheld while its task has no slot. If the turn is cancelled during this time, the
+// answer does not reach the agent.
 func TestATurnThatHasEndedGetsNoAnswer(t *testing.T) {
 	told := make(chan string, 1)
 	run := func(ctx context.Context, _ string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {

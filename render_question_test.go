@@ -23,7 +23,7 @@ func goldenQuestions(w wording, put func(name string, a answer)) {
 	task.Phase, task.Progress.Detail = PhaseAsking, permission.Title
 	task.Questions = []Question{permission, choice}
 	put("status_question_host", w.status(task, at))
-	if w.delegate == ToolDelegateTask { // only with the usual tool names, the model also has the optional tool
+	if w.delegate == ToolDelegateTask { // with other tool names, the model does not have the optional tool
 		w.message = ToolBackgroundMessage
 	}
 	put("status_question", w.status(task, at))

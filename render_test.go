@@ -20,7 +20,8 @@ var (
 	before = func(d time.Duration) time.Time { return at.Add(-d) }
 )
 
-// The rendered texts describe these tasks.
+// The function runningTask and the functions after it return the tasks that the rendered texts
+// describe.
 func runningTask() Task {
 	return Task{
 		ID: "bg_abc123", Session: "sess_xyz789", Parent: "root", Description: "Explore: find the authentication code", Agent: "explore",
@@ -336,9 +337,8 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, "", false, true}
 
 // promise matches sentences that must not appear in texts for a model that is never woken. There
-// are two exceptions: digests, which are shown only if the host asks for them, and
-// status_pointless, which only a task can get as a caller. A task gets its notices with its next
-// turn.
+// are two exceptions. Digests are shown only if the host asks for them. The text status_pointless is
+// shown only to a task, and a task always gets its notices as the prompt of its next turn.
 var promise = regexp.MustCompile(`(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told (to you|in the same way|by a notice)|comes by itself|nothing has to be done`)
 
 func TestWhoCannotBeWokenIsPromisedNothing(t *testing.T) {

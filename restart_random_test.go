@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lives describes a host with a fake runtime. The host's process ends several times.
+// The type "lives" describes a host with a fake runtime. The host's process ends several times.
 type lives struct {
 	t      *testing.T
 	rnd    *rand.Rand
@@ -117,7 +117,7 @@ func (l *lives) die() {
 	closeNow(l.m)
 }
 
-// check checks all tasks of the last manager.
+// The method "check" checks all tasks of the last manager.
 func (l *lives) check() {
 	told := map[string]bool{}
 	for _, n := range l.fake.Inbox(root.Session) {

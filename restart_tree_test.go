@@ -47,7 +47,7 @@ func TestATaskBelowAnExpiredTaskOfTheHostIsResumedForTheHost(t *testing.T) {
 	})
 }
 
-// The task of the host fails and is forgotten, while the task below it is being stopped. The store
+// The task of the host fails and is forgotten while the task below it is being stopped. The store
 // then contains a record of the session of the forgotten task. The parent in this record is the
 // session of the host, which has the empty id.
 func TestASessionBelowTheHostKeepsItsPlaceInTheNextProcess(t *testing.T) {

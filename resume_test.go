@@ -75,7 +75,7 @@ func TestATombstoneIsNotResumedWhileItsAbortHangs(t *testing.T) {
 	})
 }
 
-// slowly is a turn that returns a second after its context has ended.
+// The function "slowly" runs a turn. It returns a second after its context has ended.
 func slowly(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	<-ctx.Done()
 	time.Sleep(time.Second)

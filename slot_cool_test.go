@@ -215,8 +215,8 @@ func TestSharedCoolDownsDoNotStarveTheTasks(t *testing.T) {
 	})
 }
 
-// Models of two providers share a pool. One provider has refused all of its models, and then the other
-// provider refuses one model.
+// Models of two providers share a pool. One provider refuses a turn, and the refusal applies to all its
+// models. Then the other provider refuses a turn, and the refusal applies to one model.
 func TestARefusalOfOneProviderDoesNotShutAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hub coolHub
@@ -261,7 +261,8 @@ func TestAManagerWithoutParkingHearsNoCoolDowns(t *testing.T) {
 	})
 }
 
-// Reports can be repeated, and other users can report any number of cool-downs.
+// A report changes a cool-down only if it lengthens the cool-down. The number of reported cool-downs
+// that the manager keeps is limited.
 func TestAReportThatSaysNothingNewChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hub coolHub

@@ -48,9 +48,9 @@ func useSlots() {
 	}
 }
 
-// sourceAnswers waits until a source of slots has answered all requests. Without -slots, a task has
-// its slot when Launch returns. sourceAnswers is for tests in a bubble that check a task right
-// after its launch.
+// With -slots, sourceAnswers waits until the source of slots has answered all requests. Without
+// -slots, it does not wait, because a task has its slot when Launch returns. sourceAnswers is for
+// tests in a bubble that check a task right after its launch.
 func sourceAnswers() {
 	if *withSlots {
 		synctest.Wait()

@@ -79,7 +79,7 @@ func TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost(t *testing.T) {
 }
 
 // In this test, the slot is lost while the store writes the record with the session. The session gets its
-// prompt only afterwards, so nothing of the task runs yet.
+// prompt only afterwards, so the agent does not work yet.
 func TestATaskThatHasNotUsedItsSlotWaitsForAnotherOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}
@@ -199,8 +199,8 @@ func TestAParentWhoseSlotIsLostHasGotNothing(t *testing.T) {
 	}
 }
 
-// In this test, the process restarts after a prompt that the session did not get. A slot that was
-// requested for work that might still be running does not allow a new turn.
+// In this test, the process restarts after a prompt that the session did not get. The next process
+// first requests a slot for the turn that might still be running. This slot does not allow a new turn.
 func TestAPromptThatIsHandedOverAgainNeedsASlotOfItsOwn(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Slots = &scriptedSource{auto: true}

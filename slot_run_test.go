@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, a task runs another task in the foreground. While it waits for that task, it holds
-// its own slot. Therefore, it does not wait for long if no slot is free.
+// In this test, a task runs another task in the foreground. While the first task waits for the other
+// one, it holds its own slot. Therefore, if no slot is free, it does not wait for long.
 func TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime(t *testing.T) {
 	for name, after := range map[string]time.Duration{"in time": 900 * time.Millisecond, "too late": 1100 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) { runsAnother(t, after, false) })

@@ -12,8 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, a task runs another task in the foreground. That task loses its slot before its turn begins, so the
-// call must not wait for it: the caller's own slot might be the only one.
+// In this test, a task runs another task in the foreground. The other task loses its slot before its
+// turn begins. The call must not wait for it to get another slot, because the caller might hold the
+// only slot.
 func TestAForegroundCallDoesNotWaitForATaskThatLosesItsUnusedSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}
@@ -55,8 +56,8 @@ func TestAForegroundCallDoesNotWaitForATaskThatLosesItsUnusedSlot(t *testing.T) 
 	})
 }
 
-// In this test, the runtime is out of reach, and a task that waits to start loses its slot. The tasks behind it
-// must start when the runtime is back.
+// In this test, the runtime cannot be reached, and a task that waits to start loses its slot. When
+// the runtime can be reached again, the tasks behind this task must start.
 func TestALostSlotDoesNotProlongAnOutage(t *testing.T) {
 	for _, stage := range []string{"create", "prompt"} {
 		t.Run(stage, func(t *testing.T) {

@@ -239,7 +239,8 @@ func TestAStoreThatRefusesEverythingSetsNothingAside(t *testing.T) {
 	})
 }
 
-// A store whose disk is full can refuse a large record but accept a small one.
+// A store whose disk is full can refuse a large record but accept a small one. The manager must still
+// write the large record as soon as there is room again.
 func TestAFullStoreSetsNothingAside(t *testing.T) {
 	withHands(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {
 		a := launch(t, m, "a")

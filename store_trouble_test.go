@@ -84,7 +84,7 @@ func TestAWriteWhoseAnswerIsLostCounts(t *testing.T) {
 			return storetest.Fault{Kind: storetest.Refused}
 		})
 		task, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "a"})
-		if err != nil { // the launch returned the error of the write before the batch was found in the store
+		if err != nil { // Run returned the error of the write, because the manager had not yet found the batch in the store
 			require.ErrorIs(t, err, bgagent.ErrUncertain)
 			time.Sleep(time.Minute)
 			require.Empty(t, tasksIn(mem), "a record that the store might contain must be deleted")

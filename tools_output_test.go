@@ -195,7 +195,7 @@ func TestATaskIsNotContinuedTwiceByOneToolCall(t *testing.T) {
 		done, err := m.RunResume(t.Context(), by, task.ID, bgagent.ResumeInput{Prompt: "now"})
 		require.NoError(t, err)
 		require.Equal(t, 2, done.Attempt)
-		other, err := m.Resume(t.Context(), by, task.ID, bgagent.ResumeInput{Prompt: "fail"}) // another prompt, so it is a new call: model servers reuse ids
+		other, err := m.Resume(t.Context(), by, task.ID, bgagent.ResumeInput{Prompt: "fail"}) // the prompt differs, so this is a new call with a reused id, not a retry
 		require.NoError(t, err)
 		require.Equal(t, 3, other.Attempt)
 		ended(t, m, task.ID)

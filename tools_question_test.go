@@ -104,8 +104,8 @@ func TestABlockingReadReturnsOnceForAQuestionThatItsCallerCannotAnswer(t *testin
 	})
 }
 
-// A model with the tool background_message is not allowed to answer these questions. Therefore, its
-// next read waits.
+// Even a model with the tool background_message is not allowed to answer a request for permission or
+// a question with a long subject. Therefore, its next read waits.
 func TestABlockingReadReturnsOnceForAQuestionThatOnlyTheHostMayAnswer(t *testing.T) {
 	long := which
 	long.Subject = strings.Repeat("x", 2<<10+1)

@@ -96,9 +96,9 @@ func TestNothingRunsBelowAFailedTaskWhoseResumeIsWithdrawn(t *testing.T) {
 	})
 }
 
-// In this test, a task expires from memory again after the resume has loaded it, because another task ends while
-// Config.Model chooses the model. The task's record must not be replaced with one that lacks its data, and must not be
-// deleted if the resume is withdrawn.
+// In this test, a resume loads an expired task from the store. While Config.Model chooses the model,
+// another task ends, so the loaded task expires from memory again. The task's record must not lose its
+// data. If the resume is withdrawn, the record must not be deleted.
 func TestATaskThatExpiresWhileItIsResumedKeepsItsRecord(t *testing.T) {
 	for _, withdrawn := range []bool{false, true} {
 		t.Run(fmt.Sprint("withdrawn ", withdrawn), func(t *testing.T) {

@@ -34,7 +34,7 @@ type leased struct {
 	mu      sync.Mutex
 	held    []*leasedClaim
 	lateBy  time.Duration // delay before holders are notified
-	early   bool          // a lost slot is granted to others before its holder must have stopped
+	early   bool          // a lost slot is granted to others while its holder may still use it
 	always  bool          // MayBegin always returns true
 	silent  bool          // holders are not notified
 	forever bool          // a lost slot is never granted to others

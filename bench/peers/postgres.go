@@ -73,7 +73,7 @@ func startPostgres(dir string) (*postgres, error) {
 	return p, p.cmd.Start()
 }
 
-// ordinaryUser returns the account that the package of Debian has created, or else "nobody".
+// ordinaryUser returns the account "postgres", which the Debian package creates, or else "nobody".
 func ordinaryUser() (*syscall.Credential, error) {
 	u, err := user.Lookup("postgres")
 	if err != nil {

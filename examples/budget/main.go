@@ -1,5 +1,5 @@
-// Command budget limits what tasks may cost: one task reaches its own budget and continues
-// after its budget has been raised; later, a tree of tasks reaches the budget that the tasks
+// Command budget limits what tasks may cost. One task reaches its own budget, and continues
+// after its budget has been raised. Later, a tree of tasks reaches the budget that the tasks
 // share.
 package main
 
@@ -35,7 +35,7 @@ func main() {
 	task, err = m.RunResume(ctx, me, task.ID, bgagent.ResumeInput{Prompt: "read 3 more", Budget: bgagent.Budget{Cost: 1.50}})
 	show("read 3 more", task, err)
 
-	// One task can have a lower budget than the others. A task never gets more than Config
+	// A launch can give a task a lower budget than the others, but never more than Config
 	// allows.
 	task, err = m.Run(ctx, me, bgagent.LaunchInput{Agent: "reader", Prompt: "read 50 files again", Budget: bgagent.Budget{Cost: 0.40}})
 	show("read 50 files again", task, err)

@@ -114,8 +114,8 @@ func run(ctx context.Context, w io.Writer, o options) (err error) {
 	return nil
 }
 
-// inFlags replaces the client's advice, which names fields of its Config, with the
-// flags of this program.
+// inFlags replaces the advice in the client's error. The client's advice names fields of its Config,
+// but the new advice names the flags of this program.
 func inFlags(err error) error {
 	var server *opencode.ServerError
 	if !errors.As(err, &server) {

@@ -83,7 +83,8 @@ func (p *player) cancelLast(ctx context.Context) error {
 	return p.answered(res.Text, res.IsError, res.Notice, err)
 }
 
-// status calls background_output for the third task, without waiting for the task to end.
+// status calls background_output for the third task, without waiting for the task to end. If the
+// answers are not printed, it does nothing.
 func (p *player) status(ctx context.Context) error {
 	if !p.show {
 		return nil

@@ -89,14 +89,15 @@ func judge(w io.Writer, first, second *process) error {
 	return nil
 }
 
-// seen returns the number of distinct lines of each kind that a process has written.
+// The type "seen" maps the first word of a line to the number of distinct lines with this word that a
+// process has written.
 type seen map[string]int
 
 // process is a running worker.
 type process struct {
 	cmd   *exec.Cmd
 	out   *bufio.Scanner
-	lines map[string]map[string]bool // ids by the word before them
+	lines map[string]map[string]bool // ids in the lines that have been read, by the word before the id
 }
 
 func start(ctx context.Context, url string) (*process, error) {

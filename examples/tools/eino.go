@@ -48,8 +48,8 @@ var _ tool.InvokableTool = (*einoTool)(nil)
 // Info implements [tool.BaseTool].
 func (t *einoTool) Info(context.Context) (*schema.ToolInfo, error) { return t.info, nil }
 
-// InvokableRun implements [tool.InvokableTool]. An error from the call is returned to the model as
-// text, because a Go error would end the agent.
+// InvokableRun implements [tool.InvokableTool]. If the tool reports an error to the model, InvokableRun
+// returns only the text, because a Go error would end the agent.
 func (t *einoTool) InvokableRun(ctx context.Context, args string, _ ...tool.Option) (string, error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	by.ToolCallID = compose.GetToolCallID(ctx)

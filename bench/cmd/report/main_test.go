@@ -55,7 +55,7 @@ func TestTheReadmeQuotesRatiosOfTheBenchmarks(t *testing.T) {
 	if quoted == 0 {
 		t.Error("README.md quotes no ratio")
 	}
-	// If the manager misses no bound, the README needs a different sentence.
+	// The README must state how many bounds the manager misses.
 	missed := strings.Count(tables, "**outside**")
 	if words := []string{"no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}; missed < len(words) {
 		if plain := strings.TrimSuffix("misses "+words[missed]+" bounds", map[bool]string{true: "s"}[missed == 1]); !strings.Contains(section, plain) {

@@ -269,7 +269,7 @@ func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known 
 	return known
 }
 
-// git fails in a folder below an empty .git folder.
+// The command git fails in a folder that contains an empty .git folder.
 func TestOracleNeedsNoVersionControl(t *testing.T) {
 	dir := modules.Unpack(t, "plain")
 	if err := os.Mkdir(filepath.Join(dir, ".git"), 0o755); err != nil {

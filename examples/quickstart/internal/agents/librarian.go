@@ -84,7 +84,7 @@ type imported struct {
 
 // known returns the go command's descriptions of all dependencies of the module, by import
 // path. It adds to src.broken the errors in the module itself and the imports that no module
-// provides. Missing packages of dependencies are reported by describe.
+// provides. The method "describe" adds the errors in packages of dependencies.
 func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]listed, error) {
 	all, err := t.goList(ctx, "-deps", "-test", "-json=ImportPath,Name,Dir,Standard,Module,Error", "./...")
 	if ctx.Err() != nil {

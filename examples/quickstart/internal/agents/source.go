@@ -222,7 +222,7 @@ func (p *pkg) built() []*ast.File {
 	return files
 }
 
-// label returns the name of the package that answers use.
+// label returns the name that the answers use for the package.
 func (p *pkg) label() string {
 	if p.dir == "." {
 		return p.name + " (top)"
