@@ -118,7 +118,7 @@ func (b *Budget) check(field string) error {
 	return nil
 }
 
-// spent is the usage of tasks. Its numbers never decrease.
+// spent describes what tasks have used: tokens, costs and tool calls.
 type spent struct {
 	usage Usage
 	calls int

@@ -75,11 +75,11 @@ func (m *BackgroundManager) isClosed() bool {
 // With [Config].Store, Close can return up to two seconds after ctx has ended, because it closes
 // the store.
 //
-// The error is nil or a [*CloseError]. A CloseError names the tasks and host calls that did not
-// stop, and the tasks that ended without being reported to any parent. There is one exception: if
-// ctx is nil, Close does nothing, and the error wraps an [*InputError]. Close may be called several
-// times, and concurrently. Once the first call has returned, all calls return the same error, even
-// if their ctx has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
+// If ctx is nil, Close does nothing and returns an error that wraps an [*InputError]. Otherwise, the
+// error is nil or a [*CloseError]. A CloseError names the tasks and host calls that did not stop,
+// and the tasks that ended without being reported to any parent. Close may be called several times,
+// and concurrently. Once the first call has returned, all calls return the same error, even if their
+// ctx has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
 func (m *BackgroundManager) Close(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("bgagent: close: %w", errNoContext)
@@ -113,7 +113,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		// Each session may take StopTimeout to stop. CallTimeout is added so that Close does not
-		// give up at the moment when their time is up.
+		// give up at the very moment at which StopTimeout has passed.
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}
@@ -173,8 +173,8 @@ func (m *BackgroundManager) stopTimer() {
 }
 
 // closeResult returns the error of Close. The argument "unkept" is the reason why some changes are
-// not durable, or nil. If the store is lost, this manager stops writing, and the next owner of the
-// store delivers the notices that are owed.
+// not durable, or nil. A lost store is not reported as an error, because its next owner delivers the
+// notices that are owed.
 func (m *BackgroundManager) closeResult(ctx context.Context, unkept error) error {
 	kept := unkept == nil
 	if errors.Is(unkept, ErrStoreLost) {

@@ -15,8 +15,8 @@ import (
 
 // ConcurrencyManager hands out slots. A slot is the right to run turns of a model now. There is one
 // pool for each entry of the [Limits]. Each model to which only the default limit applies has its
-// own pool. A pool serves its waiters in the order of their arrival: a released slot goes straight
-// to the first waiter in line, and no waiter can overtake another.
+// own pool. Without caps, a pool serves its waiters in the order of their arrival: a released slot
+// goes straight to the first waiter in line, and no waiter can overtake another.
 //
 // Limits.Total and Limits.Agent are caps in addition to the pools. With caps, a slot goes to the
 // first waiter whose caps are not reached. A waiter that must wait because of a cap keeps its place
@@ -38,13 +38,13 @@ type ConcurrencyManager struct {
 	slots *slots.Manager
 	epoch time.Time   // cool-down times are relative to this time
 	timer *time.Timer // ends the next cool-down; nil until the first cool-down; guarded by the lock of slots
-	from  SlotSource  // source whose figures this ConcurrencyManager shows; nil if it grants slots itself
+	from  SlotSource  // source whose figures this ConcurrencyManager shows; nil if the ConcurrencyManager itself grants the slots
 	roots requestRoots
 
 	mu      sync.Mutex
 	sharers []*BackgroundManager // open managers that use the slots; guarded by mu
 	others  *otherUsers          // other users of the source; nil if cool-downs are not shared; guarded by mu
-	linking sync.Mutex           // held while the field "others" is being set; not taken by the methods "hear" and "tell"
+	linking sync.Mutex           // held by the method "link", so that only one call at a time changes the field "others"
 }
 
 // PoolStats contains the figures for one pool or one cap.
@@ -55,12 +55,13 @@ type PoolStats struct {
 	// "explore" has the name "cap explore".
 	Name    string `json:"name"`
 	Limit   int    `json:"limit"`   // number of slots; Unlimited if there is no limit
-	InUse   int    `json:"in_use"`  // number of slots in use; above Limit only after SetLimits
+	InUse   int    `json:"in_use"`  // number of slots in use; above Limit only after SetLimits or after a restart
 	Waiting int    `json:"waiting"` // number of waiters in line for a slot
 
 	// CoolUntil is the time at which the pool grants slots again after a provider has refused a
-	// turn. It is in the past while the pool grants only a few slots at a time, until enough turns
-	// have succeeded. It is zero if the pool is not cooling down.
+	// turn. From then on, the pool grants only a few slots at a time until enough turns have
+	// succeeded. During this period, CoolUntil is in the past. If the pool is not cooling down,
+	// CoolUntil is zero.
 	CoolUntil time.Time `json:"cool_until,omitzero"`
 	Refusals  int       `json:"refusals,omitempty"` // number of refusals since the pool began to cool down
 }

@@ -133,8 +133,8 @@ type Config struct {
 	// manager separately. Unless the source is a [CoolDownSource], cool-downs after a provider's refusals
 	// also apply to each manager separately: other managers notice a provider's limit only when the
 	// provider refuses their own turns. The task that probes whether the provider accepts requests again
-	// might have to wait in line at the source. Until this task has begun, the other pools of the
-	// cool-down are held back as well.
+	// might have to wait in line at the source. Until this task has begun, the other pools that cool down
+	// together with its pool do not grant slots either.
 	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in
@@ -156,10 +156,9 @@ type Config struct {
 	// returns false, the attempt ends as interrupted. If OnRestart is nil, turns are
 	// continued.
 	OnRestart func(agent string) bool
-	// RestartWithin is the longest gap between the earlier process and this one after which the
-	// manager still begins turns of the earlier process's tasks. After a longer gap, a task that
-	// would begin a turn ends as interrupted instead. It can then be resumed. Default 1 h; Disabled
-	// means no limit.
+	// RestartWithin limits the gap between the earlier process and this one. After a longer gap, the
+	// manager no longer begins turns of the earlier process's tasks: a task that would begin a turn
+	// ends as interrupted instead. It can then be resumed. Default 1 h; Disabled for no limit.
 	RestartWithin time.Duration
 	// InterruptRestored ends the tasks of an earlier process instead of continuing them. A task
 	// that would begin a turn ends as interrupted, even if it was pending, and however short the
@@ -286,7 +285,7 @@ type Config struct {
 	// StablePolls. Default 10 s; Disabled for no wait.
 	MinStabilityTime time.Duration
 	// StablePolls is the number of polls in a row that end a turn. A poll counts if the session is
-	// idle and has no output. If the client cannot report statuses, a poll counts if nothing has
+	// idle and the turn has no output yet. If the client cannot report statuses, a poll counts if nothing has
 	// changed since the previous poll. Default 3.
 	StablePolls int
 	// TodoHold limits how long open or unreadable todos can keep an idle session from counting as
@@ -294,8 +293,8 @@ type Config struct {
 	TodoHold time.Duration
 	// StaleTimeout is how long a turn may go without any change before it is cancelled.
 	// A turn is never cancelled for this reason in its first 30 s. If the session has
-	// announced a retry, the time until the retry does not count, up to a maximum of MaxPark (or 6
-	// h if MaxPark is Disabled). Default 3 min; Disabled for no limit.
+	// announced a retry, the time until the retry does not count, up to a maximum of MaxPark, or
+	// of 6 h if MaxPark is Disabled. Default 3 min; Disabled for no limit.
 	StaleTimeout time.Duration
 	// SessionGone is how long a session must be reported as gone before its task
 	// ends. Default 60 s.

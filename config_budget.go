@@ -12,7 +12,7 @@ import (
 )
 
 // The code in this file handles the key "budget" of a file. Its value has the members "task" and
-// "tree", each an object of limits. A limit is a valueID with an entry such as "task.cost".
+// "tree", each an object of limits. The valueID of a limit has an entry such as "task.cost".
 
 // budgetKey is the key of the budgets in a file.
 const budgetKey = "budget"
@@ -24,7 +24,7 @@ var budgetKeys = [budgetParts]string{"inputTokens", "outputTokens", "totalTokens
 const budgetPeriod = "periodMs"
 
 // microDollars is the number that represents 1 US dollar in memory. All values from a file are
-// stored as whole numbers.
+// stored as whole numbers, so costs are stored in millionths of a dollar.
 const microDollars = 1e6
 
 // mostDollars is the largest cost that a file may contain.
@@ -38,7 +38,8 @@ func budgetMembers(whose string) []string {
 	return budgetKeys[:]
 }
 
-// budgetEntries returns all entries, in the order of a file.
+// budgetEntries returns the entries of all values under the key "budget", in the order in which
+// FormatConfig writes them.
 func budgetEntries() (all []string) {
 	for _, whose := range [...]string{"task", "tree"} {
 		for _, key := range budgetMembers(whose) {
@@ -134,7 +135,7 @@ func (p *fileParser) dollars(path string, v jsonc.Value) (int64, bool) {
 	return 0, false
 }
 
-// applyBudget sets the field of c for the entry.
+// applyBudget sets the field of c that belongs to the entry.
 func applyBudget(c *Config, entry string, n int64) {
 	whose, key, _ := strings.Cut(entry, ".")
 	b := &c.TaskBudget

@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// The code in this file handles Config.Fallback and the key "fallback" of a file. Each entry of the
-// key is a model with the list of its fallbacks.
+// The code in this file handles Config.Fallback and the key "fallback" of a file. The value of the
+// key maps each model to the list of its fallbacks.
 
 // fallbackKey is the key of the fallbacks in a file.
 const fallbackKey = "fallback"
@@ -57,7 +57,8 @@ func fallbackProblem(model string, list []string, i int) string {
 	return ""
 }
 
-// normalFallbacks returns a copy with names in their normal form as keys, and trimmed names as values.
+// normalFallbacks returns a copy of the fallbacks. The keys of the copy are in their normal form, and
+// the names in its lists are trimmed.
 func normalFallbacks(all map[string][]string) map[string][]string {
 	if len(all) == 0 {
 		return nil
@@ -85,9 +86,10 @@ func fallbacksOf(all map[string][]string, model string) []string {
 	return nil
 }
 
-// nextFallback returns the first fallback of the models that is not itself one of the models, and
-// for which the function "closed" returns false. The fallbacks of the first model come before those
-// of the second, and so on. It returns "" if there is none.
+// nextFallback returns the first usable fallback of the given models. The fallbacks of the first
+// model come before those of the second, and so on. A fallback is usable if it is not itself one of
+// the given models and the function "closed" returns false for it. If no fallback is usable,
+// nextFallback returns "".
 func nextFallback(all map[string][]string, models []string, closed func(model string) bool) string {
 	for _, model := range models {
 		for _, next := range fallbacksOf(all, model) {

@@ -32,7 +32,7 @@ const (
 	keyLimit                   // Limits.Default or Limits.Total
 	keyLimits                  // a map in Limits
 	keyWake                    // Config.Wake
-	keySwitch                  // Config.RepeatedCalls as a bool; false means Disabled
+	keySwitch                  // Config.RepeatedCalls as a bool; false means Unlimited
 	keyFlag                    // a bool field of Config that is false by default, or Config.OptionalTools
 	keyBudget                  // Config.TaskBudget, Config.TreeBudget and Config.BudgetPeriod; see config_budget.go
 	keyFallback                // Config.Fallback; see config_fallback.go

@@ -55,8 +55,8 @@ var (
 	ErrTooManyTasks = errors.New("too many live tasks")
 
 	// ErrSessionEnded is returned by Launch and Resume if the calling session was deleted. It is
-	// also returned if the session belongs to a task that has failed, was cancelled, or waits for
-	// its session to stop before its next attempt begins.
+	// also returned if the task of the calling session has failed or was cancelled, or if the task's
+	// next attempt still waits for the session to stop.
 	ErrSessionEnded = errors.New("the calling session's own task has ended")
 
 	// ErrParentCycle is returned by Launch and Resume if the parents of the calling session form a

@@ -48,7 +48,8 @@ func (m *BackgroundManager) History(ctx context.Context, q Query, before string)
 	return tasks, nil
 }
 
-// The method "task" returns the snapshot of an ended task, without its texts.
+// The method "task" returns a snapshot of the recorded task, without its texts. It sets only the
+// fields that an ended task has. [StoreRecord.Task] adds the others for a task that has not ended.
 func (x *storedTask) task(r *StoreRecord) Task {
 	t := Task{
 		ID: x.id, Parent: x.Parent, Root: r.Root, Session: r.Session, Description: x.Title, Agent: x.Agent, Model: x.Model,
@@ -173,9 +174,9 @@ func (m *BackgroundManager) storeLost() (err error) {
 	return err
 }
 
-// orLost returns the error of a search for a task in memory. If the task was not found and the store
-// is lost, the error also says that the store, which might have the task, cannot be read. The lock
-// must not be held.
+// orLost returns err, which is the error of a search for a task in memory. If the task was not found
+// and the store is lost, the result also says that the store, which might have the task, cannot be
+// read. The lock must not be held.
 func (m *BackgroundManager) orLost(err error) error {
 	if !errors.Is(err, ErrUnknownTask) && !errors.Is(err, ErrExpired) && !errors.Is(err, ErrNotDescendant) {
 		return err

@@ -13,8 +13,9 @@ import (
 // The code in this file chooses the slot source, makes the calls to the source, and passes the
 // source's answers to the state.
 
-// chooseSlots sets the ConcurrencyManager that hands out the slots. If another source hands them
-// out, chooseSlots sets m.cfg.Slots to this source; otherwise, it sets m.cfg.Slots to nil.
+// chooseSlots sets m.cm and m.cfg.Slots. If the ConcurrencyManager m.cm itself hands out the slots,
+// m.cfg.Slots is nil. Otherwise, m.cfg.Slots is the source that hands out the slots, and m.cm shows
+// the figures of this source.
 func (m *BackgroundManager) chooseSlots() (err error) {
 	if m.cfg.Slots == nil && m.cm == nil && inside.Slots != nil {
 		own, err := NewConcurrencyManager(m.cfg.Limits)
@@ -50,9 +51,9 @@ func (m *BackgroundManager) joinSlots() {
 }
 
 // Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the pools'
-// figures or to change the limits. With Config.Slots, it only shows that source's figures and
-// limits: its method Acquire returns an error, and SetLimits calls the source's method
-// SetLimits(Limits) error, or returns an error if there is no such method.
+// figures or to change the limits. With Config.Slots, the ConcurrencyManager only shows the figures
+// and limits of that source. Its method Acquire then returns an error. Its method SetLimits calls
+// the source's method SetLimits(Limits) error, or returns an error if the source has no such method.
 func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 
 // sourceSlot is the part of a claim that goroutines outside the state use.
@@ -79,8 +80,8 @@ func (m *BackgroundManager) mayBegin(j *job) bool {
 	return k != nil && k.MayBegin()
 }
 
-// mayPrompt returns an error if the session must not get the prompt that is prepared in j, because the slot
-// for the turn is lost or the attempt has ended.
+// mayPrompt returns an error if the slot for the turn is lost or the attempt has ended. The session must then
+// not get the prompt that is prepared in j.
 func (m *BackgroundManager) mayPrompt(a *attempt, j *job) error {
 	if j.slot == nil {
 		return nil
@@ -159,8 +160,8 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 	}
 }
 
-// errNoClaim is the reason why a task has no slot if the source is faulty or no longer grants
-// slots.
+// errNoClaim is the reason why a task has no slot if Request has returned nil. The source is then
+// faulty or no longer grants slots.
 var errNoClaim = errors.New("SlotSource.Request returned no claim")
 
 // slotHolder passes the source's answers about one claim to the state.

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// The code in this file hands out completions and notices to a session or the host if the manager
-// has a store.
+// The code in this file reports the ends of tasks to a session or to the host if the manager has a
+// store. A report is a notice, or the result of a method or of a tool.
 
 // Ack acknowledges that a notice was read. noticeID is the id of a [Notice] or of one of its items.
 //

@@ -88,8 +88,9 @@ type loadedTask struct {
 	err  error
 }
 
-// loadTasks loads the tasks of the records. The results are in the order of the records; those of other records
-// are empty. If the store is too slow, loadTasks returns an error, because the records are not damaged.
+// loadTasks loads the tasks of the records. The results are in the order of the records. For a record that is
+// not the record of a task, the result is empty. If the store is too slow, no record is damaged, so loadTasks
+// itself returns an error.
 func (m *BackgroundManager) loadTasks(records []StoreRecord) ([]loadedTask, error) {
 	loaded := make([]loadedTask, len(records))
 	group, ctx := errgroup.WithContext(m.store.ctx)
@@ -110,7 +111,7 @@ func (m *BackgroundManager) loadTask(ctx context.Context, r StoreRecord) (*store
 	return loaded[0].task, loaded[0].err
 }
 
-// loadSome loads the tasks of the records into the list.
+// loadSome loads the tasks of the records. It stores the results in the list "loaded".
 func (m *BackgroundManager) loadSome(ctx context.Context, records []StoreRecord, loaded []loadedTask) error {
 	var texts []wantedText
 	for i := range records {
@@ -143,7 +144,7 @@ type wantedText struct {
 	needed bool // the task cannot be loaded without the text
 }
 
-// want appends the texts of the task to the list.
+// The method "want" appends the texts that must be read for the task to the list.
 func (l *loadedTask) want(texts []wantedText) []wantedText {
 	if l.err != nil {
 		return texts
@@ -155,7 +156,8 @@ func (l *loadedTask) want(texts []wantedText) []wantedText {
 	return texts
 }
 
-// got adds the text to the task. If the text is needed and could not be read, the task cannot be loaded.
+// The method "got" adds a text that was read to its task. If the text is needed and could not be read, the
+// task cannot be loaded.
 func (w *wantedText) got(text string, err error) {
 	switch {
 	case err == nil:
@@ -184,8 +186,8 @@ func (m *BackgroundManager) readTexts(ctx context.Context, texts []wantedText) e
 	return nil
 }
 
-// readSome reads texts until one of the calls does not return, and returns the number of texts that are done.
-// Each call can take as long as Config.StoreTimeout.
+// readSome reads the texts in order, and returns the number of texts that are done. It stops early if a call
+// panics or does not return within Config.StoreTimeout.
 func (m *BackgroundManager) readSome(ctx context.Context, texts []wantedText) (done int, err error) {
 	type answer struct {
 		text string

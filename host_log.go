@@ -54,7 +54,7 @@ var logMessages = [...]string{
 	logTreeHere:     "budgets of trees count only the tasks of this process, although its slots can be shared with other processes",
 }
 
-// logEntry is one entry for the log. It concerns either a task or a problem with a host.
+// logEntry is one entry for the log. It concerns either a task or a problem with the host.
 type logEntry struct {
 	at   int64
 	kind logKind
@@ -65,7 +65,7 @@ type logEntry struct {
 	status               Status
 	cause                Cause
 
-	// The following fields are set only if the entry concerns a host.
+	// The following fields are set only if the entry concerns a problem with the host.
 	about, detail string
 }
 
@@ -101,7 +101,7 @@ func (m *BackgroundManager) writeLogs() {
 	}
 }
 
-// writeEntry writes one entry. The details of a problem with a host can contain text that an agent
+// writeEntry writes one entry. The details of a problem with the host can contain text that an agent
 // wrote. Therefore, they are logged only at debug level.
 func (m *BackgroundManager) writeEntry(e logEntry) {
 	at, text := wall(m.epoch, e.at), logMessages[e.kind]

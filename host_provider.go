@@ -83,8 +83,9 @@ func (p Page) received() Page {
 	return p
 }
 
-// The method "received" returns the event with its status, message and provider error as their own
-// methods "received" return them, and with the times of its questions as [onClock] returns them.
+// The method "received" returns the event with some fields replaced. The status, the message and the
+// provider error are replaced with the results of their own methods "received". The time at which
+// each question expires is replaced with the result of [onClock].
 func (e HostEvent) received() HostEvent {
 	e.Status, e.Message, e.Provider = e.Status.received(), e.Message.received(), e.Provider.received()
 	e.Questions = slices.Clone(e.Questions)

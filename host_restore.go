@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The code in this file loads the contents of a store. It also asks clients how far the sessions of
-// an earlier process got with their last prompts.
+// The code in this file continues the tasks of an earlier process. It asks the clients how far the
+// sessions of these tasks got with their last prompts.
 
 // Restored describes the store as a new manager found it.
 type Restored struct {
@@ -206,7 +206,7 @@ func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, i
 }
 
 // restoreStarter finds out whether a starter's session contains the last prompt. If so, the manager
-// follows its turn like any other.
+// follows the turn of this prompt like any other turn.
 func (m *BackgroundManager) restoreStarter(ctx context.Context, cl *hostClient, in SessionRestore, before Cursor) (r restoredSession, err error) {
 	if in.Session == "" {
 		return r, nil
@@ -261,7 +261,7 @@ func (m *BackgroundManager) lookForPrompt(ctx context.Context, cl *hostClient, i
 			r.old = append(r.old, msg.ID)
 		}
 	}
-	r.old = nil // the messages might belong to the turn
+	r.old = nil // the prompt was not found, so the messages might belong to its turn
 	if !empty && !ids && before != "" {
 		all, err := m.read(ctx, cl.rec, in.Session, "")
 		if err != nil {

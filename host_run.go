@@ -298,7 +298,7 @@ func untilOver(ctx context.Context, over *turnContext) (_ context.Context, end f
 }
 
 // abortOnce calls Abort once for the given session. It does not affect the calls that m.abort
-// makes. If the process stood still after the call was requested, another manager might already
+// makes. If the process was paused after the call was requested, another manager might already
 // follow the session. In this case, abortOnce does not call Abort and only counts the call as
 // returned.
 func (m *BackgroundManager) abortOnce(a *attempt, session string) {

@@ -89,7 +89,8 @@ func (m *BackgroundManager) untilStopped(ctx context.Context) {
 	}
 }
 
-// countsMore reports whether the usage that the stopped turns have reported must be written.
+// countsMore reports whether the stopped turns have reported usage that is not durable yet. If so, this usage
+// is written immediately.
 func (m *BackgroundManager) countsMore() (more bool) {
 	m.update(func(st *state, _ int64) {
 		if st.budgets {

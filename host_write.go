@@ -308,8 +308,9 @@ func (m *BackgroundManager) isFinal(err error) bool {
 }
 
 // parts divides the batch into parts that do not depend on each other: one part for each key, in
-// the order of the keys. The record of the manager is left out. If the batch contains the heir of a
-// deleted record, the deletion belongs to the part of the heir.
+// the order of the keys. The record of the manager is left out. If a record must be durable before
+// another record is deleted, both belong to the same part. The argument "heirs" is the result of
+// [state.heirs].
 func (b *StoreBatch) parts(heirs map[string]string) (all []StoreBatch) {
 	at := map[string]*StoreBatch{}
 	part := func(key string) *StoreBatch {

@@ -41,10 +41,11 @@ func init() {
 	}
 }
 
-// recordBudget is the number of records that the checks of one manager compare in full. Beyond this
-// number, they compare only recordsAtOnce records of tasks and the same number of records of
-// sessions after each update. Making a record takes longer than all other checks of a task. Without
-// this limit, a hammer run with a store would spend most of its time comparing records.
+// The checks of a manager compare all records after each update, until they have compared
+// recordBudget records. From then on, they compare only recordsAtOnce records of tasks and the same
+// number of records of sessions after each update. Making a record takes longer than all other
+// checks of a task. Without this limit, a hammer run with a store would spend most of its time
+// comparing records.
 const (
 	recordBudget  = 1000
 	recordsAtOnce = 1
@@ -136,8 +137,8 @@ func (c *checker) recordOfNode(n *node) {
 	c.expect(same, "the record of session %q has changed, but the change was not noted:\nthen %s\nnow  %s", n.session, lastOf(m), r.image())
 }
 
-// checkUnchanged checks that the records of the loaded tasks equal the records in the store. The field
-// Due of a record can differ, because a task that is no longer needed can be forgotten.
+// checkUnchanged checks that the records of the loaded tasks equal the records in the store. It ignores the
+// field Due, which changes if a task is no longer needed.
 func (st *state) checkUnchanged() error {
 	c := checker{st: st}
 	for _, t := range st.tasks {

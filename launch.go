@@ -18,16 +18,16 @@ import (
 // Launch also looks up the parents of that session. ctx bounds only these calls: if ctx ends later,
 // the task continues. The host calls of the task get the values of ctx.
 //
-// A call with the same caller, agent, prompt and non-empty tool-call id as an earlier call is a
-// retry while the task of the earlier call is live. Launch then returns that task. After that task
-// has ended, Launch launches a new task, because model servers reuse tool-call ids.
+// A call is a retry if it has the same caller, agent, prompt and non-empty tool-call id as an
+// earlier call, and if the task of the earlier call is live. For a retry, Launch returns that task.
+// After that task has ended, Launch launches a new task, because model servers reuse tool-call ids.
 //
-// The error is an [*InputError] if the agent or the prompt is missing, if Config.ClientFor names a
-// client that does not exist, or if Config.AgentPermissions returns an invalid rule. Otherwise it
-// matches [ErrClosed], [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle], or it
-// is the error of ctx or of a host call. If a budget of the tree is used up, it is a
-// [*BudgetError]. If a budget limits something that the client does not report correctly, it is an
-// [*InputError]. If Launch returns an error, it has not launched a task.
+// The error is an [*InputError] in four cases: the agent or the prompt is missing, Config.ClientFor
+// names a client that does not exist, Config.AgentPermissions returns an invalid rule, or a budget
+// is invalid or limits usage that the client does not report correctly. The error is a
+// [*BudgetError] if a budget of the tree is used up. Otherwise it matches [ErrClosed], [ErrDepth],
+// [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle], or it is the error of ctx or of a host
+// call. If Launch returns an error, it has not launched a task.
 //
 // With [Config].Store, Launch returns once the task is durable in the store. It waits until ctx
 // ends, but for at most Config.StoreTimeout. If the task cannot be written, Launch withdraws the
@@ -259,9 +259,8 @@ func title(description, prompt string) string {
 // session has stopped. If the session does not stop in time, the new attempt fails. If a session
 // resumes the task, that session is notified when the new attempt ends.
 //
-// A call with the same caller, prompt and non-empty tool-call id as an earlier call counts as a
-// retry while the attempt of the earlier call is live. For a retry, Resume does not open another
-// attempt.
+// A call is a retry if it has the same caller, prompt and non-empty tool-call id as an earlier call,
+// and if the attempt of the earlier call is live. For a retry, Resume does not open another attempt.
 //
 // If the task was cancelled while it was pending, or could not start, its prompt has not reached
 // the session. Resume then sends a single prompt: first all earlier prompts that have not reached
@@ -385,8 +384,8 @@ type budgetOf struct {
 	budget Budget
 }
 
-// The method "reports" returns an error if a budget limits something that the client does not
-// report correctly for the agent.
+// The method "reports" returns an error if a budget limits usage that the client does not report
+// correctly for the agent.
 func (m *BackgroundManager) reports(ctx context.Context, cl *client, agent string, budgets ...budgetOf) error {
 	h := m.host(cl)
 	ask := func(what string, f func(agent string) bool) (bool, error) {

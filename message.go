@@ -54,7 +54,7 @@ type SendInput struct {
 
 // SendResult describes a message and its state when Send returns.
 type SendResult struct {
-	Key     string       // key of the message; after an error, empty if the message had no key
+	Key     string       // key of the message; after an error, the value of SendInput.Key
 	State   MessageState // after an error: MessageRefused, or MessageUncertain if the error matches ErrUncertain
 	Attempt int          // attempt to which the message belongs
 	Turn    int          // number of the turn that received the message; 0 if none did

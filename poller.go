@@ -39,7 +39,7 @@ type counters struct {
 	unread    int64 // when the messages became unreadable; 0 if they can be read
 }
 
-// change is called when the session has changed, and resets the blind time.
+// The method "change" records that the session has changed, and resets the blind time.
 func (c *counters) change(now int64) { c.changed, c.blindTime = now, 0 }
 
 // observation holds the data from one poll or event about a session in a turn.
@@ -232,7 +232,8 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 }
 
 // judgeUnread judges a session whose messages cannot be read. The function "judge" calls it only
-// for a session that might be idle, because a busy session can continue to work.
+// for a session that might be idle. A busy session can continue to work while its messages cannot be
+// read.
 func judgeUnread(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	end := c.unread + th.unreachable
 	if now < end || !o.afresh {

@@ -112,7 +112,7 @@ type FallbackReporter interface {
 // FallbackWay is the way in which an agent continues with another model.
 type FallbackWay uint8
 
-// The ways of a [FallbackReporter].
+// The values that a [FallbackReporter] can return.
 const (
 	FallbackInSession    FallbackWay = iota // the session continues with the model in [Prompt].Model
 	FallbackInNewSession                    // a session keeps its model, so a new session gets the prompt

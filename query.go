@@ -184,8 +184,8 @@ type Figures struct {
 	Causes    map[Cause]uint64 `json:"causes"`     // attempts ended since New, by cause; only causes that occurred
 	OverLimit uint64           `json:"over_limit"` // sessions that missed their stopping deadline since New
 
-	// Pools holds the pools with slots in use or waiting tasks, sorted by name. If other managers
-	// share Config.Concurrency, the counts include their slots.
+	// Pools is the result of [ConcurrencyManager.Pools]. If other managers share Config.Concurrency,
+	// the counts include their slots.
 	Pools []PoolStats `json:"pools"`
 
 	Budgets []TreeBudget `json:"budgets,omitempty"` // open tree accounts, oldest first; only with budgets

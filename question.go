@@ -113,9 +113,9 @@ const (
 	questionExpiry  = 24 * time.Hour   // default time after which a question expires
 	questionPark    = time.Minute      // how long a runner's turn that waits for an answer may go without a report before it gives its slot back
 	questionsOpen   = 20               // maximum number of a manager's open questions
-	questionsKept   = 20               // number of a task's questions whose outcomes are remembered
+	questionsKept   = 20               // minimum number of questions of a task whose outcomes are remembered
 	questionTitle   = 200              // maximum number of bytes of a title
-	questionSubject = 64 << 10         // bytes of a subject
+	questionSubject = 64 << 10         // maximum number of bytes of a subject
 	subjectShown    = 2 << 10          // maximum number of bytes of a subject that is shown to models; if it is longer, only the host can answer
 	questionOptions = 20               // maximum number of options
 	questionOption  = 200              // maximum number of bytes of an option
@@ -328,7 +328,7 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 		if session == "" {
 			return
 		}
-		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // the question might come from another client of an earlier process
+		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // in an earlier process, the task might have had another client
 		if answerer != nil {
 			_, err = within(call, m, goCall, "AnswerQuestion", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, lookedAt(answerer.AnswerQuestion(ctx, session, q, refusal))

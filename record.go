@@ -155,7 +155,7 @@ type managerRecord struct {
 	Version  int       `json:"v"`
 	Instance string    `json:"instance"`
 	Seen     time.Time `json:"seen"`            // when the manager is last known to have been running
-	Clock    time.Time `json:"clock"`           // the time in the field Seen, on the clock of the other records, which does not advance while the machine sleeps
+	Clock    time.Time `json:"clock"`           // the same moment as Seen, on the clock of the other records; that clock does not advance while the machine sleeps
 	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
 
 	Crashed time.Time `json:"crashed,omitzero"`  // when the previous manager is last known to have been running, if it was not suspended

@@ -23,7 +23,7 @@ type usedRecord struct {
 
 // accountRecord is the part of a session's record that describes the account of its tree.
 type accountRecord struct {
-	Narrow Budget `json:"narrow,omitzero"` // smallest limits of the launches
+	Narrow Budget `json:"narrow,omitzero"` // for each limit, the smallest value that a launch has set
 	tallyRecord
 	Opened time.Time `json:"opened"`
 	Until  time.Time `json:"until,omitzero"` // end of the period; zero if no budget period is configured

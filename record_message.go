@@ -14,7 +14,7 @@ type letterRecord struct {
 	Current bool         `json:"current,omitempty"` // the message is the prompt of a turn that is running, is about to begin, or will continue after a refusal
 }
 
-// recordLetters makes the record of the task's letters.
+// recordLetters makes the records of the messages to the task.
 func (t *task) recordLetters(r *recorded) (list []letterRecord) {
 	b := t.mail()
 	if b == nil {
@@ -95,7 +95,7 @@ func (x *storedTask) letterTexts() (names []string) {
 	return names
 }
 
-// loadLetters restores the letters of the task from its record.
+// loadLetters restores the messages to the task from its record.
 func (t *task) loadLetters(x *storedTask) {
 	if len(x.Letters) == 0 {
 		return

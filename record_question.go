@@ -11,7 +11,7 @@ type questionRecord struct {
 	Owed     bool     `json:"owed,omitempty"`    // the parent must still be notified of the question
 }
 
-// recordQuestions makes the record of the task's questions.
+// recordQuestions makes the records of the task's questions.
 func (t *task) recordQuestions(r *recorded) (list []questionRecord) {
 	b := t.questions()
 	if b == nil {

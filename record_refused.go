@@ -23,7 +23,7 @@ type refusedRecord struct {
 	Falls      bool              `json:"falls,omitempty"`      // the attempt continues with another model once an Abort call has returned
 	Ends       Cause             `json:"ends,omitempty"`       // cause with which the attempt ends if it must fall back but no other model is left
 	EndsWhy    string            `json:"ends_why,omitempty"`
-	Fell       string            `json:"fell,omitempty"` // why the attempt has a different model than its predecessor; empty once it has begun a turn
+	Fell       string            `json:"fell,omitempty"` // why the attempt has another model than the previous attempt; empty once a turn of the attempt has begun
 }
 
 // fallenRecord is the part of a task's record that describes the models with which the task has

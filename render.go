@@ -212,8 +212,8 @@ func reasonNoContext(why string) string {
 // such tasks continued.
 const reasonNotContinued = "the process that had the task was ended, and the next one continues no tasks"
 
-// reasonLate returns the reason for ending a task of an earlier process when no process has been
-// running for the time "gone", which is longer than "most".
+// reasonLate returns the reason for ending a task of an earlier process when no process was running
+// for too long. The argument "gone" is the time without a process, and "most" is the limit.
 func reasonLate(gone, most time.Duration) string {
 	return limitRestartWithin.decided(fmt.Sprintf("the program was not running for %s, longer than %s", mdtext.Setting(gone.Round(time.Second)), mdtext.Setting(most)))
 }

@@ -51,7 +51,7 @@ func (a answer) and(notes []string) answer {
 	return a
 }
 
-// notesElsewhere says how many of the listed tasks belong to which other process.
+// notesElsewhere says for each other process how many of the listed tasks belong to it.
 func notesElsewhere(listed []Task, byID map[string]TaskElsewhere) (notes []string) {
 	var first []TaskElsewhere // a task of each process, in the order of the list
 	count := map[string]int{}

@@ -124,7 +124,7 @@ func (w wording) cancelled(tasks []Task, room int) answer {
 // sessionPage holds messages of a session. An answer shows as many of them as fit.
 type sessionPage struct {
 	messages []Message // messages that may be shown
-	first    int       // position in the session of the first message of the page, counted from 1
+	first    int       // position of the page's first message in the session, counted from 1
 	total    int       // number of messages in the session
 	partial  bool      // the session has more messages than were read
 	offset   int       // number of bytes to skip in the first message's text

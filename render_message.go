@@ -117,7 +117,8 @@ func (w wording) messageTooLate(ref, session string) string {
 	return s
 }
 
-// messageNotNow answers a call whose task has ended, if the end is not durable and must not be shown.
+// messageNotNow answers a call with a message for a task whose end is not durable yet. Until the end is
+// durable, it must not be shown.
 func (w wording) messageNotNow(ref string) string {
 	return "The message was not sent: the state of task " + mdtext.Code(ref, idMax) + " cannot be stored at present. Go on with your other work."
 }

@@ -123,7 +123,7 @@ func (n *Notice) oneAsks() bool {
 	return len(n.Questions) > 0 && !slices.ContainsFunc(n.Questions, func(q NoticeQuestion) bool { return q.Task != n.Questions[0].Task })
 }
 
-// awaitsAnswers returns the last line of a notice that reports questions.
+// awaitsAnswers returns the line of a notice that says which tasks wait for answers.
 func awaitsAnswers(n Notice) string {
 	if n.oneAsks() {
 		if len(n.Questions) > 1 {
@@ -134,8 +134,8 @@ func awaitsAnswers(n Notice) string {
 	return "The tasks that ask wait for the answers. The host has been asked, too."
 }
 
-// untilAnswered says what a task that asks a question waits for. If the model cannot answer its
-// question, the text is the same as for any other task that has not ended.
+// untilAnswered says what a task that asks questions waits for. If the model cannot answer any of
+// them, the text is the same as for any other task that has not ended.
 func (w wording) untilAnswered(t Task) string {
 	for _, q := range t.Questions {
 		if w.mayAnswer(q) {
