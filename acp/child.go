@@ -160,7 +160,7 @@ func (t *tail) text() (string, bool) {
 	return strings.ToValidUTF8(string(b), "\uFFFD"), t.cut
 }
 
-// lastLines returns the end of the kept text as one line that has at most the given number of bytes.
+// lastLines returns at most the given number of bytes from the end of the kept text, as one line.
 func (t *tail) lastLines(max int) string {
 	s, _ := t.text()
 	s = strings.Join(strings.Fields(s), " ")

@@ -23,7 +23,7 @@ type callOutput struct {
 type callResult struct {
 	digest  bgagent.Digest // digest of the last raw output; if there was none, digest of the last content
 	raw     bool           // whether the field "digest" is the digest of a raw output
-	printed hash.Hash64    // output of the agent's own terminal, which arrives in pieces of any size; nil if there is none
+	printed hash.Hash64    // running hash of the output in the agent's own terminal, which arrives in pieces; nil if there is no output
 	exit    string         // how the command in that terminal ended
 	lost    bool           // whether part of a message about the call could not be read
 }
@@ -38,7 +38,7 @@ func (r *callResult) add(o callOutput) {
 	if piece, ok := o.meta["terminal_output_delta"].(map[string]any); ok {
 		data, _ := piece["data"].(string)
 		r.open()
-		io.WriteString(r.printed, data) // never fails
+		io.WriteString(r.printed, data) // writing to a hash never fails
 	}
 	if exit, ok := o.meta["terminal_exit"].(map[string]any); ok {
 		r.open()

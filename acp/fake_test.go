@@ -26,7 +26,7 @@ import (
 // the SDK. It runs in the test's own process, or as a program, which is the test binary
 // itself (see TestMain).
 type fakeAgent struct {
-	fault string // see runFake
+	fault string // fault that the agent simulates
 	store string // directory for the sessions; empty if the agent cannot load sessions
 	out   io.Writer
 	ears  <-chan struct{} // ends a "deaf" turn; nil if nothing ends it

@@ -133,8 +133,8 @@ func TestAQuestionIsWithdrawnWithItsTurn(t *testing.T) {
 	}
 }
 
-// A hostile agent asks a thousand questions in one turn, one with a huge subject, one without
-// options, and one in the name of another session. All of them are answered.
+// In one turn, a hostile agent asks a thousand questions. It also asks a question with a huge
+// subject, one without options, and one in the name of another session. All of them are answered.
 func TestQuestionsOfAHostileAgent(t *testing.T) {
 	asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
 		task := launchIn(t, m, "wait")
@@ -420,8 +420,8 @@ func TestTheDescriptionsOfCallsAreBounded(t *testing.T) {
 	})
 }
 
-// asksFor returns the task after the agent of its session has asked for a permission. The channel receives
-// the client's answer.
+// asksFor returns the task after the agent of its session has asked for permission. The channel
+// receives the client's answer.
 func asksFor(t *testing.T, c *Client, m *bgagent.BackgroundManager, task bgagent.Task, params string) (bgagent.Task, <-chan sdk.RequestPermissionResponse) {
 	t.Helper()
 	c.mu.Lock()

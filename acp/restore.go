@@ -155,7 +155,7 @@ func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 
 // restore loads the session and returns the state of the last prompt in it.
 func (c *Client) restore(ctx context.Context, s *session, in bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
-	var now progress // how far the last prompt got, as far as the earlier client knew
+	var now progress // what the earlier client had seen of the turn of the last prompt
 	if s.memory.Now.Prompt == in.Last.ID {
 		now = s.memory.Now
 	}
@@ -233,9 +233,9 @@ func (c *Client) reload(ctx context.Context, s *session, in bgagent.SessionResto
 	return c.unreachable(ctx, err)
 }
 
-// unreachable wraps [bgagent.ErrUnreachable] into an error. If ctx has ended, the client was
-// closed, or the agent answered with an error, for example because it requires authentication,
-// the method "unreachable" returns the error unchanged.
+// unreachable wraps [bgagent.ErrUnreachable] into an error. It returns the error unchanged in three
+// cases: ctx has ended, the client was closed, or the agent answered with an error, such as one
+// about missing authentication.
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, errClosed) || errors.As(err, new(*sdk.RequestError)) {
 		return err

@@ -30,8 +30,8 @@ type memory struct {
 	Now    progress `json:"now,omitzero"`
 }
 
-// progress describes how far the turn of the last prompt got, as far as the client saw it. The hash
-// of that prompt is the last entry of memory.Sent.
+// progress describes what the client has seen of the turn of the last prompt. The hash of that prompt
+// is the last entry of memory.Sent.
 type progress struct {
 	Prompt   string    `json:"prompt,omitempty"`   // id of the prompt
 	Called   bool      `json:"called,omitempty"`   // whether the agent has begun a tool call or sent a request to the client

@@ -193,7 +193,7 @@ func (c *Client) lostWith(s *session, err error) error {
 // release makes an agent process of an earlier manager in this host close the session, because some
 // agents do not load a session that is open in another process. If the process has no turns, or
 // only turns that do not stop, the method "release" terminates it. The earlier manager has been
-// closed; otherwise, no other manager would have got the session.
+// closed; otherwise, no other manager could use the session.
 func (c *Client) release(ctx context.Context, p *process, s *session) error {
 	c.mu.Lock()
 	old := s.proc

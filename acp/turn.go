@@ -74,7 +74,7 @@ type turn struct {
 
 // RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the turn fails. If
 // the agent process ends, the turn is interrupted, and the error states how the process ended. If
-// the session's process ended before the turn, another process loads the session; if the agent
+// the session's process ended before the turn, another process loads the session. If the agent
 // cannot load sessions or does not have this one, the error wraps [bgagent.ErrNoSession].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	t, err := c.begin(ctx, id, p, r)

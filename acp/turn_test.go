@@ -397,7 +397,7 @@ func TestWithoutNamesEveryAgentIsTheSame(t *testing.T) {
 }
 
 func TestAnAgentSaysWhatItReports(t *testing.T) {
-	for command, want := range map[string][2]bool{ // cost, tokens
+	for command, want := range map[string][2]bool{ // whether the cost and the tokens are reported
 		"opencode acp":                           {true, false},
 		"npx -y opencode-ai acp":                 {true, false},
 		"gemini --acp":                           {false, true},

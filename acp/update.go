@@ -107,7 +107,7 @@ func sessionOf(params json.RawMessage) sdk.SessionId {
 	var n struct {
 		SessionId sdk.SessionId `json:"sessionId"`
 	}
-	_ = json.Unmarshal(params, &n) // an unreadable update has no session
+	_ = json.Unmarshal(params, &n) // if the update is unreadable, the id stays empty
 	return n.SessionId
 }
 

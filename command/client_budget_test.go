@@ -13,7 +13,7 @@ func TestProgramsSayWhatTheyReport(t *testing.T) {
 		"text": {Program: Text("cat")}, "lines": {Program: Lines("cat")},
 	}})
 	require.NoError(t, err)
-	for agent, want := range map[string][2]bool{ // cost, tokens
+	for agent, want := range map[string][2]bool{ // whether the cost and the tokens are reported
 		"codex": {false, true}, "gemini": {false, true}, "claude": {true, true}, "opencode": {true, true},
 		"text": {false, false}, "lines": {true, true}, "unknown": {true, true},
 	} {

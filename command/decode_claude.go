@@ -243,7 +243,7 @@ func (d *claudeDecoder) tell() {
 func (d *claudeDecoder) streamed(x *claudeLine) {
 	switch {
 	case x.Parent != "":
-	case x.Event.Type == "message_start": // begin a new message, because claude can repeat a message from its start
+	case x.Event.Type == "message_start": // begins a new message, because claude can repeat a message from its start
 		d.o.Message("")
 	case x.Event.Delta.Text != "":
 		d.o.Text(x.Event.Delta.Text)

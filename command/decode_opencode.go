@@ -57,8 +57,8 @@ type opencodeLine struct {
 // Therefore, neither the error nor the end of the next step ends the turn. If opencode exits
 // instead, the turn has failed.
 func decodeOpencode() Decoder {
-	messages, compacted := 0, false // messages since opencode last prompted itself; whether it has done so
-	summary := false                // whether the next step to finish writes the summary, because the input was too long
+	messages, compacted := 0, false // number of messages since opencode last prompted itself; whether it has prompted itself
+	summary := false                // whether the input was too long, so that the next step that finishes writes the summary
 	return func(line []byte, o *Output) {
 		var x opencodeLine
 		if !jsonlines.Decode(line, &x) {

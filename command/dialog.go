@@ -22,9 +22,9 @@ import (
 // standard input and output (--permission-prompt-tool stdio). The rules of Claude Code and of the task
 // decide first. A rule with the action "ask" denies, as with [Claude]. The tools of an MCP server are
 // allowed by rules for their names, by a rule for the server (mcp__db), or by a rule for all tools
-// (*), although Claude Code itself does not apply a rule for all tools to these tools. Questions
-// without options, and requests with several questions, are refused. If the program ends, its question
-// is no longer asked.
+// (*). Claude Code itself does not apply a rule for all tools to these tools, so the client does.
+// Questions without options, and requests with several questions, are refused. If the program ends,
+// its question is no longer asked.
 func ClaudeAsking() Program {
 	p := Claude()
 	more := []string{"--input-format=stream-json", "--permission-prompt-tool=stdio"}

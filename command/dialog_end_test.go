@@ -15,8 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dialogClient is a client whose turns consist of a dialog. In each turn, a program sends the client's text
-// as a line, and then reads its input for a day and a minute.
+// dialogClient is a client whose turns consist of a dialog. In each turn, the dialog receives the
+// client's text as a line from a program, and is stopped after a day and a minute. The turn's text is
+// everything that the dialog wrote to the program.
 type dialogClient string
 
 func (dialogClient) CreateSession(context.Context, bgagent.SessionSpec) (string, error) {

@@ -202,7 +202,7 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 
 	// If the client did not read a line as a whole, it does not ask the question in the line.
 	small := askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.MaxLine = 4 << 10 })
-	for _, n := range []string{"1000", "40000"} { // the second line is dropped before its end
+	for _, n := range []string{"1000", "40000"} { // the second line is so long that it is dropped before its end is read
 		got := small.ended(small.launch(1, "list x "+n, "hear 1"))
 		require.Contains(t, got.Result, "x: deny "+long, got.Reason)
 	}

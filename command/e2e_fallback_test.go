@@ -33,7 +33,7 @@ func TestRealSessionGoesOnWithAnotherModel(t *testing.T) {
 		before := s.w.Model.Requests()
 		require.Equal(t, strings.TrimPrefix(first, "scripted/"), before[len(before)-1].Model)
 
-		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // no script, because claude sends the next prompt in the same message as the result
+		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // a fixed reply instead of a script, because claude sends the next prompt in the same message as the tool's result
 		end, _, err := s.run(session, bgagent.Prompt{ID: "next", Model: second, Text: "Go on.", Unanswered: p.ID})
 		require.NoError(t, err)
 		require.Equal(t, "fine", end.Text)

@@ -74,7 +74,7 @@ func (s turns) refused(session string, p bgagent.Prompt) *bgagent.ProviderError 
 	var failure *bgagent.ProviderError
 	require.ErrorAs(s, err, &failure)
 	require.Equal(s, bgagent.StopError, end.Stop)
-	if !strings.Contains(p.Text, "half") { // part of an answer
+	if !strings.Contains(p.Text, "half") { // in a turn with "half", the model writes a part of its answer
 		require.Empty(s, end.Text, "the program's text about the failure is not the agent's text")
 	}
 	return failure
@@ -153,7 +153,7 @@ func TestRealToolCallsBeforeAFailureAreKept(t *testing.T) {
 		failure := s.refused(session, p)
 		require.Equal(t, overloaded, failure.Kind)
 		require.Equal(t, goOn, failure.Next)
-		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // no script, because claude sends the next prompt in the same message as the result
+		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // a fixed reply instead of a script, because claude sends the next prompt in the same message as the tool's result
 		s.goesOn(session, failure, p)
 		requests := s.w.Model.Requests()
 		result := ""
@@ -180,7 +180,7 @@ func TestRealRejectedKeyEndsTheTurnAtOnce(t *testing.T) {
 		failure := s.refused(s.session(), bgagent.Prompt{ID: "p", Text: script})
 		require.Equal(t, authentication, failure.Kind)
 		require.Equal(t, allModels, failure.Scope)
-		require.Less(t, time.Since(began), 3*time.Minute) // claude would try for 190 s
+		require.Less(t, time.Since(began), 3*time.Minute) // claude's own retries would take 190 s
 	})
 }
 

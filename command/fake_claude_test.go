@@ -13,7 +13,7 @@ import (
 
 // fakeClaude simulates Claude Code and asks questions. The lines of its prompt are instructions:
 //
-//	ask COMMAND     asks for a permission; the answer contains the response
+//	ask COMMAND     asks for permission to run the command; the answer contains the response
 //	send LINE       prints a line
 //	hear N          reads N responses; the answer contains them
 //	many            asks a thousand times

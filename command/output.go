@@ -195,7 +195,7 @@ func (o *Output) addLocked(s string) string {
 // the caller must report.
 func (o *Output) closeLocked() (rest string) {
 	rest = o.addLocked(o.cleaner.Rest())
-	if len(o.text) > 0 && !o.closed { // otherwise, o.last already contains the text
+	if len(o.text) > 0 && !o.closed { // if the message is already closed, o.last contains its text
 		o.last, o.closed = string(o.text), true
 	}
 	return rest

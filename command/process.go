@@ -95,7 +95,7 @@ func firstLine(err error) string {
 	n, _ := io.ReadFull(f, head)
 	line, _, _ := strings.Cut(string(head[:n]), "\n")
 	named, script := strings.CutPrefix(line, "#!")
-	words := strings.FieldsFunc(named, func(r rune) bool { return r == ' ' || r == '\t' }) // the system splits only at these characters
+	words := strings.FieldsFunc(named, func(r rune) bool { return r == ' ' || r == '\t' }) // the operating system splits the line only at these characters
 	if !script || len(words) == 0 {
 		return ""
 	}

@@ -200,9 +200,9 @@ func geminiFailed(text string, o *Output) {
 var geminiStatuses = []int{400, 401, 403, 404, 413, 429, 500, 502, 503, 504, 529}
 
 // geminiExplains returns the failure of a turn, completed with what gemini's exit code and standard
-// error show, or nil if no failed request made the turn fail. Gemini's exit code is the HTTP status
-// of the last answer, modulo 256. Standard error names the kind of the error, and the status of
-// each answer after which gemini retried the request.
+// error show. If no failed request made the turn fail, it returns nil. Gemini's exit code is the HTTP
+// status of the last answer, modulo 256. Standard error names the kind of the error, and the status
+// of each answer after which gemini retried the request.
 func geminiExplains(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError {
 	if said.end == nil || said.end.stop != bgagent.StopError {
 		return nil

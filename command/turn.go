@@ -28,7 +28,7 @@ type turn struct {
 	own     string      // program's id for the session to continue; empty for a new session
 	chosen  string      // id that the client chose for a new session; empty if it chose none
 	dialog  *dialog     // answers the program's questions; nil if the program cannot ask
-	linger  *time.Timer // runs after the program has reported the end of the turn
+	linger  *time.Timer // time for the program to exit after it has reported the end of the turn
 	forgets bool        // whether the program loses the session if the agent does nothing in this turn
 	follows bool        // whether the session had earlier turns
 
@@ -308,7 +308,7 @@ func (t *turn) sends(prompt string) {
 // in order to restore the session.
 func (t *turn) notes(said brief) {
 	said.known, said.sealed, said.waited = false, false, false
-	said.wrote = said.wrote && t.session.agent.Program.Look == nil // otherwise, Look shows whether the session has the prompt
+	said.wrote = said.wrote && t.session.agent.Program.Look == nil // a Look function shows by itself whether the session has the prompt
 	if t.prompt.Instance == "" || said == t.kept {
 		return
 	}

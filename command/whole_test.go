@@ -91,7 +91,7 @@ func TestFieldsOfAnUnexpectedTypeDoNotSpoilTheirLine(t *testing.T) {
 	switch {
 	case *everyField:
 		oneOf = 1
-	case race.Enabled: // a try takes about ten times as long
+	case race.Enabled: // with the race detector, a try takes about ten times as long
 		oneOf = 40
 	}
 	for _, name := range recorded(t) {

@@ -28,7 +28,7 @@ const (
 
 // facts holds the properties of a message from which a track is computed.
 type facts struct {
-	id, key string // id is the server's id of the message; key is the first of bgagent's ids for the prompt if the message contains a prompt or a copy of one
+	id, key string // id: the server's id of the message; key: the first of bgagent's ids for the prompt that the message contains or copies, if any
 	last    string // the last of bgagent's ids for the prompt, if there are several
 	kind    kind
 	hidden  bool // opencode itself wrote all the text of the message

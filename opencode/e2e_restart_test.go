@@ -38,7 +38,7 @@ type childTasks struct {
 	Prompts               []string
 	Limit                 int    // number of tasks that run concurrently
 	Asks                  bool   // tasks can ask questions; the process also writes the questions' keys
-	Agent                 string // "worker" if empty
+	Agent                 string // agent of the tasks; empty means "worker"
 }
 
 func TestMain(m *testing.M) {
@@ -89,8 +89,8 @@ func (t *childTasks) manager() (*opencode.Client, *bgagent.BackgroundManager, er
 	return c, m, err
 }
 
-// start starts the child process. It returns the first lines that the process writes, which are the ids
-// of its tasks and the keys of their questions, and a function that kills the process.
+// start starts the child process. It returns the first lines that the process writes: the ids of its
+// tasks and the keys of their questions. It also returns a function that kills the process.
 func (t *childTasks) start(tb testing.TB) (ids []string, kill func()) {
 	tb.Helper()
 	in, err := json.Marshal(t)
@@ -104,14 +104,14 @@ func (t *childTasks) start(tb testing.TB) (ids []string, kill func()) {
 	require.NoError(tb, cmd.Start())
 	kill = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
+		_ = cmd.Wait() // returns an error, because the process was killed
 	})
 	tb.Cleanup(kill)
 	lines := bufio.NewReader(out)
 	for range len(t.Prompts) * map[bool]int{false: 1, true: 2}[t.Asks] {
 		line, err := lines.ReadString('\n')
 		if err != nil {
-			kill() // completes stderr
+			kill() // afterwards, stderr is complete
 		}
 		require.NoError(tb, err, "%s", &stderr)
 		ids = append(ids, strings.TrimSpace(line))

@@ -16,15 +16,15 @@ import (
 //	use             calls a tool, then answers
 //	run             calls a tool that never ends
 //	todo            writes a todo list with an open entry
-//	ask             asks for a permission; the answer contains the reply
+//	ask             asks for permission; the answer contains the reply
 //	question        asks the user, without options
 //	choose          asks the user, with the options A and B; the answer contains the reply
 //	chooselike      asks the user, with options that look alike
-//	ask2            asks for a permission twice
+//	ask2            asks for permission twice
 //	length          is cut off by the model's token limit
 //	recall          answers with the first prompt
 //	full WORDS      answers with the words; then its context is compacted
-//	midway WORDS    its context is compacted after a tool; answers with the words
+//	midway WORDS    its context is compacted after a tool call; then answers with the words
 //	copied WORDS    like midway, but the server prompts it with a copy of the prompt
 //	endless         does not fit into its context, even after a compaction
 //	dismissed       asks the user, and its turn ends because the question is dismissed

@@ -45,7 +45,7 @@ func (s wireStatus) provider(now time.Time) *bgagent.ProviderError {
 		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: apifault.Line(s.Message)}
 	}
 	e.Tries, e.Next = max(s.Attempt, 0), bgagent.NextContinue
-	if at := apifault.Ahead(millis(s.Next), now); at.Sub(now) > ownPause { // the provider gave the time
+	if at := apifault.Ahead(millis(s.Next), now); at.Sub(now) > ownPause { // the provider, not the server, chose the time
 		e.RetryAt = at
 	}
 	return e

@@ -118,8 +118,8 @@ func (c *Client) asking(a *ask) *ask {
 	return a
 }
 
-// answered forgets a question that is no longer open, and keeps its id, because a list that was
-// requested earlier or a late event can still contain the question.
+// answered forgets a question that is no longer open. It keeps the question's id, because a late
+// event, or a list that was requested earlier, can still contain the question.
 func (c *Client) answered(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

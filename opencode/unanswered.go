@@ -11,11 +11,11 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// If the model provider refuses a turn, the server keeps the prompt. If the prompt's message is
-// sent again without its part, the server continues the turn, and the model gets the prompt only
-// once. In place of that part, the client sends one with empty text, which the model does not get.
-// The metadata of this part contains the id of the new prompt, so every client can find out from
-// the session whether the turn was continued for this prompt.
+// If the model provider refuses a turn, the server keeps the prompt. If the client sends the
+// prompt's message again without the part that contains the text, the server continues the turn, and
+// the model gets the prompt only once. In place of that part, the client sends a part with empty
+// text, which the model does not get. The metadata of the new part contains the id of the new prompt,
+// so every client can find out from the session whether the turn was continued for this prompt.
 
 // keys returns the ids of the prompts that a message from this package stands for: the id of the
 // prompt that was sent, followed by the ids of the prompts that continued its turn. If the server
@@ -33,10 +33,10 @@ func (m *wireMessage) keys() (keys []string) {
 // A turn has fewer messages.
 const deepest = 20_000
 
-// unanswered looks for the message of an earlier prompt whose turn is to be continued for the
-// prompt with the given key. It returns the message's id and the part to send. If the turn cannot
-// be continued, the part is nil. The boolean result reports whether the session already has the
-// prompt.
+// unanswered looks for the message of an earlier prompt. A new prompt, which has the given key, is
+// meant to continue the turn of the earlier prompt. unanswered returns the message's id and the part
+// to send. If the turn cannot be continued, the part is nil. The boolean result reports whether the
+// session already has the new prompt.
 func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (message string, part *wirePromptPart, there bool, err error) {
 	var keys []string
 	read, found := 0, false
@@ -85,11 +85,11 @@ func (c *Client) continued(session, message string) bool {
 	return n > 1
 }
 
-// continuedBefore returns the message of the last prompt if the position is after that message and
-// the prompt's turn has been continued since the position was determined. The caller needs the
-// message, because it might know only the earlier ids of the prompt. continuedBefore records the
-// prompt's last id in the position and in the prompt's later messages, which are in the list "rest",
-// so that the message is not returned again for a later position.
+// continuedBefore returns the message of the last prompt if two conditions are met: the position is
+// after that message, and the prompt's turn has been continued since the position was determined. The
+// caller needs the message, because it might know only the earlier ids of the prompt. continuedBefore
+// also records the prompt's last id in the position and in the prompt's later messages, which are in
+// the list "rest". As a result, the message is not returned again for a later position.
 func (c *Client) continuedBefore(ctx context.Context, id string, p *position, rest []line) (*bgagent.Message, error) {
 	prompt, known := p.track.prompt, cmp.Or(p.track.last, p.track.key)
 	if prompt == "" || slices.ContainsFunc(rest, func(l line) bool { return l.ID == prompt }) {

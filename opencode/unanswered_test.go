@@ -115,7 +115,7 @@ func TestAnUnansweredPromptThatIsGoneOrAnsweredIsFollowedByText(t *testing.T) {
 		require.NoError(t, r.c.StartTurn(t.Context(), s, again("p1", "never sent")))
 		seconds(2)
 		for range 2 {
-			p := again("p2", "p1") // the prompt that already has an answer
+			p := again("p2", "p1") // p1 already has an answer
 			p.Text = "say go on"
 			require.NoError(t, r.c.StartTurn(t.Context(), s, p))
 			seconds(2)
