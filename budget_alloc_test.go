@@ -54,7 +54,7 @@ var everything = bgagent.Config{
 	Ask: true, ModelsMayPermit: true, Fallback: map[string][]string{"a/b": {"c/d"}},
 }
 
-// Disabled guardrails do not allocate. All guardrails together add at most a tenth to the
+// Disabled guardrails add no allocations. All guardrails together add at most a tenth to the
 // allocations of a task.
 func TestGuardrailsTakeFewAllocations(t *testing.T) {
 	if race.Enabled {

@@ -246,7 +246,7 @@ func (p *spendersProcess) RestoreSession(context.Context, bgagent.SessionRestore
 }
 
 // RunTurn simulates a turn. After a report of its own has crossed a limit, the turn makes no more
-// reports. If the turn is stopped in another way, it makes at most one more report, about work
+// reports. If the turn is stopped for another reason, it makes at most one more report, about work
 // that was under way.
 func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	w := p.w

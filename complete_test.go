@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Some changes must be made in several places, which CONTRIBUTING.md lists. The tests in this file
+// CONTRIBUTING.md lists the changes that must be made in several places. The tests in this file
 // compare these places, and name any place that was forgotten.
 
 // sources returns the parsed files of the package, without its tests.

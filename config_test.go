@@ -22,7 +22,7 @@ func (silent) RunTurn(context.Context, string, Prompt, *Reporter) (TurnEnd, erro
 }
 
 // canBeDisabled and canBeUnlimited list the fields for which the comments of Config allow
-// Disabled and Unlimited. They are independent of the tested code.
+// Disabled and Unlimited. The lists are written by hand, so they do not depend on the tested code.
 var (
 	canBeDisabled = []string{"MaxPark", "FallbackAfter", "RestartWithin", "NoticeResult", "NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
 		"HostUnreachable", "TimeToLive", "QueueTimeToLive", "Retention", "BudgetPeriod"}

@@ -250,8 +250,8 @@ func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 	})
 }
 
-// The parent is deleted while it is owed notices about more tasks than RetainTasks allows. The
-// manager abandons all these notices, and then drops records until at most one is left.
+// In this test, the parent is deleted while it is owed notices about more tasks than RetainTasks
+// allows. The manager abandons all these notices, and then drops records until at most one is left.
 func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	bubble(t, working(time.Second), bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string

@@ -149,9 +149,9 @@ func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	})
 }
 
-// When the task of a session ends, the node of the session exists only because notices about its
-// children are owed. During the cascade, these children expire and the node is removed. The cascade
-// must still finish.
+// In this test, when the task of a session ends, the node of the session exists only because
+// notices about its children are owed. During the cascade, these children expire and the node is
+// removed. The cascade must still finish.
 func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

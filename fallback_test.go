@@ -200,7 +200,7 @@ type ways struct {
 
 func (w ways) Fallback(string) bgagent.FallbackWay { return w.way }
 
-// The provider refuses the turn, with and without a preceding tool call.
+// In this test, the provider refuses the turn, with and without a preceding tool call.
 func TestAToolCallForbidsANewSession(t *testing.T) {
 	for _, way := range []bgagent.FallbackWay{bgagent.FallbackInSession, bgagent.FallbackInNewSession} {
 		for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextNone} {
@@ -382,7 +382,7 @@ func TestACallWhoseTimeEndsAfterAFallbackIsToldThatTheTaskGoesOn(t *testing.T) {
 	})
 }
 
-// The test checks waiting callers, repeated tool calls and messages.
+// This test checks waiting callers, repeated tool calls and messages.
 func TestWhatWaitsForATaskFollowsItToTheNextModel(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}}))
 	refuse := f.refuse

@@ -80,8 +80,8 @@ func noNoticeIn(t *testing.T, w *world) {
 	}
 }
 
-// The end of a task is read while its notice is being pushed. The notice arrives, so the end is
-// reported, even if nobody acknowledges the answer of Read.
+// In this test, the end of a task is read while its notice is being pushed. The notice arrives, so
+// the end is reported, even if nobody acknowledges the answer of Read.
 func TestAnEndThatIsReadDuringItsDeliveryIsNotToldAgain(t *testing.T) {
 	withPostman(t, func(t *testing.T, w *world, p *postman) {
 		p.answers(4*time.Second, nil)
@@ -103,8 +103,8 @@ func TestAnEndThatIsReadDuringItsDeliveryIsNotToldAgain(t *testing.T) {
 	})
 }
 
-// The end of a task is read while its notice is being pushed, or after that. It is unknown whether
-// the notice has arrived, so the next process must not report the end with another notice.
+// In this test, the end of a task is read during or after the push of its notice. It is unknown
+// whether the notice has arrived, so the next process must not report the end with another notice.
 func TestAnEndThatIsReadAfterItsNoticeWasSentIsToldAgainWithTheSameNotice(t *testing.T) {
 	for name, read := range map[string]struct{ at, crash time.Duration }{
 		"during the delivery":                       {2 * time.Second, 3 * time.Second},
@@ -150,8 +150,8 @@ func TestAnEndThatIsReadAfterItsNoticeWasSentIsToldAgainWithTheSameNotice(t *tes
 	}
 }
 
-// One process pushes the notice, the end is read in the next process, and the process after that
-// hands out the notice.
+// In this test, one process pushes the notice, the end is read in the next process, and the process
+// after that hands out the notice.
 func TestAnEndThatALaterProcessReadsKeepsItsNotice(t *testing.T) {
 	withPostman(t, func(t *testing.T, w *world, p *postman) {
 		p.answers(4*time.Second, errors.New("the answer is lost"))
@@ -172,8 +172,8 @@ func TestAnEndThatALaterProcessReadsKeepsItsNotice(t *testing.T) {
 	})
 }
 
-// Either the session's next call acknowledges the answer of Read, or the notice itself is
-// acknowledged. The end is then not reported again.
+// In this test, either the session's next call acknowledges the answer of Read, or the notice
+// itself is acknowledged. The end is then not reported again.
 func TestAnAcknowledgedEndIsNotToldAgainAlthoughItsNoticeWasSent(t *testing.T) {
 	for name, ack := range map[string]func(m *bgagent.BackgroundManager, p *postman){
 		"by the next call": func(m *bgagent.BackgroundManager, _ *postman) { _, _ = m.TakeNotice(root.Session) },
@@ -224,7 +224,8 @@ func TestAnEndThatIsReadWhileItsSessionIsBusyNeedsNoOldNotice(t *testing.T) {
 	})
 }
 
-// A notice reports two ends. One of them is read while the notice is being pushed, and the notice arrives.
+// In this test, a notice reports two ends. One of them is read while the notice is being pushed,
+// and the notice arrives.
 func TestANoticeThatArrivesSettlesTheEndsThatWereReadMeanwhile(t *testing.T) {
 	withPostman(t, func(t *testing.T, w *world, p *postman) {
 		p.answers(4*time.Second, nil)

@@ -46,7 +46,8 @@ func openWith(t *testing.T, count int, text func(ctx context.Context, prompt str
 	return m, err
 }
 
-// A store that cannot read some texts must not harm the tasks whose texts it can read, even if it panics.
+// If a store fails or panics when it reads some texts, this must not harm the tasks whose texts it
+// can read.
 func TestATextThatCannotBeReadConcernsItsTaskOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := openWith(t, 300, func(_ context.Context, prompt string) error {

@@ -32,7 +32,7 @@ func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
 		}
 		for i := range 20 {
 			fail = nil
-			if i%2 == 1 { // a message that might have joined also counts towards the limit
+			if i%2 == 1 { // a message that might have joined the turn also counts towards the limit
 				fail = bgagent.ErrUncertain
 				require.ErrorIs(t, now(i), bgagent.ErrUncertain)
 				continue

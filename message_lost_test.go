@@ -41,8 +41,8 @@ func joins(t *testing.T, m *bgagent.BackgroundManager) bgagent.Task {
 	return get(t, m, task.ID)
 }
 
-// After the first refusal, the session continues and still contains the message. Therefore, the
-// second refusal does not lose the message.
+// In this test, the session continues after the first refusal and still contains the message.
+// Therefore, the second refusal does not lose the message.
 func TestAMessageThatTheSessionHasIsNotSentAgainAfterAnotherRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := refusing(bgagent.NextContinue, bgagent.NextRepeat)
@@ -72,8 +72,8 @@ func TestAMessageThatTheSessionHasIsNotSentAgainWithAnotherModel(t *testing.T) {
 	})
 }
 
-// After the crash, the session does not contain the prompt of the turn that followed the refusal,
-// but it contains the message that joined the refused turn.
+// In this test, the crash loses the prompt of the turn that followed the refusal. The session still
+// contains the message that joined the refused turn.
 func TestAMessageThatTheSessionHasIsNotSentAgainAfterACrash(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }
@@ -102,7 +102,8 @@ func TestAMessageThatTheSessionHasIsNotSentAgainAfterACrash(t *testing.T) {
 	})
 }
 
-// The prompt that continues an interrupted turn repeats the message, but this prompt is also lost.
+// In this test, the prompt that continues an interrupted turn repeats the message, but this prompt
+// is also lost.
 func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }
@@ -124,8 +125,8 @@ func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 	})
 }
 
-// The client accepts or rejects the message only after the turn was refused. The session has kept
-// nothing from that turn.
+// In this test, the client accepts or rejects the message only after the turn was refused. The
+// session has kept nothing from that turn.
 func TestAMessageThatTheClientTakesAfterARefusalGetsATurnOfItsOwn(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextNewSession} {
 		for name, c := range map[string]struct {

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// When the process ends, the attempt is parked and its message waits for a slot.
+// In this test, the process ends while the attempt is parked and its message waits for a slot.
 func TestAParkedAttemptGetsItsMessageFromTheNextProcess(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg = limit(1)
@@ -88,7 +88,7 @@ func TestAKeyIsRememberedAcrossProcesses(t *testing.T) {
 	})
 }
 
-// The attempt ends while the message is being written.
+// In this test, the attempt ends while the message is being written.
 func TestAMessageToAnAttemptThatEndsMeanwhileIsUnconsumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := bgagenttest.NewRunner(answering)
@@ -147,8 +147,8 @@ func TestAMessageThatCannotBeWrittenIsRefused(t *testing.T) {
 	})
 }
 
-// A message is written as the prompt of the next turn, and withdrawn before the write returns. Another
-// message then becomes the prompt of that turn.
+// In this test, a message is written as the prompt of the next turn, and withdrawn before the write
+// returns. Another message then becomes the prompt of that turn.
 func TestTheNextProcessRepeatsTheMessageThatTookThePlaceOfAWithdrawnOne(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.work, w.cfg.MaxDepth = 10*time.Second, 2
@@ -270,7 +270,7 @@ func TestAMessageWhoseRecordTheStoreRefusesReachesNoTurn(t *testing.T) {
 	})
 }
 
-// The client accepts the message after the task has ended.
+// In this test, the client accepts the message after the task has ended.
 func TestAMessageThatJoinsTooLateDoesNotMakeTheTaskRunAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := steered{Runner: bgagenttest.NewRunner(answering)}
@@ -310,7 +310,7 @@ func (l steeringLife) Notify(ctx context.Context, session string, n bgagent.Noti
 	return l.notify(ctx, session, n)
 }
 
-// After the crash, the session does not contain the prompt of the turn that the message joined.
+// In this test, the crash loses the prompt of the turn that the message joined.
 func TestAMessageThatJoinedALostTurnGetsATurnOfItsOwn(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }

@@ -201,8 +201,8 @@ func TestAFailureThatWasReadDoesNotHurryTheRest(t *testing.T) {
 	})
 }
 
-// A parent is cancelled while a notice is being delivered to it. Then it is resumed and delegates
-// again. It must get a notice only about the new batch.
+// In this test, a parent is cancelled while a notice is being delivered to it. Then it is resumed
+// and delegates again. It must get a notice only about the new batch.
 func TestAResumedParentIsToldOfTheNewBatchOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()

@@ -77,8 +77,8 @@ func TestARepeatedNoticeTellsWhatHasEndedSince(t *testing.T) {
 	})
 }
 
-// The process ends while the parent is parked because its turn with a notice was refused. The
-// second task ends before or after this crash.
+// In this test, the process ends while the parent is parked because its turn with a notice was
+// refused. The second task ends before or after this crash.
 func TestARepeatedNoticeTellsWhatHasEndedSinceInTheNextProcess(t *testing.T) {
 	for _, crashAt := range []time.Duration{20 * time.Second, 50 * time.Second} {
 		inWorld(t, func(t *testing.T, w *world) {

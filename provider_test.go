@@ -173,7 +173,7 @@ func TestTheClocksOfAParkedTaskStandStill(t *testing.T) {
 	})
 }
 
-// The second task waits for a slot when the first task is parked.
+// In this test, the second task waits for a slot when the first task is parked.
 func TestAParkedTaskGoesBeforeTasksThatHaveNotStarted(t *testing.T) {
 	f := newLimited(func(n int, _ bgagent.Prompt) error {
 		if n > 0 {

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// After a question from an earlier process has been answered, an agent continues to work for longer
-// than its time to live.
+// In this test, a question from an earlier process is answered. After that, the agent continues to
+// work for longer than its time to live.
 func TestTheTimeToLiveAfterAnAnswerDoesNotGrowOverARestart(t *testing.T) {
 	script := func(t *bgagenttest.Turn) {
 		t.Sleep(10 * time.Second)
@@ -42,7 +42,8 @@ func TestTheTimeToLiveAfterAnAnswerDoesNotGrowOverARestart(t *testing.T) {
 	}
 }
 
-// A runner's turn asks a question, and the process ends. The next attempt continues the turn.
+// In this test, a runner's turn asks a question, and the process ends. The next attempt continues
+// the turn.
 func TestTheTimeToLiveOfTheNextAttemptDoesNotGrowAfterAQuestion(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Ask, w.cfg.TimeToLive, w.cfg.StaleTimeout = true, 25*time.Second, bgagent.Disabled
@@ -74,8 +75,8 @@ type noAnswerer struct {
 	bgagent.EventSource
 }
 
-// The next process's client is not an Answerer. The clocks of the turn run again, because the
-// answer cannot be passed on.
+// In this test, the client of the next process is not an Answerer. The answer cannot be passed on,
+// so the clocks of the turn run again.
 func TestAnAnswerIsNotPassedByAClientThatIsNoAnswerer(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		p.hangs.Store(true)

@@ -135,8 +135,8 @@ func (n nested) FindSession(_ context.Context, session string) (bgagent.SessionI
 	return bgagent.SessionInfo{}, nil
 }
 
-// Between the awaited task and the task that asks, there is a session that does not belong to a
-// task.
+// In this test, there is a session that does not belong to a task. It is between the awaited task
+// and the task that asks.
 func TestAForegroundCallReturnsWhenATaskOfANestedSessionAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := nested{bgagenttest.NewRunner(func(t *bgagenttest.Turn) {

@@ -140,8 +140,8 @@ func TestAQuestionThatItsServerNoLongerAsksIsOverAfterARestart(t *testing.T) {
 	})
 }
 
-// The process ends after it has accepted the answer to a question but before the server has
-// received the answer.
+// In this test, the process ends after it has accepted the answer to a question but before the
+// server has received the answer.
 func TestAnAcceptedAnswerReachesItsServerInTheNextProcess(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		p.hangs.Store(true)

@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The manager is suspended while a turn with a question has no slot, either before or after the
-// question is over. The turn can no longer get a slot, so Ask returns an error instead of the
-// outcome.
+// In this test, the manager is suspended while a turn with a question has no slot, either before or
+// after the question is over. The turn can no longer get a slot, so Ask returns an error instead of
+// the outcome.
 func TestSuspendDoesNotWaitForASlotAfterAQuestionIsOver(t *testing.T) {
 	for name, over := range map[string]func(t *testing.T, m *bgagent.BackgroundManager, id, key string){
 		"answered": func(t *testing.T, m *bgagent.BackgroundManager, id, key string) {

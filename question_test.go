@@ -65,7 +65,7 @@ func onFakeServer(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Conf
 	onFaultyServer(t, script, nil, cfg, test)
 }
 
-// onFaultyServer is like onFake, but uses a starter whose calls have faults.
+// onFaultyServer is like onFakeServer, but the calls of the starter have the given faults.
 func onFaultyServer(t *testing.T, script func(*bgagenttest.Turn), faults func(bgagenttest.Call) bgagenttest.Fault, cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, s bgagenttest.Starter)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -12,8 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The parent of the resumed task has ended, so the task becomes a task of the host, which is the nearest
-// caller above it. When the task is resumed, memory does not contain the record of the parent.
+// In this test, the parent of the resumed task has ended, so the task becomes a task of the host,
+// which is the nearest caller above it. When the task is resumed, memory does not contain the
+// record of the parent.
 func TestATaskBelowAnExpiredTaskOfTheHostIsResumedForTheHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLives(t, 0, false)
@@ -47,9 +48,9 @@ func TestATaskBelowAnExpiredTaskOfTheHostIsResumedForTheHost(t *testing.T) {
 	})
 }
 
-// The task of the host fails and is forgotten while the task below it is being stopped. The store
-// then contains a record of the session of the forgotten task. The parent in this record is the
-// session of the host, which has the empty id.
+// In this test, a task of the host fails and is forgotten while the task below it is being stopped.
+// The store then contains a record of the session of the forgotten task. The parent in this record
+// is the session of the host, which has the empty id.
 func TestASessionBelowTheHostKeepsItsPlaceInTheNextProcess(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.MaxDepth = 2
@@ -84,7 +85,8 @@ func TestASessionBelowTheHostKeepsItsPlaceInTheNextProcess(t *testing.T) {
 	})
 }
 
-// The record of the session of the expired task says to which session the task below it belongs.
+// The record of the expired task's session says to which root session the task below it belongs.
+// Therefore, the next process does not have to load the expired task.
 func TestATaskThatExpiredAboveALiveTaskIsNotLoadedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := &storetest.Memory{}

@@ -276,8 +276,9 @@ func TestAResumeWaitsUntilTheOldTurnHasStopped(t *testing.T) {
 	}
 }
 
-// CreateSession hangs beyond the stopping deadline. No session exists yet, so none can be marked as
-// stuck. The resume must still be refused, because the new attempt would wait forever.
+// In this test, CreateSession hangs beyond the stopping deadline. No session exists yet, so none
+// can be marked as stuck. The resume must still be refused, because the new attempt would wait
+// forever.
 func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}

@@ -133,8 +133,8 @@ func TestACoolDownAppliesToAllUsersOfASource(t *testing.T) {
 	}
 }
 
-// The provider refuses many turns that had begun in several processes. The cool-down must end as
-// early as if all these turns had begun in a single process.
+// In this test, the provider refuses many turns that had begun in several processes. The cool-down
+// must end as early as if all these turns had begun in a single process.
 func TestReportsDoNotProlongEachOther(t *testing.T) {
 	for _, wait := range []time.Duration{0, time.Minute} {
 		for _, processes := range []int{1, 2, 4} {
@@ -176,8 +176,8 @@ func TestReportsDoNotProlongEachOther(t *testing.T) {
 	}
 }
 
-// Ten processes share a token bucket. A refusal in one process must not lengthen the cool-downs in the
-// processes whose turns succeed.
+// In this test, ten processes share a token bucket. A refusal in one process must not lengthen the
+// cool-downs in the processes whose turns succeed.
 func TestSharedCoolDownsDoNotStarveTheTasks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const all, processes = 100, 10
@@ -215,8 +215,9 @@ func TestSharedCoolDownsDoNotStarveTheTasks(t *testing.T) {
 	})
 }
 
-// Models of two providers share a pool. One provider refuses a turn, and the refusal applies to all its
-// models. Then the other provider refuses a turn, and the refusal applies to one model.
+// In this test, models of two providers share a pool. One provider refuses a turn, and the refusal
+// applies to all its models. Then the other provider refuses a turn, and the refusal applies to one
+// model.
 func TestARefusalOfOneProviderDoesNotShutAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hub coolHub

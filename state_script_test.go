@@ -23,7 +23,7 @@ var updateScripts = flag.Bool("state.update", false, "write what the scripts in 
 // The scripts in testdata/state drive the state directly. Each line is an input,
 // and the indented lines below it are the events and effects that the input
 // causes. The scripts show the protocols of stopping, delivery and resuming step
-// by step, without goroutines, hosts and clocks. script.do lists the inputs.
+// by step, without goroutines, hosts or clocks. The method "do" lists the inputs.
 func TestStateScripts(t *testing.T) {
 	names, err := filepath.Glob("testdata/state/*.txt")
 	require.NoError(t, err)

@@ -482,5 +482,5 @@ func dataIn(mem *storetest.Memory, id string) string {
 	return ""
 }
 
-// savedAs returns the form of saved data in a record.
+// savedAs encodes saved data in the same way as a record.
 func savedAs(data string) string { return base64.StdEncoding.EncodeToString([]byte(data)) }

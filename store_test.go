@@ -35,7 +35,7 @@ func withoutStore(t *testing.T) {
 	t.Cleanup(func() { inside.Store = before })
 }
 
-// blankStore is a store that does not keep anything. Each write takes the given time.
+// blankStore is a store that does not keep anything. Each write takes the time in the field "takes".
 type blankStore struct {
 	last  uint64
 	takes time.Duration

@@ -293,7 +293,7 @@ func TestANoticeThatCannotBeWrittenIsNotHandedOut(t *testing.T) {
 	})
 }
 
-// owedIn reports whether the end of the task is owed according to the store.
+// owedIn reports whether, according to the store, the end of the task is still owed to the parent.
 func owedIn(t *testing.T, mem *storetest.Memory, id string) bool {
 	t.Helper()
 	time.Sleep(6 * time.Second) // a change is written within 5 s even if nothing waits for it

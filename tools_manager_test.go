@@ -114,7 +114,8 @@ func TestForegroundGoesOnAfterADeadlineAndEndsWithACancellation(t *testing.T) {
 	})
 }
 
-// A task calls delegate_task and background_output, and there is only one slot.
+// In this test, there is only one slot. The task that holds the slot calls delegate_task and
+// background_output.
 func TestWaitingInATaskDoesNotDeadlock(t *testing.T) {
 	for _, foreground := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {

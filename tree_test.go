@@ -88,8 +88,8 @@ func TestResumeUnderAnExpiredParentTellsTheRoot(t *testing.T) {
 	})
 }
 
-// The host resumes a task that has expired and whose parent was cancelled. The
-// root session gets the notice, as it would if the task had not expired.
+// In this test, the host resumes a task that has expired and whose parent was cancelled. The root
+// session gets the notice, as it would if the task had not expired.
 func TestTombstoneUnderACancelledParentTellsTheRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

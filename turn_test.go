@@ -54,8 +54,8 @@ func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 	}
 }
 
-// A task gets a second turn with the notice about its own tasks. The answer of the first
-// turn must not end the second turn.
+// In this test, a task gets a second turn with the notice about its child task. The answer of the
+// first turn must not end the second turn.
 func TestASecondTurnIsNotEndedByTheFirst(t *testing.T) {
 	for name, hides := range map[string]bool{"prompts are told": false, "prompts are not told": true} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,7 @@
-// Command clients runs several agent runtimes behind one manager. The function ClientFor maps
-// each agent to its runtime. The function Model maps each agent to its model, because limits
-// apply to models. All three runtimes are Go functions here, but each could also be a server
-// or a command line.
+// Command clients runs several agent runtimes behind one manager. Config.ClientFor maps each
+// agent to its runtime. Config.Model maps each agent to its model, because limits apply to
+// models. All three runtimes are Go functions here, but each could also be a server or a
+// command line.
 package main
 
 import (

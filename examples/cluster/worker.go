@@ -110,7 +110,8 @@ func runWorker(ctx context.Context, name string) error {
 	return errors.Join(m.Close(ctx), slots.Close(ctx))
 }
 
-// newSlots joins the workers that share the slots. While the servers elect their leader, it tries again.
+// newSlots joins the workers that share the slots. While the servers elect their leader, bgnats.NewSlots
+// tries again.
 func newSlots(ctx context.Context, nc *nats.Conn) (*bgnats.Slots, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
