@@ -55,8 +55,8 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 
 // goesOn answers a foreground call that returns before its task has ended. The argument "deadline"
 // is true if the call's time limit has passed, and the arguments "askers" are the tasks that ask
-// questions. If the time limit has not passed and no task asks, the task waits for its model
-// provider, or the caller is a task that must not wait.
+// questions. If the time limit has not passed and no task asks, the call returns because the task
+// waits for its model provider, or because the caller is itself a task and must not wait.
 func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
@@ -166,7 +166,7 @@ func (b *text) progress(t Task, now time.Time) {
 		b.Row("Phase", t.Phase.String())
 	}
 	switch {
-	case t.Phase == PhaseWaiting && t.Messages > 0: // the task's next turn delivers a message, and only a later turn reports ended tasks
+	case t.Phase == PhaseWaiting && t.Messages > 0: // the next turn delivers a message, so it does not wait for the task's own tasks
 		b.Row("Waits for", "a slot for its next turn")
 	case t.Phase == PhaseWaiting:
 		b.Row("Waits for", mdtext.Count(t.Waiting, "task", "tasks")+" of its own")
@@ -361,7 +361,8 @@ func (b *text) noReport(w wording, t Task) {
 }
 
 // atLimit reports whether an attempt with this cause reached a limit that another attempt would
-// probably also reach. The texts then say who can change the limit, and do not suggest continuing.
+// probably also reach. In that case, the texts contain the advice of limitAdvice and do not suggest
+// continuing the task.
 func atLimit(c Cause) bool { return (wording{}).limitAdvice(c) != "" }
 
 // limitAdvice returns advice for the model about a task that has reached a limit. It returns "" for

@@ -30,8 +30,8 @@ type SessionClient interface {
 
 	// Abort stops the turn that is running in the session. It is idempotent, and returns nil if the
 	// session does not exist or is not in a turn. The session can be prompted again afterwards. For
-	// a TurnRunner, the manager also ends the context of RunTurn. If that stops the turn, Abort may
-	// do nothing.
+	// a TurnRunner, the manager also ends the context of RunTurn. If this is enough to stop the turn,
+	// Abort may do nothing.
 	Abort(ctx context.Context, session string) error
 }
 
@@ -71,11 +71,11 @@ type TurnStarter interface {
 	// manager may repeat a call with the same p.ID. If the runtime can recognize the repetition,
 	// StartTurn must not start a second turn and must return nil.
 	//
-	// The manager calls StartTurn only for sessions that it found to be quiet. The session can
-	// still be in a turn if somebody else has prompted it. In that case, StartTurn must not queue
-	// the prompt. It must return an error that matches [ErrBusy]. If the server cannot be reached
-	// and the prompt was not handed over, StartTurn must return an error that matches
-	// [ErrUnreachable]; the manager repeats the call later.
+	// The manager calls StartTurn only for sessions that are idle as far as it knows. The session can
+	// still be in a turn if somebody else has prompted it. In that case, StartTurn must not queue the
+	// prompt. It must return an error that matches [ErrBusy]. If the server cannot be reached and the
+	// prompt was not handed over, StartTurn must return an error that matches [ErrUnreachable]; the
+	// manager repeats the call later.
 	//
 	// The client must report the turn as over only when the answer is complete, with a stop reason
 	// that shows whether the answer was cut off.
@@ -385,7 +385,7 @@ func (s ToolState) InFlight() bool { return s == ToolPending || s == ToolRunning
 
 // MessageTool is a tool call in a message.
 type MessageTool struct {
-	ID    string // id of the call while it is in flight; agents can reuse ids, see Reporter.Tool
+	ID    string // id of the call; agents can use it again once the call has ended, see Reporter.Tool
 	Name  string
 	State ToolState
 

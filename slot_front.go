@@ -15,8 +15,9 @@ import (
 )
 
 // The function "front" returns a ConcurrencyManager for a manager whose slots come from another
-// source. It keeps track of the pools' cool-downs, and takes its other figures and the limits that
-// it reports from the source. Internally it has no limits, because the source applies them.
+// source. The ConcurrencyManager keeps track of the pools' cool-downs. Its other figures, and the
+// limits that it reports, come from the source. It does not apply the limits itself, because the
+// source applies them.
 func front(s SlotSource) (*ConcurrencyManager, error) {
 	l, err := s.Limits().normal()
 	if err != nil {
@@ -37,9 +38,9 @@ func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int,
 
 func (l unlimited) Caps() slots.Caps { return slots.Caps{} }
 
-// The method "look" reads the limits of the source c.from. If they have changed, the names and
-// their cool-downs move to the pools of the new limits. If the limits are invalid, the earlier ones
-// stay in effect.
+// The method "look" reads the limits of the source c.from. If they have changed, the names of models
+// and agents move to the pools of the new limits, together with their cool-downs. If the limits are
+// invalid, the earlier ones stay in effect.
 func (c *ConcurrencyManager) look() Limits {
 	old := c.slots.Rules().(unlimited).Limits
 	l, err := c.from.Limits().normal()
@@ -96,7 +97,7 @@ func (c *ConcurrencyManager) poolsFrom(l Limits) []PoolStats {
 	return out
 }
 
-// statsFrom returns the figures for the model's pool as known to the source c.from, with the pool's
+// statsFrom returns the figures from the source c.from for the model's pool, with the pool's
 // cool-down.
 func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
 	l := c.look()
@@ -104,9 +105,9 @@ func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
 	return c.statsOf(l, name)
 }
 
-// statsOf returns the figures for the pool with the given name as known to the source c.from, with
-// the pool's cool-down. The source might not know the pool, because nobody has a slot of the pool,
-// or because the source's figures are old.
+// statsOf returns the figures from the source c.from for the pool with the given name, with the pool's
+// cool-down. If nobody has a slot of the pool, or if the source's figures are old, the source might
+// not know the pool. In that case, statsOf returns only the pool's name and limit.
 func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 	for _, p := range c.poolsFrom(l) {
 		if p.Name == name {
@@ -174,7 +175,7 @@ func (c *ConcurrencyManager) tell(d *CoolDown) {
 }
 
 // The method "hear" makes a pool cool down, because another user of the source has reported a
-// refusal. It ignores impossible reports.
+// refusal. It ignores impossible reports and, while heardMost pools are cooling down, all reports.
 func (c *ConcurrencyManager) hear(d CoolDown) {
 	if d.For <= 0 || d.For > resetMost || d.RetryIn < 0 || d.RetryIn > resetMost || len(d.Model)+len(d.Agent) > heardName || c.slots.CoolPools() >= heardMost {
 		return

@@ -15,8 +15,8 @@ import (
 // All methods must be safe for concurrent use, and must not block. Request and Release can call
 // holders before they return, including the holders of other requests.
 //
-// If a source's limits can be changed, the source has the method SetLimits(Limits) error. It is
-// called by [ConcurrencyManager.SetLimits] of the manager's Concurrency. Limits can change at any
+// If a source's limits can be changed, the source also has the method SetLimits(Limits) error. For a
+// manager m with this source, m.Concurrency().SetLimits calls that method. Limits can change at any
 // time; a manager reads them again before its requests and before it shows figures.
 type SlotSource interface {
 	// Request asks for a slot and returns immediately. If the slot is free, it can be granted
@@ -83,7 +83,8 @@ type SlotClaim interface {
 
 // CoolDownSource is an optional interface of a [SlotSource] whose users are in several processes. A
 // cool-down that begins in one manager then applies to the managers in all processes. Without it,
-// each manager notices a provider's limit only when the provider refuses its own turn.
+// each manager notices a provider's limit only when the provider refuses one of the manager's own
+// turns.
 type CoolDownSource interface {
 	SlotSource
 
@@ -195,8 +196,8 @@ func (c *ConcurrencyManager) newClaim(r *SlotRequest, h SlotHolder) (*ownClaim, 
 	return k, join
 }
 
-// ticketAt returns the ticket of a request that was queued at the given time. The lower ticket
-// comes first in line.
+// ticketAt returns the ticket of a request that was queued at the given time. A request with a lower
+// ticket comes earlier in line.
 func ticketAt(t time.Time) uint64 {
 	return slots.FirstTicket + uint64(min(max(t.UnixNano(), 0), slots.FirstTicket-1))
 }

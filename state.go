@@ -28,7 +28,7 @@ type state struct {
 	home      grants    // handles a slot that a task got outside of an update
 	epoch     time.Time // the zero point of the times in the state
 	seed      maphash.Seed
-	callSeed  maphash.Seed  // seed for the hashes of calls; zero with a store
+	callSeed  maphash.Seed  // seed for the hashes of calls; zero with a store, so that every process makes the same hashes
 	ids       *bufio.Reader // source of randomness
 
 	tasks      map[uint64]*task // keyed by the number that is encoded in the id
@@ -114,8 +114,8 @@ type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }
 
-// The type "due" lists the records for which the method "settle" must call consequences at the end
-// of the current update.
+// The type "due" lists the tasks, attempts and nodes for which the method "settle" must call
+// consequences at the end of the current update.
 type due struct {
 	granted []*task    // tasks that got a slot
 	waiting []*attempt // attempts that might have nothing left to wait for

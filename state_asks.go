@@ -2,11 +2,11 @@ package bgagent
 
 import "slices"
 
-// The code in this file opens or refuses the questions that runners ask and that starters report. It also
-// handles questions from an earlier process.
+// The code in this file opens or refuses the questions that runners ask and that starters report. It
+// also decides what becomes of the questions from an earlier process.
 
-// refusesQuestion returns the reason for refusing a question immediately. It returns zero if the
-// question is not refused.
+// refusesQuestion returns the reason for refusing a question immediately. It returns notRefused if the
+// question may be opened.
 func (st *state) refusesQuestion(t *task, q *Question) refusedQuestion {
 	switch {
 	case !st.cfg.Ask:
@@ -19,7 +19,7 @@ func (st *state) refusesQuestion(t *task, q *Question) refusedQuestion {
 	return notRefused
 }
 
-// askFor opens a runner's question, or returns an error if nobody is asked.
+// askFor opens a runner's question, or returns an error that says why nobody is asked.
 func (st *state) askFor(a *attempt, turn int32, q Question, w *waiter, now int64) (*asked, error) {
 	if !a.live() || a.turn != turn || a.turnStart == 0 || a.halted() != nil || st.suspend == frozen {
 		return nil, notAsked(questionLate)
@@ -91,9 +91,9 @@ func (st *state) refuseQuestion(a *attempt, q *Question, why refusedQuestion, pr
 	st.wantPass(x)
 }
 
-// leaveQuestions withdraws a runner's questions after its process has ended. A starter's questions
-// stay open, because its server might still be asking them. An outcome that might not have reached
-// the client is passed on again.
+// leaveQuestions withdraws a runner's questions, because the process in which the runner asked them
+// has ended. A starter's questions stay open, because its server might still be asking them. An
+// outcome that might not have reached the client is passed on again.
 func (st *state) leaveQuestions(a *attempt, now int64) {
 	if a.t.questions() == nil {
 		return

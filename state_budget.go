@@ -8,13 +8,12 @@ import (
 // The code in this file counts the usage of tasks, and stops tasks whose budgets are used up.
 //
 // There are two kinds of budgets. The budget of a task counts all its attempts. The account of a
-// tree counts all tasks of the tree. The account is opened by a launch. It closes when no task of
+// tree counts all tasks of the tree. A launch or a resume opens the account. It closes when no task of
 // the tree is live or, if a budget period is configured, at the end of the period. Without budgets,
 // nothing is counted.
 
-// taskBudget is the budget and the usage of a task. A task without limits has a taskBudget only if
-// it was resumed: the usage of its earlier attempts is kept, so that a later resume can set a
-// limit.
+// taskBudget is the budget and the usage of a task. A task without limits has a taskBudget only if it
+// had earlier attempts: their usage is kept, so that a later resume can set a limit.
 type taskBudget struct {
 	limits Budget
 	tally
@@ -91,7 +90,7 @@ func (st *state) limitsFor(session string, task, tree Budget) (Budget, Budget) {
 	return task, st.limits(sp).smaller(tree)
 }
 
-// treeLimit returns the limit p of the tree.
+// treeLimit describes the limit on the part p of the tree's budget.
 func (st *state) treeLimit(top *node, limits Budget, p BudgetPart) BudgetLimit {
 	l := BudgetLimit{Root: top.session, Part: p, Limit: limits.of(p)}
 	if sp := top.spending; sp != nil {
@@ -135,7 +134,8 @@ func (st *state) treeReached(top *node, narrow Budget) (l BudgetLimit, used bool
 	return l, used
 }
 
-// admitBudget gives a new task its budget, and opens the account of its tree.
+// admitBudget gives a new task its budget. If the tree of the task has limits, admitBudget opens the
+// tree's account.
 func (st *state) admitBudget(t *task, p *plan, now int64) {
 	if !st.budgets && p.in.Budget.isZero() && p.in.TreeBudget.isZero() {
 		return
@@ -237,9 +237,9 @@ func (st *state) joinAccount(n *node, now int64) {
 // The method "counts" returns the usage of the attempt according to its progress.
 func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
 
-// The method "count" counts the attempt's usage since the last call. It does not matter if a
-// message is read again or lost, because only the highest numbers count. The method "count" reports
-// whether the attempt is still live.
+// The method "count" counts the attempt's usage since the last call. A message that is read again is
+// not counted twice, because only usage beyond the usage already counted is added. The method "count"
+// reports whether the attempt is still live.
 func (st *state) count(a *attempt, now int64) (live bool) {
 	if st.budgets && a.sight != &nothingSeen {
 		st.add(a, now)
@@ -359,7 +359,7 @@ func (st *state) enforce(t *task, over *attempt, now int64) {
 	}
 }
 
-// usedUp returns the limit of the task's own budget that is reached.
+// usedUp returns the limit of the task's own budget that the task has reached.
 func (t *task) usedUp() (l BudgetLimit, used bool) {
 	if b := t.budget(); b != nil {
 		return b.reached(t.id())
@@ -404,8 +404,8 @@ func (st *state) refusesTurn(t *task, now int64) bool {
 	return used
 }
 
-// costMissing records that a turn of the task used tokens without reporting its cost, if a budget
-// limits the cost. It logs this once for each kind of task.
+// If a budget limits the cost, costMissing records that a turn of the task used tokens without
+// reporting its cost. It logs this once for each kind of task.
 func (st *state) costMissing(t *task) {
 	b, sp := t.budget(), t.up.top().spending
 	mine := b != nil && b.limits.Cost > 0

@@ -17,9 +17,9 @@ const (
 	carefulPauseMin = time.Second
 	carefulTotal    = 200 * time.Second
 
-	// maxOutlived is how many restarts without progress a task survives if its turn has lasted
-	// longer than the pause. The attempt is then probably not the cause of the crashes, so the
-	// restart counts less.
+	// maxOutlived is how many restarts without progress a task survives if its turn lasted longer than
+	// the pause each time. The attempt is then probably not the cause of the crashes, so the restart
+	// counts less.
 	maxOutlived = 10
 )
 

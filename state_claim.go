@@ -61,7 +61,7 @@ func newClaims(from SlotSource) *claims {
 func (st *state) newClaim(t *task, head bool, ticket uint64) {
 	queued := st.now
 	switch {
-	case ticket < slots.FirstTicket: // such a ticket is the time since which the work has been waiting
+	case ticket < slots.FirstTicket: // with a ticket this low, the place depends on when the work was first queued
 		queued = st.firstQueued(t)
 	case t.status == Pending:
 		queued = t.queued
@@ -81,10 +81,10 @@ func (st *state) claimRunning(t *task) {
 	st.askSource(c)
 }
 
-// hasOwnClaim reports whether the source has granted a slot for the attempt's next host call. A
-// slot for something that an earlier process began cannot be used for the call: the source might
-// count it above the limits, or might not know about it yet. For the call, the attempt asks for a
-// slot at the head of the line.
+// hasOwnClaim reports whether the source has granted a slot for the attempt's next host call. A slot
+// for work that an earlier process began cannot be used for the call: the source might count it above
+// the limits, or might not know about it yet. For the call, the attempt asks for a slot at the head of
+// the line.
 func (st *state) hasOwnClaim(a *attempt) bool {
 	if st.claims == nil {
 		return true
@@ -107,8 +107,9 @@ func (st *state) claimAnew(a *attempt) {
 }
 
 // isUnused reports whether the attempt has a slot, but waits for the store before it makes the host call for
-// which it got the slot. Nothing of the attempt runs during that time. If the source loses a slot within a
-// second of the request, the attempt does not wait for another slot: the source might lose every slot at once.
+// which it got the slot. Nothing of the attempt runs during that time. Within a second of the request,
+// the result is false. Otherwise, the manager would request slots without end from a source that loses
+// every slot immediately.
 func (st *state) isUnused(c *claim) bool {
 	a := c.t.run
 	return c.granted && !c.running && st.now-c.since >= int64(time.Second) &&
@@ -277,7 +278,7 @@ func (st *state) handsOverWithSlot(a *attempt, now int64) bool {
 // slotGone ends an attempt whose prepared host call must not be made, because its slot is lost. The turn has
 // not begun, so the session does not get the prompt.
 func (st *state) slotGone(a *attempt, reason string, now int64) {
-	if !a.live() || st.suspend == frozen { // the attempt has already ended, or, if the manager is frozen, the next process makes the call
+	if !a.live() || st.suspend == frozen { // an ended attempt needs no call; if the manager is frozen, the next process makes the call
 		return
 	}
 	if a.stage == stagePrompt {

@@ -49,8 +49,9 @@ func (st *state) beginClose(now int64) {
 
 // The method "left" returns the ids of the tasks whose sessions might still be running, and the
 // items of all owed notices. In a suspended manager, it returns the ids of the tasks whose last
-// changes are not durable. If all changes were durable when the store was closed, it does not return
-// any ids, because later changes by workers have no effect.
+// changes are not durable. If the argument "kept" is true, all changes were durable when the store was
+// closed. In that case, a suspended manager has no such tasks, because later changes by workers have
+// no effect.
 func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 	switch {
 	case st.recovery.due || kept && st.suspend == frozen:

@@ -38,7 +38,7 @@ type delivery struct {
 // forgetLooks resets the counts of status queries that did not return the status.
 func (d *delivery) forgetLooks() { d.fails, d.silent = 0, 0 }
 
-// The method "unblocked" is called when no delivery is blocked.
+// The method "unblocked" records that no delivery is blocked.
 func (d *delivery) unblocked() { d.trying = 0 }
 
 // schedule decides whether to deliver a notice to the node now, later or not at all.

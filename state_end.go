@@ -55,12 +55,12 @@ func (st *state) sessionDeleted(session string, now int64) {
 // turnOutcome describes how a turn ended.
 type turnOutcome struct {
 	cause  Cause
-	reason string // if the cause is that of a completed task, [TurnEnd].Remark
+	reason string // reason of the end; if the cause is that of a completed task, [TurnEnd].Remark
 	text   string
 	todos  int32
 
 	provider *ProviderError // set if the turn ended because the model provider refused a request
-	loose    bool           // a starter's session might be in a turn although the turn has failed
+	loose    bool           // StartTurn has failed, but the session might be in the turn anyway
 	since    int64          // if a request was refused, the time of the first refusal after the last output
 }
 

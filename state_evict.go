@@ -6,7 +6,7 @@ import "slices"
 // dropped before records. Each of the most recently evicted tasks leaves a tombstone, so that its
 // id is reported as expired and not as unknown.
 
-// retention holds the ended tasks. The next task to be evicted comes first.
+// retention holds the ended tasks. In each list, the next task to be evicted comes first.
 type retention struct {
 	settled   expiry // ended tasks whose notices are settled
 	unsettled expiry // ended tasks whose notices are still owed
@@ -216,7 +216,7 @@ func (st *state) drop(t *task, tomb bool) {
 	st.forgetError(t)
 	t.setReclaimable(false)
 	st.ackTask(t, st.now)
-	st.orphan(t) // before the last record is made, because the record of a task with tasks below it is loaded again
+	st.orphan(t) // before the last record is made: the next process would load the record if tasks were still below the task
 	st.keepLast(t)
 	t.set(flagForgotten, true)
 	st.keep.text -= int64(len(t.fin.result))
@@ -251,10 +251,10 @@ func (st *state) forgetError(t *task) {
 	}
 }
 
-// The method "adopt" makes n the parent of the node "child". That node belongs to the session of an
-// expired task, and n is the node of that task's parent, so the tasks below the expired task stay
-// in the tree. The session's notices can no longer be delivered to it. They wait until a host takes
-// them.
+// The method "adopt" makes n the parent of the node "child". The node "child" belongs to the session
+// of an expired task, and n is the node of that task's parent. Therefore, the tasks below the expired
+// task stay in the tree. Notices for the expired task's session can no longer be delivered, so they
+// wait until a host takes them.
 func (n *node) adopt(child *node, status Status) {
 	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
 	n.subs = append(n.subs, child)

@@ -67,8 +67,7 @@ func (st *state) nextModel(t *task) string {
 	})
 }
 
-// The method "fell" is called when the task has been moved to another model. The argument "why" is
-// for people.
+// The method "fell" moves the task to another model. The argument "why" is the reason, for people.
 func (st *state) fell(t *task, to, why string) *fallen {
 	f := &fallen{why: why}
 	if was := t.fallen(); was != nil {
@@ -92,8 +91,8 @@ func (st *state) isShut(h *slots.Handle, now int64) bool {
 func (st *state) fallbackAfter() int64 { return max(int64(st.limit(limitFallbackAfter)), 0) }
 
 // The method "shut" reports whether the tasks of a kind that are waiting for their pool must
-// continue with other models. This is the case if the pool is shut or has been cooling down without
-// progress for the time that fallbackAfter returns.
+// continue with other models. This is the case if the pool is shut (see isShut) or has been cooling
+// down without progress for the time that fallbackAfter returns.
 func (st *state) shut(k *kind, now int64) bool {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
 		return false
@@ -183,8 +182,8 @@ func (st *state) cooledByOther(now int64) {
 	}
 }
 
-// leavesPool reports whether a task that is waiting for its pool must continue with its next model.
-// This is the case if the pool is shut.
+// leavesPool reports whether a task that is waiting for its pool must continue with its next model,
+// because the pool is shut.
 func (st *state) leavesPool(t *task, now int64) bool {
 	switch a := t.run; {
 	case t.status == Pending:
@@ -241,8 +240,9 @@ func (a *attempt) mayHaveCalled() bool {
 	return a.sight.prog.toolCalls > 0 || a.cl.starter && a.turn > 0
 }
 
-// planFallback decides when a refused attempt continues with another model, if the argument "may"
-// is true. The argument "ends" is true if the attempt cannot wait for its model provider.
+// If the argument "may" is true, planFallback decides when a refused attempt continues with another
+// model. Otherwise, the attempt keeps its model. The argument "ends" is true if the attempt cannot
+// wait for its model provider.
 func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
 	r := a.refused
 	r.fell, r.fallAt, r.falls = "", 0, false

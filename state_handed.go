@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// With a store, the end of a task that a session or the host has asked about is settled in memory
-// immediately. The store keeps the end as owed until it is acknowledged, because the process might
-// end before the answer is read. In that case, the next manager hands it out again.
+// If a session or the host asks about a task that has ended, the end is settled in memory immediately.
+// A store keeps the end as owed until it is acknowledged, because the process might end before the
+// answer is read. In that case, the next manager hands it out again.
 //
 //	owed -> taken: the notice is sealed and written -> handed out -> the answer was returned
 //	                                                -> acknowledged: the store records it as settled
@@ -90,8 +90,9 @@ type hand struct {
 // returned at the end of the call.
 type handing struct{ hands []*hand }
 
-// handOut is called when the ends have been handed out to the session of the node. If the argument
-// "out" is nil, the answer counts as returned immediately.
+// handOut records that an answer has handed out the ends of the given members, and the notice if there
+// is one, to the session of the node. If the argument "out" is nil, the answer counts as returned
+// immediately. If there is nothing to acknowledge, handOut returns nil.
 func (st *state) handOut(n *node, env *envelope, out *handing, members ...member) *hand {
 	s := st.storing
 	members = slices.DeleteFunc(members, func(x member) bool { return s.handed[x] != nil || x.t.is(flagForgotten) })
@@ -133,8 +134,8 @@ func (st *state) read(t *task, out *handing, now int64) {
 	st.settleTask(t, NoticeRead, now)
 }
 
-// keepSent remembers those of the node's notices that might have arrived. It ignores notices that
-// do not report any end that has just been read.
+// keepSent remembers those of the node's notices that might have arrived and that report an end that
+// has just been read.
 func (st *state) keepSent(n *node) {
 	for _, env := range n.unsettled() {
 		if (env.flying || env.tries > 0) && !slices.Contains(n.hold().sent, env) && st.reportsRead(env) {
@@ -149,8 +150,8 @@ func (st *state) reportsRead(env *envelope) bool {
 	return slices.ContainsFunc(env.notice.Items, func(it NoticeItem) bool { return st.handOf(it, env) != nil })
 }
 
-// handOf returns the answer without the notice that handed out the end in an item of the notice. It
-// returns nil if there is none.
+// handOf returns the answer that handed out the end that the item of the notice reports. It returns
+// nil if there is no such answer, or if the answer contains the notice.
 func (st *state) handOf(it NoticeItem, env *envelope) *hand {
 	num, _ := parseID(it.Task)
 	t := st.tasks[num]
@@ -184,7 +185,7 @@ func (n *node) notSent(env *envelope) {
 	}
 }
 
-// The method "owes" returns the attempts of the task that are still owed to the parent.
+// The method "owes" returns the attempts of the task whose ends are still owed to the parent.
 func (t *task) owes() (out []member) {
 	if t.notice == NoticeOwed {
 		out = append(out, member{t, t.no})
@@ -467,8 +468,8 @@ func (n *node) nextAgain() *envelope {
 	return nil
 }
 
-// The method "taking" returns the number of debts in notices that are about to be handed out or
-// waiting to be.
+// The method "taking" returns the number of debts in those notices of n.held that have not been handed
+// out.
 func (n *node) taking() (debts int) {
 	for _, env := range n.held.envelopes() {
 		debts += len(env.debts)

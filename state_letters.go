@@ -1,6 +1,7 @@
 package bgagent
 
 // The code in this file joins the text of an attempt with the texts of the turns that answer letters.
+// A letter is a message to a task; see state_message.go.
 
 // The method "said" stores the text of the attempt's latest turn. The text of a letter's turn is
 // kept separately.
@@ -16,7 +17,7 @@ func (a *attempt) said(text string) {
 // letters, because every snapshot shows it.
 type answers struct {
 	of   *attempt // nil if no text is kept
-	own  string   // text of the attempt from which the text was made
+	own  string   // text of the attempt from which the field "text" was made
 	text string
 }
 

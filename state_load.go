@@ -9,7 +9,8 @@ import (
 // The code in this file makes the state of a new manager from the records in a store. The loaded
 // attempts do not run yet. The code in state_restore.go continues them.
 
-// The method "at" converts a wall time from a record to a time of the manager. It is the inverse of wall.
+// The method "at" converts a wall time from a record to a time of the state. It is the inverse of
+// wall.
 func (st *state) at(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

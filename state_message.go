@@ -38,7 +38,7 @@ type letter struct {
 	answerName string // with a store, name of the answer; empty if it was not needed yet
 	no         int32  // number of the letter, from 1
 	attempt    int32
-	turn       int32 // number of the turn that received the letter or that it must join; 0 if there is none
+	turn       int32 // number of the turn that received the letter or that the letter must join; 0 if there is none
 	state      MessageState
 
 	now       bool  // the letter joins a running turn
@@ -92,7 +92,7 @@ func (b *mailbox) set(l *letter, s MessageState) {
 	}
 }
 
-// The method "trim" drops the oldest letters that are over.
+// The method "trim" drops the oldest letters that are no longer needed.
 func (b *mailbox) trim() {
 	for i := 0; len(b.letters) > messagesKept && i < len(b.letters); {
 		if l := b.letters[i]; l.text != "" || l.answer != "" || l.state == MessageAccepted || l == b.current || l.unsent || l.steering || l.callers > 0 {
@@ -293,8 +293,8 @@ func (st *state) unsend(t *task, l *letter) {
 	st.letterSettled(t)
 }
 
-// letterSettled records an urgent change to a letter whose task might have ended. If the end is
-// already durable and visible, nothing waits for the change.
+// letterSettled records an urgent change to a letter whose task might have ended. An end that is
+// already visible must stay visible, so after the end nothing waits for the change.
 func (st *state) letterSettled(t *task) {
 	switch s := st.storing; {
 	case t.live() && (s == nil || !s.over):
@@ -365,7 +365,8 @@ func (t *task) endMail() {
 	if b == nil {
 		return
 	}
-	// If the call has begun, a current letter in the state MessageAccepted is being handed over.
+	// If the host call with the prompt has begun, a current letter in the state MessageAccepted is
+	// being handed over.
 	a := t.run
 	begun := a != nil && (a.inCall || a.stage == stageNone || a.recovering || a.loose)
 	for _, l := range b.letters {

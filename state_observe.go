@@ -220,8 +220,8 @@ func (st *state) asking(a *attempt, question string) {
 const newsPause = int64(100e6)
 
 // The method "progressed" emits a progress event. Unless the argument "quick" is true, it emits at
-// most one event per newsPause; the event about the last change then follows at the end of the
-// pause or of the turn.
+// most one event per newsPause. The event about the last change then follows at the end of the pause
+// or of the turn.
 func (st *state) progressed(a *attempt, quick bool, now int64) {
 	switch {
 	case quick || now-a.lastNews >= newsPause:

@@ -18,7 +18,8 @@ import (
 // to settle a debt. For delivery, debts are put into an envelope, which holds one notice. An
 // envelope is adrift if it was abandoned while it was being delivered. A notice is reclaimable if
 // its delivery was abandoned but a host can still take it. A scope is a session to which no
-// notifier can deliver, so its notices wait until a host takes them.
+// notifier can deliver, so its notices wait until a host takes them. The type Wake explains what a
+// batch is.
 
 // outbox holds the debts to a session until they are packed into an envelope.
 type outbox struct {

@@ -20,9 +20,8 @@ import "github.com/bgagent/bgagent/internal/slots"
 //	                 -> awaited event -> lineUp -> a slot -> nextTurn -> unpark: the turn begins
 //	                                                                  -> nothing to report: reconsider
 //
-// The kinds of waits differ only in the methods afterTurn, phase, waits, lookAgain and nextPrompt.
-// If a time limit can end a wait, the limit is a field of parked and has its own constant of type
-// attemptLimit.
+// The kinds of waits differ mainly in the methods afterTurn, phase, waits, lookAgain and nextPrompt.
+// If a time limit can end a wait, the limit has its own constant of type attemptLimit.
 type parked struct {
 	parkedFor parking
 	wantTurn  bool  // the awaited event has happened; the attempt is in line for its next turn, or already has the slot for it
@@ -207,8 +206,8 @@ func (a *attempt) parkAgain(cause Cause) {
 	a.phase = what.phase()
 }
 
-// reconsider finishes a parked attempt that has nothing left to wait for. touchAttempt requests a
-// call to reconsider.
+// reconsider decides what a parked attempt does next. In particular, it finishes an attempt that has
+// nothing left to wait for. touchAttempt requests a call to reconsider.
 func (st *state) reconsider(a *attempt, now int64) {
 	if !a.live() || a.parkedFor == notParked {
 		return

@@ -176,8 +176,8 @@ func (st *state) wasLooked(a *attempt) {
 	}
 }
 
-// wasRead applies the pages of messages that were read. The argument "began" is when the read
-// began. wasRead reports whether the attempt is still live.
+// wasRead applies the pages of messages that were read. The argument "began" is the time at which the
+// read began. wasRead reports whether the attempt is still live.
 func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) (live bool) {
 	changed := false
 	for _, p := range pages {

@@ -20,7 +20,7 @@ import (
 
 const (
 	parkMost  = int64(30 * time.Minute) // longest wait without progress if the provider has not given a time
-	parkTries = 5                       // number of refusals without progress after which an attempt ends at its limit even if other turns of its pool succeed
+	parkTries = 5                       // an attempt with fewer refusals than this since its last progress goes on waiting after parkMost
 	headTurns = 2                       // number of refused turns without progress after which an attempt waits behind the others in its pool
 	pauseMost = int64(time.Minute)      // longest pause during which a foreground call or a blocking read keeps waiting
 )
@@ -33,8 +33,8 @@ type refused struct {
 	status     int
 	message    string
 	step       nextStep
-	unanswered string  // id of the prompt with which the session continues
-	prompt     string  // text of the next prompt, unless the step says otherwise
+	unanswered string  // id of the prompt whose refused turn the session continues
+	prompt     string  // text of the next prompt; not used with stepContinue and stepNotice
 	told       *Notice // notice that a repeated prompt delivers
 	since      int64   // when the first refusal came; if a later refused turn had output, when the first refusal after that output came
 	retryAt    int64   // time that the provider gave; 0 if it did not give one
@@ -56,7 +56,7 @@ type refused struct {
 type nextStep uint8
 
 const (
-	stepBegin      nextStep = iota // the turn begins, which was refused before it could begin
+	stepBegin      nextStep = iota // the turn begins; it could not begin before, because its pool was cooling down
 	stepContinue                   // the session continues
 	stepRepeat                     // the session gets the same prompt again
 	stepNewSession                 // a new session gets the same prompt
@@ -93,8 +93,8 @@ func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	return most > 0 && reset-now <= int64(most)
 }
 
-// providerTime converts a time that a client reported and that onClock returned. Times in the past
-// count as unknown.
+// providerTime converts a time that a client reported, as onClock returns it. Times in the past count
+// as unknown.
 func (st *state) providerTime(t time.Time, now int64) int64 {
 	if t.IsZero() {
 		return 0
@@ -236,8 +236,8 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// The method "forgets" reports whether the session does not contain any part of the attempt after a
-// refusal with the given step. The argument "prompt" is the prompt that was refused.
+// The method "forgets" reports whether, after a refusal with the given step, the session contains
+// nothing of the attempt. The argument "prompt" is the prompt that was refused.
 func (a *attempt) forgets(step nextStep, prompt string) bool {
 	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
 }

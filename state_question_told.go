@@ -114,8 +114,8 @@ func (st *state) openAsks(list []NoticeQuestion) (open []NoticeQuestion) {
 	return open
 }
 
-// dropAsk removes a question from the outbox, from envelopes that contain something else, and from
-// answers that were handed out.
+// dropAsk removes a question from the outbox, from the node's envelopes, and from answers that were
+// handed out.
 func (st *state) dropAsk(x *asked) {
 	n := x.a.t.up
 	is := func(y *asked) bool { return x == y }

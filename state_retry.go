@@ -2,9 +2,9 @@ package bgagent
 
 import "time"
 
-// The code in this file handles turns whose program repeats refused requests on its
-// own and reports this. Such a turn makes its pool cool down. If the program would wait for long,
-// the turn is stopped, and the attempt is parked.
+// The code in this file handles turns whose program repeats refused requests on its own and reports
+// this. Such a turn makes its pool cool down. If the program would wait too long, the turn is stopped,
+// and the attempt is parked.
 
 const (
 	retryMost   = int64(time.Minute)      // how long a turn may keep its slot while its program waits to repeat a request
@@ -124,8 +124,8 @@ func (a *attempt) halted() *ProviderError {
 }
 
 // afterHalt makes the attempt ready for further host calls, if its turn was being stopped. An Abort
-// call that is still in flight would stop the next turn. If that call does not return in time, the
-// attempt ends.
+// call that is still in flight would stop the next turn, so the attempt waits until the call returns.
+// If the call does not return in time, the attempt ends.
 func (st *state) afterHalt(a *attempt, now int64) {
 	if a.halted() == nil {
 		return

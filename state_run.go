@@ -46,7 +46,7 @@ const (
 // beginCall prepares the host call that the attempt's stage requires. It returns false if no call
 // may be made now, for example because the attempt has ended or its client has an outage.
 func (st *state) beginCall(a *attempt, j *job, now int64) bool {
-	toEnd := a.recovering && a.ended && a.t.run == a && !a.overrun // stop processes that an earlier process left behind
+	toEnd := a.recovering && a.ended && a.t.run == a && !a.overrun // the call only stops processes that an earlier process left behind
 	if a.inCall || st.suspend != notSuspended || st.storing != nil && st.storing.over || !a.live() && !toEnd || a.stage == stageNone || !toEnd && (st.awaitsClaim(a) || st.heldBack(a, now)) {
 		return false
 	}

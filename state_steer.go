@@ -61,9 +61,9 @@ func (b *mailbox) waits(l *letter) {
 	b.set(l, MessageAccepted)
 }
 
-// sendAgain makes the messages that joined a turn wait for their own turns, because the turn that
-// they joined is lost and begins again. A message that the client has not accepted yet waits for
-// its own turn only after the client has accepted it.
+// sendAgain makes the letters that joined a turn wait for their own turns, because the turn that they
+// joined is lost and begins again. A letter that the client has not accepted yet waits for its own
+// turn only after the client has accepted it.
 func (a *attempt) sendAgain() {
 	b := a.t.mail()
 	if b == nil {
@@ -81,8 +81,8 @@ func (a *attempt) sendAgain() {
 	}
 }
 
-// keepJoined drops the texts of the messages that joined a turn. The turn was refused, but its session
-// contains them and continues, so they are not sent again.
+// keepJoined drops the texts of the letters that joined a turn. The turn was refused, but its session
+// contains these letters and continues, so they are not sent again.
 func (st *state) keepJoined(a *attempt) {
 	b := a.t.mail()
 	if b == nil {

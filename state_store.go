@@ -71,7 +71,7 @@ type mark struct {
 	fresh   bool              // for a task, whether it must not be shown, because its launch is not durable yet
 	undo    *unresumed        // for a task, its state before its last resume, until that resume is durable
 	asked   *asking           // for a task, the callers of its launch or resume; nil if none of them is waiting
-	batch   uint32            // for a node, the number of its open batch; for a task, the number of the batch that contains its latest end
+	batch   uint32            // for a node, the number of its open batch of tasks (see Wake); for a task, the number of the batch that contains its latest end
 	past    []uint32          // for a task, the numbers of the batches that contain the ends of its earlier attempts, oldest first
 	gone    bool              // the record must be deleted, or has been deleted
 	refused bool              // the store refuses the record, so nothing waits for it
@@ -83,7 +83,7 @@ type mark struct {
 	saved     []byte    // data that the client saved
 	savedAt   int64     // when new data last made the next write urgent
 	hurried   uint8     // how often new data has made a write urgent since the turn began; at most urgentSaves
-	sessions  int32     // number of sessions that the task had before its session
+	sessions  int32     // number of sessions that the task had before its current session
 	before    Cursor    // position in the session before the last prompt
 	restarts  int32     // number of crashes of the process since the task last made progress
 	outlived  int32     // number of other crashes, which the task probably did not cause; see maxOutlived

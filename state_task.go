@@ -282,7 +282,7 @@ type kindKey struct {
 }
 
 // The method "kind" returns the shared kind for the key and the rules, with one more reference. No
-// other code computes permissions. The first rule denies delegation at MaxDepth. The host's rules
+// other code computes permissions. At MaxDepth, the first rule denies delegation. The host's rules
 // come next, and the agent's own rules come last. The last matching rule decides.
 func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	k := st.lastKind // successive tasks are mostly of the same kind

@@ -119,7 +119,7 @@ type deadlines struct {
 	accounts alarms[*node]    // ends of the periods of accounts
 	outages  alarms[*outage]  // times at which the next waiting attempt tries to start
 	keep     int64            // when the oldest record can be evicted; 0 if there is none
-	trouble  int64            // when failing or slow writes are reported; 0 if nothing is being written
+	trouble  int64            // when failing or slow writes are reported; 0 if no report is due
 	beat     int64            // when the manager's own record is written; 0 if no task is live or being stopped
 	careful  int64            // when the next attempt from an earlier process is continued; 0 if none is waiting
 	shut     int64            // when the next pool might have been cooling down for too long; see watchPool
@@ -355,8 +355,8 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	return from + int64(st.limit(limitTimeToLive)) - a.ran
 }
 
-// announcedMost returns how long to wait, at most, for a retry that a program announced. It does
-// not depend on whether tasks are parked.
+// announcedMost returns how long to wait, at most, for a retry that a program announced. If
+// Config.MaxPark disables parking, announcedMost returns DefaultMaxPark.
 func (st *state) announcedMost() int64 {
 	if most := st.limit(limitMaxPark); most > 0 {
 		return int64(most)

@@ -167,8 +167,8 @@ func (st *state) beforeResume(t *task, revived Status) {
 	}
 }
 
-// unresume undoes a resume. The notices of earlier attempts might have been settled since the
-// resume.
+// unresume undoes a resume. The notice about the previous attempt might have been settled since the
+// resume, so its current state is kept.
 func (st *state) unresume(t *task, u *unresumed, now int64) {
 	up := st.node(u.up)
 	if old := t.up; old != up {

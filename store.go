@@ -31,8 +31,7 @@ import (
 //   - At most one manager has the store open.
 //
 // A store may have its own limits on the amount of data that it keeps. To keep these limits, it may
-// delete ended tasks that are not Due, in the order they ended. It must not delete
-// anything else.
+// delete ended tasks that are not Due, in the order they ended. It must not delete anything else.
 type Store interface {
 	// Open opens the store for the owner and returns the data that the manager needs to continue.
 	// If a live manager has the store open, the error is a [*StoreOwnedError]. If the manager that
@@ -46,8 +45,8 @@ type Store interface {
 	// the next Write can succeed. If no space is left, the error should match [syscall.ENOSPC]. If
 	// the store refuses a batch repeatedly for another reason, the manager writes the batch in
 	// parts, sets the refused record aside, and reports it. A [*StoreOwnedError] means that another
-	// manager has opened the store. The manager then ends its tasks. The store must not use the
-	// batch or its slices after Write has returned.
+	// manager has opened the store. The manager that called Write then ends its tasks. The store must
+	// not use the batch or its slices after Write has returned.
 	Write(ctx context.Context, b *StoreBatch) error
 
 	// Text returns the text with the given name that belongs to the record with the given key. If
@@ -148,8 +147,8 @@ type StoreBatch struct {
 	Delete  []string      // keys of records to delete together with their texts, if they exist; none of these keys occurs in Records
 }
 
-// StoreQuery selects ended tasks for a page of history. An empty field does not restrict the page,
-// except for Limit.
+// StoreQuery selects ended tasks for a page of history. Apart from Limit, a field that is empty does
+// not restrict the page.
 type StoreQuery struct {
 	Ref    string   // only the task with this key, or the tasks of the session with this id
 	Parent string   // only tasks that this session launched
@@ -166,7 +165,7 @@ var (
 
 	// ErrStoreLost means that the store no longer belongs to the manager: another manager has opened
 	// the store, or the store lacks batches that it once had. Errors that match ErrStoreLost also match
-	// ErrStore. The manager then stops writing and running tasks. Create a new manager.
+	// ErrStore. The manager then no longer writes to the store or runs tasks. Create a new manager.
 	ErrStoreLost = errors.New("the store is lost to this manager")
 
 	// ErrUncertain is returned if a write failed and it is unknown whether the store contains the

@@ -41,7 +41,7 @@ const (
 	PhaseStarting       // the session is being created, or the prompt is being handed over
 	PhaseTurn           // the agent is working
 	PhaseAsking         // the agent waits for an answer to a question or for permission
-	PhaseWaiting        // the agent has ended its turn and waits for its own tasks, or for a slot in which to receive a message
+	PhaseWaiting        // the agent has ended its turn and waits for its own tasks, or for a slot for its next turn, which delivers a message
 	PhaseStopping       // the attempt has ended, and its session is being stopped
 	PhaseStoring        // the attempt has ended, and the end is being written to the store
 	PhaseParked         // the attempt waits without a slot, either for a provider that refused its turn or for the answer to a question; see Reason and Until
@@ -247,8 +247,8 @@ type Attempt struct {
 	Notice NoticeState `json:"notice,omitempty"` // state of the notice of this attempt's end
 }
 
-// QueuePlace is the place of a pending task in its pool's line. With Config.Slots, the line is kept
-// by the source. The place in it is unknown, and Place is 0.
+// QueuePlace is the place of a pending task in its pool's line. With Config.Slots, the source keeps
+// the line, so the place is unknown and Place is 0.
 type QueuePlace struct {
 	Place int       `json:"place"` // position in the line, 1 for the next task; 0 if it is unknown or the task is too far back to count
 	Pool  PoolStats `json:"pool"`
@@ -283,7 +283,7 @@ type NoticeState uint8
 
 // The states of a notice. All states except NoticeNone and NoticeOwed are final.
 const (
-	NoticeNone      NoticeState = iota // there is no notice, because the attempt has not ended
+	NoticeNone      NoticeState = iota // there is no notice, because the attempt has not ended or was superseded
 	NoticeOwed                         // the notice has not been delivered yet
 	NoticeDelivered                    // the notice was handed to the host, or delivered in the parent's next turn
 	NoticeRead                         // the parent has read the result instead

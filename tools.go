@@ -303,7 +303,7 @@ type call struct {
 	by     Caller
 	w      wording
 	agents []string // agents that the model may delegate to; nil means any agent
-	out    *handing // completions and notices that the answer hands out
+	out    *handing // ends and notices that the answer hands out
 
 	elsewhere Elsewhere // nil if there are no other processes
 	asked     bool      // the other processes have been asked for the task

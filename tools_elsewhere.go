@@ -12,14 +12,15 @@ import (
 // background_message also work for these tasks. Other calls about such a task are refused, and the
 // answer names its process.
 //
-// The methods act on behalf of the caller. A task that does not descend from the caller's session,
-// and a session whose identity is not certain in the other process, must get the same error as an id
-// that does not exist, which matches [ErrUnknownTask]. The methods must be safe for concurrent use.
+// The methods act on behalf of the caller. If the task does not descend from the caller's session, the
+// error must match [ErrUnknownTask], as it does for an id that does not exist. The same applies if it
+// is not certain that the name of the caller's session means the same session in the other process.
+// The methods must be safe for concurrent use.
 type Elsewhere interface {
-	// Tasks returns the caller's tasks in the other processes: all that have not ended, and for
-	// each process up to the given number of those that have ended, the latest ones. Prompts and
-	// results can be missing. If a process cannot be asked, Tasks returns within a few seconds,
-	// with the tasks of the other processes and an error that names the process.
+	// Tasks returns the caller's tasks in the other processes: all tasks that have not ended and, for
+	// each process, the latest ended tasks, up to the given number. Prompts and results can be
+	// missing. If a process cannot be asked, Tasks returns within a few seconds, with the tasks of the
+	// other processes and an error that names the process.
 	Tasks(ctx context.Context, by Caller, ended int) ([]TaskElsewhere, error)
 	// Read returns a task with its prompt and result. If the task has not ended, Read can wait for its
 	// end for up to the given time.
@@ -189,7 +190,8 @@ func (o *outputCall) waitAnywhere(here []string) (waitEnd, error) {
 	}
 }
 
-// endedElsewhere returns waitOver if one of the tasks has ended, or can no longer be waited for.
+// endedElsewhere returns waitOver if one of the tasks has ended or can no longer be waited for, and
+// waitPointless if stopsWaiting is true for a task. Otherwise, it returns waitTimedOut.
 func (o *outputCall) endedElsewhere(tasks []TaskElsewhere) waitEnd {
 	all, err := o.elsewhere.Tasks(o.ctx, o.by, listedEnded)
 	for _, x := range tasks {

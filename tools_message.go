@@ -57,9 +57,9 @@ var messageFields = fields[BackgroundMessageArgs]{
 
 // BackgroundMessage is the tool background_message. It sends a message to one of the caller's live
 // tasks, or answers a question that the task asks; see [BackgroundManager.Send] and
-// [BackgroundManager.Answer]. If the caller has a tool-call id, a repeated call with the same id
-// and message does not send the message again. It returns the state of the message.
-// BackgroundMessage returns errors in the same cases as [DelegateTask].
+// [BackgroundManager.Answer]. If the caller has a tool-call id, a repeated call with the same id and
+// message does not send the message again, and only returns its state. BackgroundMessage returns
+// errors in the same cases as [DelegateTask].
 func BackgroundMessage(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundMessageArgs) (BackgroundMessageResult, error) {
 	return ToolOptions{}.BackgroundMessage(ctx, m, by, a)
 }

@@ -103,7 +103,7 @@ type waitEnd uint8
 const (
 	waitOver      waitEnd = iota // one of the tasks has ended
 	waitTimedOut                 // the timeout has passed
-	waitPointless                // waiting longer could keep the tasks from getting a slot, or the tasks must wait a long time for their provider
+	waitPointless                // waiting longer could keep the tasks from getting a slot, the tasks must wait a long time for their provider, or a task asks a question
 )
 
 // The method "wait" waits for at most the given time until one of the tasks has ended.

@@ -309,8 +309,8 @@ func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 // prompted returns the index of the message in the turn.
 func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == s.promptID && s.promptID != "" {
-		// Messages that were read before our own prompt belong to an earlier turn. A message that
-		// an event reported might belong to this turn. It is only forgotten, so that it counts if
+		// Messages that were read before the prompt of this turn belong to an earlier turn. A message
+		// that an event reported might belong to this turn. It is only forgotten, so that it counts if
 		// the client returns it again.
 		for id, seen := range s.msgs {
 			if seen.told == 0 { // no event has reported the message

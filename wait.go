@@ -63,12 +63,13 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 // If the caller is itself a task, waiting longer could deadlock: the caller holds a slot while it
 // waits, and the other tasks might need that slot. In that case, Wait returns [ErrGoesOn] with the
 // tasks. With WaitAny, this happens as soon as none of the live tasks holds a slot. With WaitAll,
-// it happens as soon as one of the live tasks has no slot. If ctx ends first, Wait returns the
-// error of ctx with the tasks. Wait does not return an error for a task that failed or was
-// cancelled; check Task.Status.
+// it happens as soon as one of the live tasks has no slot. If ctx ends first, Wait returns the error
+// of ctx with the tasks. If the manager is suspended, it returns [ErrSuspended] with the tasks. Wait
+// does not return an error for a task that failed or was cancelled; check Task.Status.
 //
-// All other errors come without tasks. The error is an [*InputError] if no id is given or the mode
-// is wrong. Otherwise it matches [ErrUnknownTask], [ErrExpired] or [ErrNotDescendant].
+// All other errors, except those of the store, come without tasks. The error is an [*InputError] if no
+// id is given or the mode is wrong. Otherwise it matches [ErrUnknownTask], [ErrExpired] or
+// [ErrNotDescendant].
 //
 // With [Config].Store, a task counts as ended once its end is durable in the store. If ctx ends
 // after a task has ended but before its end is durable, the error matches both [ErrStore] and the
@@ -87,7 +88,7 @@ type patience uint8
 
 const (
 	waitFully   patience = iota // only if waiting longer could deadlock
-	waitBriefly                 // like waitFully, and also if all live tasks must wait a long time for their provider, or if a task asks another question
+	waitBriefly                 // like waitFully, and also if all live tasks must wait a long time for their provider, or if a task asks a question after the wait has begun
 	waitAnswer                  // like waitBriefly, and also if a task is already asking a question that a model may answer, because the caller can answer the question
 )
 
