@@ -108,7 +108,7 @@ func (b Budget) replaced(c Budget) Budget {
 	return b
 }
 
-// check returns an error if a limit is negative or not a number.
+// check returns an error if a limit is negative, infinite or not a number.
 func (b *Budget) check(field string) error {
 	for p := range budgetParts {
 		if x := b.of(p); x < 0 || math.IsNaN(x) || math.IsInf(x, 0) {

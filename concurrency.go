@@ -14,9 +14,9 @@ import (
 )
 
 // ConcurrencyManager hands out slots. A slot is the right to run turns of a model now. There is one
-// pool for each entry of the [Limits]. Each model to which only the default limit applies has its
-// own pool. Without caps, a pool serves its waiters in the order of their arrival: a released slot
-// goes straight to the first waiter in line, and no waiter can overtake another.
+// pool for each entry of Limits.Model and Limits.Provider. Each model to which only the default limit
+// applies has its own pool. Without caps, a pool serves its waiters in the order of their arrival: a
+// released slot goes straight to the first waiter in line, and no waiter can overtake another.
 //
 // Limits.Total and Limits.Agent are caps in addition to the pools. With caps, a slot goes to the
 // first waiter whose caps are not reached. A waiter that must wait because of a cap keeps its place
@@ -260,8 +260,8 @@ func (p *Pool) Stats() PoolStats {
 	return poolStats(p.of.epoch, p.handle.Stats())
 }
 
-// countedAs returns the name under which a task is counted: its model's name, or its agent's name
-// if the task has no model.
+// countedAs returns the name under which a task is counted, and whether it is the name of a model or
+// of an agent. It is the name of the agent only if the task has no model.
 func countedAs(model, agent string) (slots.Space, string) {
 	if strings.TrimSpace(model) == "" && strings.TrimSpace(agent) != "" {
 		return slots.Agents, agent

@@ -115,7 +115,7 @@ type Limits struct {
 }
 
 // Config configures a [BackgroundManager]. The zero value works. New copies the Config.
-// A duration of 0 means the default. [Disabled] means "never" or "no wait", but only in
+// A duration of 0 means the default. [Disabled] switches a limit or a wait off, but only in
 // the fields whose comments mention it. A default changes if it would contradict a
 // duration that is set. For example, if PollInterval is set to a long duration, the
 // default of HostUnreachable is three times that duration.
@@ -141,7 +141,7 @@ type Config struct {
 	// memory. With a store, an effect of the manager becomes visible only after the change
 	// that caused it is durable. The store contains prompts and answers as plain text.
 	Store Store
-	// StoreTimeout is how long Launch, Resume and TakeNotice wait for the store. If all
+	// StoreTimeout is how long calls such as Launch, Resume and TakeNotice wait for the store. If all
 	// writes fail for this long, an [EventStoreTrouble] reports the failure. Default 30 s.
 	StoreTimeout time.Duration
 	// Instance identifies this run of the manager in the store and in the environment of agents'
@@ -285,8 +285,8 @@ type Config struct {
 	// StablePolls. Default 10 s; Disabled for no wait.
 	MinStabilityTime time.Duration
 	// StablePolls is the number of polls in a row that end a turn. A poll counts if the session is
-	// idle and the turn has no output yet. If the client cannot report statuses, a poll counts if nothing has
-	// changed since the previous poll. Default 3.
+	// idle and the turn has no output yet. If the client cannot report statuses, a poll counts if
+	// nothing has changed since the previous poll. Default 3.
 	StablePolls int
 	// TodoHold limits how long open or unreadable todos can keep an idle session from counting as
 	// done. Default 30 s. With Disabled, todos are not read.

@@ -12,9 +12,9 @@ import (
 var (
 	// ErrClosed is returned after Close or Drain has begun, by every method that starts tasks or
 	// attempts. Messages returns ErrClosed after Close has begun. Drain returns ErrClosed if Close
-	// begins first. Quiet returns ErrClosed if Close has returned even though the session might still
-	// be running. Run and Wait do not return ErrClosed if Close begins while they wait. They return
-	// the tasks that Close cancelled.
+	// begins first. Quiet returns ErrClosed if Close has returned and the session might still be
+	// running. Run and Wait do not return ErrClosed if Close begins while they wait. They return the
+	// tasks that Close cancelled.
 	ErrClosed = errors.New("the manager is closed")
 
 	// ErrUnknownTask is returned if no task has the id, and the manager does not remember an
@@ -99,9 +99,10 @@ var (
 )
 
 // InputError reports which argument is wrong and which values are valid. It is returned by New,
-// NewConcurrencyManager, SetLimits, Launch, Run, Resume, RunResume, Wait, LoadConfig, FormatConfig
-// and the functions that call the tools. The functions that create clients in the packages command,
-// opencode and acp also return it. A function that returns an InputError has not changed anything.
+// NewConcurrencyManager, SetLimits, Launch, Run, Resume, RunResume, Wait, Send, Answer, Reporter.Ask,
+// LoadConfig, FormatConfig and the functions that call the tools. The functions that create clients
+// in the packages command, opencode and acp also return it. A function that returns an InputError
+// has not changed anything.
 // For errors in a configuration file, see [*ConfigFileError].
 type InputError struct {
 	Field   string // name of the argument or field

@@ -110,7 +110,8 @@ func (s *Subscription) put(e Event) {
 	s.buf = append(s.buf, e)
 }
 
-// The method "next" removes and returns the oldest unread event. The manager's lock must be held.
+// The method "next" removes and returns the oldest unread event. If events were lost, it first returns
+// an EventMissed. The manager's lock must be held.
 func (s *Subscription) next() (e Event, ok bool) {
 	switch {
 	case s.missed > 0:

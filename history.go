@@ -147,7 +147,7 @@ func (m *BackgroundManager) text(ctx context.Context, record, name string) (stri
 }
 
 // readStore calls a method that reads from the store, and waits for at most Config.StoreTimeout. It
-// fails if the store is lost before or during the call, because another manager can continue the
+// fails if the store is lost before or during the call, because another manager can then continue the
 // tasks and change what is read.
 func readStore[T any](ctx context.Context, m *BackgroundManager, what string, read func(context.Context) (T, error)) (T, error) {
 	var zero T

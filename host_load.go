@@ -136,7 +136,7 @@ func (m *BackgroundManager) decode(r *StoreRecord) (*storedTask, error) {
 	return x, nil
 }
 
-// wantedText is a text that is being loaded.
+// wantedText is a text that must be read for a task.
 type wantedText struct {
 	of     *loadedTask
 	key    string // key of the task's record

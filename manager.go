@@ -31,7 +31,7 @@ import (
 //     attempt gives the slot back. If something else ended the attempt, the slot is given back once the
 //     session has stopped, or when the attempt's stopping deadline passes.
 //  5. No startable attempt waits while its pool has a free slot. An attempt is not startable while an
-//     earlier attempt in its session is not quiet; its task has flagAwaitsQuiet.
+//     earlier attempt in its session is not quiet; its task then has flagAwaitsQuiet.
 //  6. Each index (id, session, parent, tool call) contains exactly the tasks that belong in it. A
 //     session has at most one attempt that is live or not quiet.
 //  7. Counts of live tasks change only in countLive and graft. The number of owed notices changes only

@@ -76,7 +76,7 @@ const (
 	messagesWaiting = 20       // maximum number of a task's messages that wait for their turns
 	messagesJoining = 20       // maximum number of messages that join one turn
 	messagesKept    = 50       // minimum number of messages of a task whose keys are remembered
-	messageAbout    = 80       // number of bytes of a message that headings and lists show
+	messageAbout    = 80       // maximum number of bytes of a message that headings and lists show
 )
 
 // The errors of messages.

@@ -83,7 +83,8 @@ const (
 )
 
 // ProviderNextStep determines how a client can continue a turn that the provider refused. A model
-// must not see the same prompt twice. Most programs keep an unanswered prompt in the conversation.
+// must not see the same prompt twice. Most programs keep an unanswered prompt in the conversation; for
+// them, NextRepeat would be wrong.
 type ProviderNextStep uint8
 
 // The next steps after a ProviderError.
@@ -94,8 +95,8 @@ const (
 	// so far. The next turn of the session has [Prompt].Unanswered set.
 	NextContinue
 	// NextRepeat means that the session does not contain any part of the turn, and that the turn
-	// had no effect that must not happen twice. The session gets the same prompt again. For
-	// example, a Go function that can be called again with the same prompt returns NextRepeat.
+	// can safely be repeated. The session gets the same prompt again. For example, a Go function
+	// that can be called again with the same prompt returns NextRepeat.
 	NextRepeat
 	// NextNewSession means that the session no longer exists. A new session gets the same prompt.
 	NextNewSession

@@ -236,10 +236,10 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 // Ask immediately returns an error that matches [ErrNotAsked] if [Config].Ask is not set, if 20
 // questions are already open, or if the turn has ended. The client then refuses what the agent
 // asked for, and gives the agent the text of the error as the reason. The error matches
-// [ErrQuestionExpired] if nobody answered in time. If ctx or the turn ends first, Ask returns the
-// error of ctx, or an error that matches [context.Canceled], and the question is no longer asked.
-// If ctx has ended before the call, nothing is asked. The error is an [*InputError] if the question
-// is invalid.
+// [ErrQuestionExpired] if nobody answered in time. If ctx ends first, Ask returns the error of ctx. If
+// the turn ends first, the error matches [context.Canceled]. In both cases, the question is no longer
+// asked. If ctx has ended before the call, nothing is asked. The error is an [*InputError] if the
+// question is invalid.
 //
 // Unlike the other methods, Ask blocks. With a Reporter that [NewReporter] made, Ask reports the
 // question as [ReportAsking] and returns ErrNotAsked.

@@ -252,7 +252,7 @@ func (r *recorded) data(v any) {
 	r.rec.Data = b
 }
 
-// storedHash returns a hash that is the same in every process. It is never 0.
+// storedHash returns a hash of the strings that is the same in every process. It is never 0.
 func storedHash(parts ...string) uint64 {
 	h := sha256.New()
 	for _, s := range parts {

@@ -8,7 +8,7 @@ type refusedRecord struct {
 	Status     int               `json:"status,omitempty"`
 	Message    string            `json:"message,omitempty"`
 	Step       nextStep          `json:"step"`
-	Unanswered string            `json:"unanswered,omitempty"` // id of the prompt with which the session continues
+	Unanswered string            `json:"unanswered,omitempty"` // id of the prompt in the session that the provider has not answered
 	Prompt     string            `json:"prompt,omitempty"`     // name of the text of the next prompt
 	Told       *Notice           `json:"told,omitempty"`       // notice that the next prompt repeats
 	Since      time.Time         `json:"since"`

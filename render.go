@@ -197,7 +197,7 @@ func reasonRestarts(most int) string {
 	return fmt.Sprintf("the process ended more than %d times in the turn, without progress in between", most)
 }
 
-// reasonNoAnswerOfStore is the reason why nothing can be written when a write takes too long.
+// reasonNoAnswerOfStore returns the reason why nothing can be written when a write takes too long.
 func reasonNoAnswerOfStore(limit time.Duration) string {
 	return limitStoreTimeout.decided(fmt.Sprintf("the store has not answered for %s", mdtext.Setting(limit)))
 }

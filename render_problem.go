@@ -63,8 +63,8 @@ type remedy struct {
 	text string
 }
 
-// remedies returns the errors whose answers depend only on the id that the model passed, each with
-// its answer.
+// remedies returns errors, each with the answer that the model gets. These answers depend only on the
+// id that the model passed.
 func (w wording) remedies(ref string) []remedy {
 	id := mdtext.Code(ref, idMax)
 	live := "Task " + id + " has not ended, so it cannot be continued yet. " + w.continueThen()
