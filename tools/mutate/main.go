@@ -4,8 +4,8 @@
 //
 //	mutate [-check] [-only WORDS] LIST DIR
 //
-// The list contains faults of this form. The part between "-" and "+" must occur exactly once in
-// the file.
+// The list contains faults of this form. The text of the lines with "-" must occur exactly once in
+// the file. The lines with "+" replace it.
 //
 //	== what the fault breaks
 //	file state_run.go
@@ -13,17 +13,17 @@
 //	- a line of the file
 //	+ the line that replaces it
 //
-// The tests in the files named by "tests" run together, without the tests named by "skip". If a fault has no
-// "tests" line, the previous such line in the list applies. A fault can instead name the tests that must find
-// it, each by itself, and arguments for them. These tests are in the package in the folder DIR, unless a line
-// "in" names another folder:
+// The tests in the files named by "tests" run together, without the tests named by "skip". If a fault does
+// not have one of these lines, the previous such line in the list applies. Instead, a fault can name tests
+// and arguments for them. Each of these tests must find the fault by itself. The tests are in the package in
+// the folder DIR, unless a line "in" names another folder:
 //
 //	in command
 //	by TestOfAPromise TestOfAnotherPromise
 //	args -flag value
 //
 // With -check, mutate only makes sure that each fault can be planted and that the named tests exist. The exit
-// status is 1 if a fault is not found, and 2 if the list is invalid.
+// status is 1 if a fault is not found, and 2 if the list is invalid or the tests cannot be run.
 package main
 
 import (

@@ -7,8 +7,9 @@
 //
 //	ring [-allow end,cascade] [DIR]
 //
-// The exit status is 1 if a ring contains a function that is not allowed. A call through an
-// interface counts as a call to every implementation in the package.
+// The exit status is 1 if a ring contains a function that the flag -allow does not name, and 2 if the
+// package cannot be loaded. A call through an interface counts as a call to every implementation in
+// the package.
 package main
 
 import (
