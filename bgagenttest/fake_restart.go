@@ -52,7 +52,7 @@ func (f *Fake) nextProcess() *Fake {
 	var runs []*Turn
 	for _, id := range slices.Sorted(maps.Keys(f.sessions)) {
 		if run := f.sessions[id].run; run != nil && (!run.alone || !run.runner) {
-			run.alone = true // must be set before the call of decide, which can end the turn
+			run.alone = true // must be set before the call to decide, which can end the turn
 			runs = append(runs, run)
 		}
 	}

@@ -14,11 +14,11 @@ import (
 // the call first, the manager would not know whether the agent had received the message.
 const receiveWithin = 5 * time.Second
 
-// Receive returns a channel of the messages that are sent to the task with [bgagent.SendInput].Now
-// during the turn. The channel has no buffer: a message is sent when the agent receives it from
-// the channel. If the agent does not receive it within 5 s, the message is refused. Until the
-// agent calls Receive in a turn, all such messages are refused. Messages that are sent without Now
-// are the prompts of later turns. The channel is never closed.
+// Receive returns a channel of the messages that are sent to the task with [bgagent.SendInput].Now during
+// the turn. The channel has no buffer, so a message is handed over only when the agent receives it from the
+// channel. If the agent does not receive it within 5 s, the message is refused. Until the agent calls
+// Receive in a turn, all such messages are refused. Messages that are sent without Now are the prompts of
+// later turns. The channel is never closed.
 func (t *Turn) Receive() <-chan bgagent.TurnMessage {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

@@ -24,7 +24,7 @@ import (
 const headPiece = "Bgagent-Piece"
 
 // answerTime is how long a process waits for the answer of another process. workTime is how long the other
-// process may work on the answer. It is shorter than answerTime, so that an error can still be sent.
+// process may work on the answer. workTime is shorter than answerTime, so that an error can still be sent.
 const (
 	answerTime = 30 * time.Second
 	workTime   = 25 * time.Second
@@ -43,8 +43,8 @@ func atMostEnded(n int) int { return min(max(n, 0), maxEnded) }
 // maxAnswer is the maximum size of an answer in bytes.
 const maxAnswer = 64 << 20
 
-// ErrUnanswered is matched by the error of a request to another process whose answer did not arrive.
-// The request can still take effect.
+// ErrUnanswered is matched by the error of a request if the answer of the other process did not arrive. The
+// request can still take effect.
 var ErrUnanswered = errors.New("it does not answer")
 
 // ErrProcessDead is matched by the error of a request to a process that is not running, or has lost
@@ -52,11 +52,11 @@ var ErrUnanswered = errors.New("it does not answer")
 var ErrProcessDead = errors.New("its process is dead or has lost its connection")
 
 // ErrNotServing is matched by the error of a request to a process that runs, but has not called
-// [Cluster.Serve], or has not called it yet. The request has no effect.
+// [Cluster.Serve]. The request has no effect.
 var ErrNotServing = errors.New("it runs, but does not serve other processes, or is still starting")
 
-// unasked reports whether the error means that the process has not received the request, in which case
-// its tasks must be read from the servers.
+// unasked reports whether the error means that the process has not received the request. In that case, the
+// tasks of the process must be read from the servers.
 func unasked(err error) bool { return errors.Is(err, ErrProcessDead) || errors.Is(err, ErrNotServing) }
 
 // whyUnasked returns the reason why nobody receives requests to the owner of a store.

@@ -30,7 +30,7 @@ type Callers struct {
 	c      *Cluster
 	proofs map[string][]string // by the names of the callers
 	waits  chan struct{}       // contains an element for each question that waits for the end of a task
-	asked  chan struct{}       // closed after the processes have been asked to confirm the callers for the first time
+	asked  chan struct{}       // closed when the processes have been asked for the first time to confirm the callers
 
 	mu        sync.Mutex
 	confirmed map[string]confirmation // by the names of the processes

@@ -37,9 +37,9 @@ type ClusterOptions struct {
 	// is empty, the process does not take over tasks, and no process takes over its tasks.
 	Home string
 
-	// TakeOverSuspended is the time after which the tasks of this process can be taken over if it was
-	// suspended, for example for a deploy, and has not started again. Zero means 5 minutes, and a negative
-	// value means that the tasks wait for this process.
+	// TakeOverSuspended is for the case that this process was suspended, for example for a deploy, and has
+	// not started again. It is the time after which other processes can take over its tasks. Zero means 5
+	// minutes, and a negative value means that the tasks wait for this process.
 	TakeOverSuspended time.Duration
 
 	// Limits are the limits for all processes together. [Cluster.Serve] stores them on the servers, so
@@ -300,10 +300,11 @@ func (c *Cluster) Self() Process {
 	return Process{Name: c.process, Owner: c.Store.meta.Owner, Lives: true}
 }
 
-// Close leaves the cluster and closes the connection. Close the manager first. If this process has
-// taken over tasks of other processes, Close suspends them, and another process can take them over
-// immediately. Each of these steps takes a limited time even if ctx has no deadline and the servers cannot
-// be reached; see [bgagent.BackgroundManager.Suspend] and [Slots.Close]. The error is that of Slots.Close.
+// Close leaves the cluster and closes the connection. Close the manager first. If this process has taken
+// over tasks of other processes, Close suspends the managers of these tasks, and another process can take
+// over the tasks immediately. Each of these steps takes a limited time even if ctx has no deadline and the
+// servers cannot be reached; see [bgagent.BackgroundManager.Suspend] and [Slots.Close]. The error is that
+// of Slots.Close.
 func (c *Cluster) Close(ctx context.Context) error {
 	c.stopTakeOver(ctx)
 	c.leave()

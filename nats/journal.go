@@ -138,8 +138,8 @@ func (s *Store) apply(ctx context.Context, all []message) error {
 	})
 }
 
-// finish applies a journal that was left behind by an earlier owner, or by this owner before an
-// uncertain write.
+// finish applies a journal that was left behind by an earlier owner, or by this owner when the result of a
+// write was uncertain.
 func (s *Store) finish(ctx context.Context) error {
 	j := s.meta.Journal
 	var text []byte

@@ -124,7 +124,7 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(cont
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // if the answer is lost, the asking manager repeats its request
 	if err == nil {                                                                           // no process may see the token before the servers have registered the subscription
 		// Flush is not used here. If a connection is interrupted again while nats.go reconnects, nats.go
-		// waits for the answers of earlier calls of Flush forever, so no later call returns in time.
+		// waits forever for the answers to earlier calls to Flush, so no later call returns in time.
 		err = w.patiently(ctx, func(ctx context.Context) error {
 			_, err := w.request(ctx, w.alive(token), nil)
 			return err
@@ -156,7 +156,7 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(cont
 		}
 	}
 	if answering != nil {
-		_ = answering.Unsubscribe() // a failure before this call is reported instead
+		_ = answering.Unsubscribe() // an error does not matter, because an earlier failure is reported
 	}
 	return m, nil, err
 }

@@ -39,8 +39,8 @@ type SlotOptions struct {
 	Warn func(error)
 }
 
-// Slots are slots that several processes share over NATS. It implements [bgagent.SlotSource], for
-// Config.Slots. All processes that use the same name on the same servers share the same limits.
+// Slots gives access to slots that several processes share over NATS. It implements [bgagent.SlotSource],
+// for Config.Slots. All processes that use the same name on the same servers share the same limits.
 //
 // One of the processes is the allocator, which grants the slots. The processes elect it. If it dies, no new
 // work begins for a few seconds until the next allocator is elected. Running work continues.
@@ -302,13 +302,14 @@ func (s *Slots) seeLimits(l *bgagent.Limits) {
 	}
 }
 
-// Close gives up all places in line, and leaves the group of processes. Holders are notified that their slots
-// are lost. Slots that are still held are not granted to others until the lease is over, because the work
-// that uses them might run until then. Therefore, close the managers first. If ctx ends before the allocator
-// has answered, Close returns the error of ctx, and slots that were released shortly before the call are also
-// not granted to others until the lease is over. If ctx has no deadline, Close waits for at most 10 s for the
-// allocator; the error then matches [context.DeadlineExceeded]. Afterwards, Close waits for at most 5 s until
-// the servers know that this process is no longer the allocator. Later calls do nothing.
+// Close gives up all places in line, and leaves the group of processes. Holders are notified that their
+// slots are lost. Slots that are still held are not granted to others until the lease is over, because the
+// work that uses them might run until then. Therefore, close the managers first. If ctx ends before the
+// allocator has answered, Close returns the error of ctx. Slots that were released shortly before the call
+// are then also not granted to others until the lease is over. If ctx has no deadline, Close waits for at
+// most 10 s for the allocator; the error then matches [context.DeadlineExceeded]. Afterwards, Close waits
+// for at most 5 s until the servers know that this process is no longer the allocator. Later calls do
+// nothing.
 func (s *Slots) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closing {

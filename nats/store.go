@@ -27,9 +27,9 @@ type StoreOptions struct {
 	Grace time.Duration
 
 	// KeepFor is the time for which a task is kept after its end. A task whose end has not been reported is
-	// kept longer. KeepTasks is the maximum number of ended tasks that are kept, without those whose end has
-	// not been reported. The tasks that ended first are deleted first, when the store is opened and when
-	// other tasks end. Zero means the default, and a negative value means no limit.
+	// kept longer. KeepTasks is the maximum number of ended tasks that are kept, without those whose end
+	// has not been reported. The store deletes tasks when it is opened and when other tasks end. It begins
+	// with the tasks that ended first. Zero means the default, and a negative value means no limit.
 	KeepFor   time.Duration // 7 days by default
 	KeepTasks int           // 100,000 by default
 

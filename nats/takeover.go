@@ -134,7 +134,7 @@ func (c *Cluster) stopTakeOver(ctx context.Context) {
 	c.mu.Lock()
 	t := c.taking
 	if t == nil {
-		c.taking = &takeOver{} // makes later calls of TakeOver fail
+		c.taking = &takeOver{} // makes later calls to TakeOver fail
 	}
 	c.mu.Unlock()
 	if t == nil || t.stop == nil {

@@ -17,7 +17,7 @@ const (
 	pruneStep  = 100              // maximum number of tasks that one batch deletes
 	prunePause = 10 * time.Minute // time after which the limits are checked again even if few tasks end
 	retryFirst = time.Second      // first pause after upkeep has failed; each later pause is twice as long as the one before
-	retryLast  = time.Minute      // longest such pause
+	retryLast  = time.Minute      // longest pause after upkeep has failed
 )
 
 // grave is a deleted record whose texts might still be in the stream.

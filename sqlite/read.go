@@ -136,7 +136,7 @@ func openReading(f files) (*reading, error) {
 
 func (r *reading) close() error {
 	if r.texts != nil {
-		_ = r.texts.Close() // returns the error of the last use again
+		_ = r.texts.Close() // an error does not matter, because it is the error of the last use, which has already been reported
 	}
 	return r.conn.Close()
 }

@@ -20,7 +20,7 @@ const (
 	vacuumStep      = 256              // maximum number of pages that one transaction returns to the file system
 	vacuumLeast     = 16               // number of unused pages below which none are returned
 	retryMin        = time.Second      // first pause after a failed checkpoint or another failed upkeep
-	retryMax        = 30 * time.Second // longest such pause; each pause is twice as long as the previous one
+	retryMax        = 30 * time.Second // longest pause after a failed upkeep; each pause is twice as long as the previous one
 	prunePause      = 10 * time.Minute // time after which the limits are checked again even if few tasks end
 )
 

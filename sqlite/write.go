@@ -432,7 +432,7 @@ func (w *writer) close() error { return errors.Join(w.disconnect(), w.lock.close
 func (w *writer) disconnect() (err error) {
 	if w.conn != nil {
 		for _, s := range w.known {
-			_ = s.Close() // returns the error of the last use again
+			_ = s.Close() // an error does not matter, because it is the error of the last use, which has already been reported
 		}
 		err = w.conn.Close()
 		w.conn = nil

@@ -125,8 +125,8 @@ func Line(s string) string {
 // exhausted is Google's name for the status 429, in lower case.
 const exhausted = "resource_exhausted"
 
-// soon reports whether a quota is one of Google's limits per minute. Google uses the same status and message
-// for its limits per day, so only the id or the name of the quota distinguishes them.
+// soon reports whether the exceeded quota is one of Google's limits per minute. Google uses the same status
+// and message for its limits per day, so only the id or the name of the quota distinguishes them.
 func (x *shown) soon() bool {
 	google := (x.status == http.StatusTooManyRequests || x.status == 0) && slices.ContainsFunc(x.names, func(n string) bool { return strings.EqualFold(n, exhausted) })
 	daily := x.limits("PerDay") || strings.Contains(x.said, "daily quota")

@@ -33,7 +33,7 @@ func (d *realDisk) process() process {
 		d.do(func() {
 			s := d.content.Process()
 			d.content.CrashAt(s, place)
-			_, _ = s.Open(context.Background(), bgagent.StoreOwner{Instance: "a doomed process"}) // fails if the process dies in time
+			_, _ = s.Open(context.Background(), bgagent.StoreOwner{Instance: "a doomed process"}) // fails if the process dies before the call returns
 			d.kill(s)
 		})
 	}
@@ -84,9 +84,10 @@ func (d *realDisk) records() ([]bgagent.StoreRecord, error) {
 	return all, p.Close()
 }
 
-// A process dies at a random one of the first n places of a Write. The number n is a power of two that is
-// chosen at random, so the early places are the most likely ones. They matter most, because most batches
-// are small. The constant "sizes" is the number of possible values of n: 1, 2, 4, and so on.
+// The place of a Write where a process dies is chosen in two steps: first a random power of two, n, and
+// then one of the first n places. Therefore, the early places are the most likely ones. They matter most,
+// because most batches are small. The constant "sizes" is the number of powers to choose from: 1, 2, 4, and
+// so on.
 const sizes = 7
 
 func placeOf(r *rand.Rand) int { return r.IntN(1 << r.IntN(sizes)) }

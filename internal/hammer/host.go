@@ -169,9 +169,9 @@ func (f *host) create(ctx context.Context, l *life, s bgagent.SessionSpec) (stri
 		case 0:
 			return "", nil
 		case 1:
-			// The host returns the id of a session that another task has, which the manager must refuse. The
-			// manager can refuse it only if it knows the other task. It does not know tasks whose completion
-			// was reported to an earlier process, so their sessions are not returned.
+			// The host returns the id of another task's session. The manager must refuse this id. It can do
+			// so only if it knows the other task. It does not know a task whose completion was reported
+			// before the process began, so the session of such a task is not returned.
 			if len(f.order) > 0 {
 				id := f.order[r.IntN(len(f.order))]
 				if _, err := l.m.Get(f.sessions[id].task); !errors.Is(err, bgagent.ErrUnknownTask) {

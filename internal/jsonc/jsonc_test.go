@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// problem is an error type of the kind that a caller might define.
+// problem is an example of an error type that a caller might define.
 type problem struct {
 	at   Origin
 	key  string

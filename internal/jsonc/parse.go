@@ -54,9 +54,9 @@ func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	return Value{f, v}, nil
 }
 
-// oneLineEnd replaces each carriage return that no line feed follows with a line feed. Otherwise, the parser
-// would treat the lines after a line comment as part of the comment. The text remains the same in strings,
-// because a string with an unescaped newline is an error in any case.
+// oneLineEnd replaces each carriage return with a line feed, unless a line feed follows it. Without this,
+// the parser would treat the lines after a line comment as part of the comment. The replacement does not
+// change any valid string, because a string with an unescaped line end is an error in any case.
 func oneLineEnd(data []byte) []byte {
 	copied := false
 	for i, c := range data {

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// asked maps beginnings of system prompts to kinds of requests. The wording is from opencode
+// asked maps texts at the beginning of system prompts to kinds of requests. The wording is from opencode
 // 1.18.34 and gemini-cli 0.61.0. Codex states the kind in a header.
 var asked = []struct {
-	by   string // text in lower case
+	by   string // part of the beginning of the system prompt, in lower case
 	kind Kind
 }{
 	{"you are a title generator", Title},

@@ -37,7 +37,7 @@ type Reply struct {
 	Cut   bool // the connection is cut after the text
 
 	Usage *Usage // token counts; nil means an estimate
-	// Truncated reports that the answer ended at the token limit.
+	// If Truncated is set, the server reports that the answer ended at the token limit.
 	Truncated bool
 }
 

@@ -18,8 +18,8 @@ type process struct {
 	handle  *os.Process
 }
 
-// kill kills the process. On Linux, the handle ensures that the signal cannot reach another process
-// that has the PID in the meantime.
+// kill kills the process. On Linux, the handle ensures that the signal cannot reach another process that
+// has been given the PID in the meantime.
 func (p process) kill() { p.handle.Kill() }
 
 // processesWith returns the processes that have the given variable (NAME=VALUE) in their

@@ -52,7 +52,7 @@ type capped struct {
 	fair      bool
 	total     *gauge
 	agents    map[string]*gauge
-	rest      *gauge // counts the agents that have no cap
+	rest      *gauge // counts the slots and waiters of the agents that have no cap
 	poolGates gates
 	capGates  gates
 	ready     heap[*gate] // gates that are ready, sorted by the first place at each gate

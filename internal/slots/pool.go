@@ -86,7 +86,7 @@ func (l *list) insert(w *Waiter) {
 	}
 }
 
-// link puts w after the argument "prev". If that is nil, w becomes the first in line.
+// link puts w after the argument "prev". If "prev" is nil, w becomes the first in line.
 func (l *list) link(w, prev *Waiter) {
 	w.prev = prev
 	if prev == nil {

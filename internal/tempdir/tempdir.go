@@ -25,8 +25,8 @@ func New(t testing.TB) string {
 	return dir
 }
 
-// InMemory is like New, but if the system has an in-memory file system at /dev/shm, the folder is there. It is
-// for tests that do not need a real disk.
+// InMemory is like New, but creates the folder in /dev/shm if the system has an in-memory file system
+// there. It is for tests that do not need a real disk.
 func InMemory(t testing.TB) string {
 	t.Helper()
 	if dir, err := os.MkdirTemp("/dev/shm", pattern); err == nil {
@@ -36,7 +36,7 @@ func InMemory(t testing.TB) string {
 	return New(t)
 }
 
-// pattern is the pattern of the names of folders.
+// pattern is the beginning of the names of the folders.
 const pattern = "bgagent-test-"
 
 // removeLater removes the folder at the end of the test.

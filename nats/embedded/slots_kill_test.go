@@ -39,7 +39,7 @@ const tasksEach = 60
 
 var processLimits = bgagent.Limits{Model: map[string]int{"a": 2, "b": 3}}
 
-// runSlots runs tasks until all have ended, and writes the numbers of tasks that completed and that lost
+// runSlots runs tasks until all have ended, and writes how many tasks have completed and how many have lost
 // their slots. For each line that it reads, it writes whether the process is the allocator.
 func runSlots(args string) error {
 	url, judge, _ := strings.Cut(args, " ")

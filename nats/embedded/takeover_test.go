@@ -20,9 +20,9 @@ func serverOf(t *testing.T) string {
 	return listening(t, func(*server.Options) {}).URL()
 }
 
-// The bound is longer if the killed process is the allocator, because another allocator must be
-// elected before a turn begins. Machines for tests can be busy, so the test is repeated if it
-// exceeds the bound.
+// The time bound is longer if the killed process is the allocator, because another allocator must be
+// elected before a turn begins. Machines for tests can be busy, so the test is repeated if it exceeds the
+// bound.
 func TestTheTasksOfAKilledProcessGoOnInAnotherWithTheSameHome(t *testing.T) {
 	for _, test := range []struct {
 		name      string

@@ -99,8 +99,8 @@ func (w *world) tell(l *life, line, answer string) (words []string) {
 	return words
 }
 
-// TestACancelFromAnotherProcessReachesTheBodySoon measures the time from the call of Cancel in one process of
-// the operating system to the end of the body's context in another process. The processes take turns.
+// TestACancelFromAnotherProcessReachesTheBodySoon measures the time from the call to Cancel in one process
+// of the operating system to the end of the body's context in another process. The processes take turns.
 func TestACancelFromAnotherProcessReachesTheBodySoon(t *testing.T) {
 	t.Parallel()
 	n, most := 30, 2*time.Second // the bound is generous, because machines for tests can be busy

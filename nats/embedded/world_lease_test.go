@@ -82,7 +82,8 @@ func (c *leaseConn) Read(b []byte) (int, error) {
 	}
 }
 
-// answered reports the answer to a message, if the message is on the subject of such an answer.
+// answered reports an answer to a message of this process. It ignores a message that is not on the subject
+// of such an answer.
 func (c *leaseConn) answered(subject string, body []byte) {
 	c.mu.Lock()
 	q, ok := c.asked[subject]
@@ -115,8 +116,8 @@ func (h *history) renewals(l *life) (all []renewal) {
 	return all
 }
 
-// stopsWithin is how long after two thirds of the lease a process can need to stop its bodies. It is less than
-// the rest of the lease.
+// stopsWithin is the time that a process may need to stop its bodies after two thirds of the lease have
+// passed. It is less than the rest of the lease.
 const stopsWithin = worldLease / 5
 
 // unclear is the longest time that a process is expected to need in order to handle an answer that it has read.

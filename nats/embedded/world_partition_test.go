@@ -97,8 +97,8 @@ func TestAPartitionOfTheAllocatorStopsOnlyItsOwnWork(t *testing.T) { cutOff(t, "
 // longCut is longer than the lease, so other processes get the slots of the process that is cut off.
 const longCut = worldLease * 6 / 5
 
-// lasting is the time that the work of a body must still take at the cut, so that the test can see whether the
-// body is stopped.
+// lasting is how long the work of a body must still take when the connection is cut, so that the test can
+// see whether the body is stopped.
 const lasting = worldLease*2/3 + stopsWithin + time.Second
 
 // cutKind is a kind of partition. A process with a store needs the servers to begin a body. Without a store,

@@ -273,7 +273,7 @@ type life struct {
 	in   io.WriteCloser
 	over chan struct{} // closed when all its lines have been read
 
-	killed time.Time // time when the process was dead
+	killed time.Time // time at which the process was known to be dead
 	frozen [][2]time.Time
 }
 

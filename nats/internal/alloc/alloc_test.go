@@ -18,7 +18,7 @@ var (
 )
 
 // TestNeverMoreThanTheLimitWhateverFails makes processes freeze, die, leave, and lose their connections and
-// messages at random. The judge counts the bodies, which are the work that runs with slots, in all processes.
+// messages at random. The judge counts the bodies in all processes. A body is work that runs with a slot.
 // After the faults stop, every remaining request gets a slot.
 func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 	run := func(t *testing.T, s uint64) {

@@ -340,8 +340,8 @@ func (a *Allocator) Unreachable(name string) {
 	}
 }
 
-// If the process was quiet, the method "listen" restores the places of its requests in line. With
-// Fair, a root comes after the roots that have been waiting since it got its last slot.
+// If the process was quiet, the method "listen" restores the places of its requests in line. With Fair, a
+// root of the process comes after the roots that have been waiting since it got its last slot.
 func (a *Allocator) listen(p *process) {
 	if !p.quiet {
 		return
@@ -385,8 +385,8 @@ func (a *Allocator) IsOpen() bool { return a.opened }
 const confirmWithin = 60
 
 // Tick frees the slots of processes whose lease is over, and records which processes do not confirm their
-// grants. It reports whether the list of processes has changed since the last call, in which case the key
-// must be written.
+// grants. It reports whether the list of processes has changed since the last call. If so, the key must be
+// written.
 func (a *Allocator) Tick(now time.Time) (changed bool) {
 	a.now = now
 	for _, p := range a.procs {

@@ -14,7 +14,7 @@
 //     answered. A message is answered after it was sent, so the process gives up its slots first.
 //   - An allocator stops answering when two thirds of its key's time have passed, counted from when
 //     it sent the last successful write. Another process takes the key only after it has seen the
-//     key unchanged for the whole time.
+//     key unchanged for the whole of the key's time.
 //   - The allocator adds a process to the value of the key before it answers the process. A new
 //     allocator replaces the value that it has read, so its list of processes is complete. It does
 //     not grant slots until each of them has reported what it holds and waits for, or until a lease
@@ -103,8 +103,8 @@ type Watch struct {
 	from time.Time // when the revision was first seen
 }
 
-// See stores the revision that was read. It reports whether the process may take the key now. The
-// given time must be read after the answer arrives.
+// See stores the revision that was read. It reports whether the process may take the key now. The argument
+// "now" must be read from the clock after the answer has arrived.
 func (w *Watch) See(now time.Time, rev uint64, k *Key) bool {
 	if rev != w.rev || w.from.IsZero() {
 		w.rev, w.from = rev, now
@@ -112,8 +112,8 @@ func (w *Watch) See(now time.Time, rev uint64, k *Key) bool {
 	return k.Holder == "" || now.Sub(w.from) >= w.Time
 }
 
-// Forget restarts the time, because the key could not be read. The problem might also have prevented the
-// holder from writing the key.
+// Forget restarts the waiting time. It is called when the key could not be read, because the same problem
+// might have prevented the holder from writing the key.
 func (w *Watch) Forget() { w.from = time.Time{} }
 
 func twoThirds(d time.Duration) time.Duration { return d * 2 / 3 }

@@ -101,7 +101,7 @@ func (w *world) after(d time.Duration, p *proc, f func()) {
 	heap.Push(&w.events, event{at: w.now.Add(d), n: w.n, p: p, f: f})
 }
 
-// delay returns how long a message takes. Only a few take long.
+// delay returns how long a message takes. Only a few messages take long.
 func (w *world) delay() time.Duration {
 	d := time.Duration(w.rand.Int64N(int64(3 * time.Millisecond)))
 	if w.rand.IntN(20) == 0 {
