@@ -17,8 +17,8 @@ var (
 	// tasks that Close cancelled.
 	ErrClosed = errors.New("the manager is closed")
 
-	// ErrUnknownTask is returned if no task has the id, and the manager does not remember an
-	// expired task with this id.
+	// ErrUnknownTask is returned for an id that belongs neither to a task nor to an expired task
+	// that the manager still remembers.
 	ErrUnknownTask = errors.New("unknown task")
 
 	// ErrExpired is matched by an [*ExpiredError], which is returned for a task whose record has
@@ -181,7 +181,7 @@ func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
 // were not reported to any parent, or if changes could not be stored. Even then, the manager is
 // closed.
 type CloseError struct {
-	NotStopped []string     // ids of tasks whose sessions might still be running; after Suspend, of tasks whose last changes are not stored
+	NotStopped []string     // ids of tasks whose sessions might still be running; after Suspend, ids of tasks whose last changes are not stored
 	Owed       []NoticeItem // tasks that have ended but were not reported to any parent; TakeNotice still returns them
 	Hung       []string     // kinds of host calls that have not returned
 	Err        error        // error of the context if it ended before Close could finish, otherwise the reason why changes are not stored, or nil

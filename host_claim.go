@@ -60,7 +60,7 @@ func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 type sourceSlot struct {
 	mu    sync.Mutex
 	claim SlotClaim // nil until Request has returned a claim
-	early []func()  // calls to the holder that came before Request returned
+	early []func()  // answers that came before Request returned; they are processed once it has returned
 }
 
 // get returns the claim, or nil if Request has not returned one yet.

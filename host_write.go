@@ -278,7 +278,7 @@ func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (las
 		case m.isFinal(err) || errors.Is(err, syscall.ENOSPC):
 			return err
 		case len(parts) == 1 && len(parts[0].Records) > 0 && len(parts[0].Delete) > 0:
-			// The record can be written without the deletion, but not the other way round.
+			// The record may be written without the deletion, but the deletion needs the record.
 			bad = append(bad, refusal{parts[0].Delete[0], err.Error(), true})
 			parts[0].Delete = nil
 			return divide(parts)

@@ -84,12 +84,12 @@ type runRecord struct {
 	Started   time.Time `json:"started"`
 	Phase     Phase     `json:"phase"`
 	Turn      int32     `json:"turn,omitempty"`       // number of the last turn whose prompt might have reached the session
-	Prompt    string    `json:"prompt,omitempty"`     // id of the prompt of the turn in Turn
-	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of the prompt of the turn in Turn
+	Prompt    string    `json:"prompt,omitempty"`     // id of the last turn's prompt
+	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of the last turn's prompt
 	TurnStart time.Time `json:"turn_start,omitzero"`  // start of the turn; zero between turns
 	Since     time.Time `json:"since,omitzero"`       // start of the time to live; zero if it counts from Started
 	Ran       int64     `json:"ran,omitempty"`        // nanoseconds spent in earlier turns
-	Text      string    `json:"text,omitempty"`       // name of the text of the last turn that produced text
+	Text      string    `json:"text,omitempty"`       // name of the latest text that a turn produced
 	Output    bool      `json:"output,omitempty"`     // an earlier turn produced output
 	ToolCalls int       `json:"tool_calls,omitempty"` // number of tool calls in earlier turns
 	Waits     bool      `json:"waits,omitempty"`      // the attempt is parked

@@ -53,7 +53,7 @@ func (w wording) questions(b *text, t Task) {
 	}
 }
 
-// The method "question" describes an open question of the task with the id, and how to answer it.
+// The method "question" describes an open question of the task with the given id, and how to answer it.
 func (w wording) question(b *text, id string, q Question) {
 	b.Field("Asks", mdtext.OneLine(q.Title, questionTitle))
 	b.Field("Kind", q.Kind.String())
