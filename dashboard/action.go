@@ -89,7 +89,7 @@ type answer struct {
 }
 
 // answer answers a task's question on behalf of the host. The key contains a digest of the
-// question, so the kind that is checked here belongs to the question that is answered.
+// question. Therefore, the question that is answered is the one whose kind is checked here.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request) {
 	var a answer
 	if !h.readAction(w, r, h.cfg.AllowAnswer || h.cfg.AllowPermit, &a) {

@@ -83,7 +83,7 @@ type Config struct {
 	// of the log, the text is empty and the offset is unchanged. An error is shown on the page. Log
 	// must be safe for concurrent use. If Log is nil, the page shows no logs.
 	Log func(ctx context.Context, task string, offset int64) (text string, next int64, err error)
-	// Process is the name of this process, which the page shows if there are other processes.
+	// Process is the name of this process. The page shows it if there are other processes.
 	Process string
 	// Others gives the page the tasks of other processes. If it is nil, the page shows only the manager's
 	// tasks.

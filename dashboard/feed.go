@@ -72,8 +72,9 @@ const (
 	eventBuffer = 4096
 	// pageRows is the maximum number of rows in one batch.
 	pageRows = 400
-	// refresh is the time after which the feed reads all tasks again. Some changes have no event,
-	// such as a new pool name after the limits were changed, and reach the pages only in this way.
+	// refresh is the time after which the feed reads all tasks again. Some changes cause no event,
+	// for example a new pool name after a change of the limits. They reach the pages only with a
+	// refresh.
 	refresh = time.Minute
 	// maxGone is the maximum number of evicted tasks that are remembered for pages that have not
 	// read about their eviction yet. A page that is too slow to read about all of them starts

@@ -133,7 +133,8 @@ func (s *feedState) isOwn(id string) bool {
 	return el != nil && !el.Value.(*change).gone && el.Value.(*change).Process == ""
 }
 
-// elsewhere reports whether another process might have the task for which the manager returned the error.
+// elsewhere reports whether an error of the manager means that it does not have the task, and another process
+// might have it.
 func (h *Handler) elsewhere(err error) bool {
 	return h.cfg.Others != nil && errors.Is(err, bgagent.ErrUnknownTask)
 }

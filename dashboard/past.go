@@ -57,7 +57,7 @@ func (f *feed) loadPast(ctx context.Context, s *feedState, tasks []bgagent.Task)
 	return all
 }
 
-// expired handles a task that is no longer in memory. Without a store, it removes the task from the pages.
+// expired is called for a task that is no longer in memory. Without a store, it removes the task from the pages.
 // With a store, it keeps the task on the pages until there are too many such tasks.
 func (s *feedState) expired(id string) {
 	p := &s.past

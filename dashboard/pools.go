@@ -14,9 +14,9 @@ import (
 const maxPools = 200
 
 // poolOf returns the name of the pool under which the page shows the task. It is the pool
-// that counts the task or, for a task without a model, the cap or the pool of its agent. A
-// pending task that is blocked by another pool is not shown in that pool, so that its row
-// stays in one place.
+// that counts the task or, for a task without a model, the cap or the pool of its agent. Even
+// if another pool blocks a pending task, the page shows the task under this name, so that its
+// row stays in one place.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	agent := strings.ToLower(strings.TrimSpace(t.Agent))
 	switch {
@@ -29,8 +29,8 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	}
 }
 
-// first returns the first sort key of a pool: 0 for the cap of all tasks, so that a phone shows this cap
-// without scrolling, and 1 for every other pool.
+// first returns the first sort key of a pool: 0 for the cap of all tasks, and 1 for every other pool. With this
+// order, a phone shows the cap of all tasks without scrolling.
 func first(pool string) int {
 	if pool == "total" {
 		return 0

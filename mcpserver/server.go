@@ -106,8 +106,9 @@ func (s *Server) MCP(scope string) (*mcp.Server, error) {
 
 // Forget drops the protocol server of a scope and its subscriptions, and reports whether it did. Call it when the
 // last connection of the scope has ended. The tasks of the scope are not affected, and a later connection gets a
-// new protocol server. Forget drops nothing while texts of notices wait for the next answer, or while a
-// foreground delegation, which its caller might repeat, is live or not yet reported.
+// new protocol server. Forget drops nothing while the text of a notice waits for the next answer. It also drops
+// nothing while the caller might repeat a foreground delegation, because the task is live or its end has not
+// been reported.
 func (s *Server) Forget(name string) bool {
 	return s.drop(name, func(sc *scope) bool {
 		sc.settle()

@@ -22,7 +22,7 @@ import (
 // tasks/get.
 //
 // The status of a failed task is "completed", because its call still has an answer. The
-// extension's status "failed" is for calls that, because of a protocol error, have no answer.
+// extension's status "failed" is for calls that have no answer because of a protocol error.
 //
 // A client that names handles in a request to listen gets notifications/tasks whenever the
 // task of one of the handles changes. When the task ends, the notification contains the
@@ -115,9 +115,9 @@ func (sc *scope) serveTasks() error {
 }
 
 // The function "declares" reports whether the call itself declares the extension. A declaration
-// in the initialize request of an older protocol version is ignored, because such a client
-// might know only the older, experimental form of tasks, and would reject a handle as an
-// invalid answer.
+// in the initialize request of an older protocol version is ignored, because a client with
+// such a version might know only the older, experimental form of tasks, and would reject a
+// handle as an invalid answer.
 func declares(req *mcp.CallToolRequest) bool {
 	if _, ok := req.Params.GetMeta()[mcp.MetaKeyClientCapabilities]; !ok {
 		return false

@@ -95,7 +95,7 @@ func printQuestions(w io.Writer, t bgagent.Task, controlled bool) {
 	}
 }
 
-// answerCommands returns one command per option, each of which answers the question with that option.
+// answerCommands returns one command for each option. The command answers the question with that option.
 func answerCommands(id string, q bgagent.Question) (commands []string) {
 	for _, option := range q.Options {
 		words := []string{"bgagent answer"}

@@ -68,7 +68,8 @@ func TestACallerOfMCPAnswersAQuestion(t *testing.T) {
 	}
 }
 
-// Nobody can grant permission if the page has no password and no command reaches the tasks.
+// A person can grant permission on a page with a password, or with a command if the tasks are kept. If neither is
+// possible, and models may not grant permission either, serve prints a warning.
 func TestServeSaysIfNobodyCanPermit(t *testing.T) {
 	const said = "no person can answer if a task asks for a permission"
 	for name, x := range map[string]struct {

@@ -169,9 +169,9 @@ func (s *serving) prepareLaunch(ctx context.Context, by bgagent.Caller, in bgage
 	return s.bridges.Prepare(ctx, by, in)
 }
 
-// checkResumes returns a middleware that refuses to resume a task of a bridge if the project's file
-// does not allow it, or if the turn of the bridge has ended. The middleware is needed because the
-// manager does not call PrepareLaunch for a resume.
+// checkResumes returns a middleware for the calls of the bridges with the scope. The middleware refuses to
+// resume a task if the project's file does not allow this, or if the turn that contains the bridge has ended. It
+// is needed because the manager does not call PrepareLaunch for a resume.
 func (s *serving) checkResumes(scope string) mcp.Middleware {
 	return func(next mcp.MethodHandler) mcp.MethodHandler {
 		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {

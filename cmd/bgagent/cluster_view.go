@@ -85,8 +85,9 @@ func findInCluster(ctx context.Context, stores []statedir.Store, id string) (ser
 	return nil, control.SharedTask{}, errors.Join(problems...)
 }
 
-// findAnywhere returns the task with the id. A task in a store of this machine comes with a view, like that
-// of the function "find", and a task of a cluster comes with a client for a process of the cluster.
+// findAnywhere returns the task with the id. If the task is in a store of this machine, the results are a view of
+// the store, as from the function "find", and the task t. If the task belongs to a cluster, the results are a
+// client for a process of the cluster, and the task "shared".
 func findAnywhere(ctx context.Context, folder statedir.Folder, id string) (v *view, t bgagent.Task, server *control.Client, shared control.SharedTask, err error) {
 	stores, err := folder.Stores()
 	if err != nil {

@@ -104,8 +104,8 @@ func TestTheConfigurationIsPrintedAsJSON(t *testing.T) {
 	require.Equal(t, 2, p.run("config", "--json", "--schema").code)
 }
 
-// When the user stops the server, the server might not have handled the latest ends of tasks yet. The
-// user is nevertheless notified of the ends before the stop.
+// When the user stops the server, it might not have read the events about the latest ends of tasks
+// yet. The user must still be notified of the tasks that ended before the stop.
 func TestAnEndBeforeTheEndOfTheServerIsTold(t *testing.T) {
 	p := newPlace(t)
 	tell := p.write("tell.sh", "#!/bin/sh\necho \"$BGAGENT_EVENT $BGAGENT_TASK\" >>\"$(dirname \"$0\")/told\"\n")

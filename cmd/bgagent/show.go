@@ -106,7 +106,7 @@ func notKept(folder statedir.Folder, stores []statedir.Store, id string) error {
 	return &exitError{exitInput, fmt.Errorf("no task %s is kept in %s; %s", shown(id), folder.Dir(), instead(stores, id))}
 }
 
-// findKept is like the function "find", but for a task that may be missing: the view is then nil, and the
+// findKept is like the function "find", but the task may be missing. If it is missing, the view is nil, and the
 // error says which stores cannot be read.
 func findKept(stores []statedir.Store, id string) (*view, bgagent.Task, error) {
 	var problems []error
@@ -157,8 +157,8 @@ func instead(stores []statedir.Store, id string) string {
 	}
 }
 
-// find returns the task with the id, which can also be that of the task's session, and whether the
-// store contains the task. If it returns true and an error, the task's record cannot be decoded.
+// find returns the task with the id, and whether the store contains the task. The id can also be that
+// of the task's session. If find returns true and an error, the task's record cannot be decoded.
 func (v *view) find(id string) (bgagent.Task, bool, error) {
 	page, err := v.reader.History(context.Background(), bgagent.StoreQuery{Ref: id, Limit: 1})
 	if err == nil && len(page) == 0 {

@@ -10,8 +10,8 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// This file contains the methods with which "bgagent serve" takes over the tasks of other processes of its
-// cluster, and notices that its own tasks were taken over.
+// The methods in this file let "bgagent serve" take over the tasks of other processes of its cluster, and
+// notice that its own tasks were taken over.
 
 // takeOver lets this process run the tasks of dead processes whose agents keep their sessions in the same
 // place. It must be called after this process has started its own tasks.

@@ -249,7 +249,7 @@ func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 			_, err := tty.WriteString(typed)
 			require.NoError(t, err)
 			// The terminal handles keys with a short delay. It would echo keys that it handles
-			// after the program has exited.
+			// after the program has exited. Therefore, the test waits until the program has read the keys.
 			require.Eventually(t, func() bool { return bytesRead(t, cmd.Process.Pid) >= before+len(typed) }, atMost, time.Millisecond)
 			require.NoError(t, cmd.Process.Signal(sig))
 			require.Eventually(t, func() bool {

@@ -54,8 +54,8 @@ func (p *tab) openTask(title string) {
 	p.until(fmt.Sprintf(`detail.querySelector('h2')?.textContent === %q`, title))
 }
 
-// messages is an expression for the texts of the messages without the prompt, which is shown
-// above the messages.
+// messages is an expression for the texts of the messages. The prompt is not one of them, because the
+// page shows it above the messages.
 const messages = `[...detail.querySelectorAll('.messages :is(pre, .note)')].map(e => e.textContent).join('|')`
 
 // result is an expression for a task's result or error, as shown on the page.

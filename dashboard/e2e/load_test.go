@@ -23,14 +23,14 @@ import (
 
 const (
 	manyTasks    = 10_000
-	manyRunning  = 100 // each running task reports something once a second
+	manyRunning  = 100 // each running task reports a tool call and a text once a second
 	mostRows     = 500
 	longestTask  = 200 * time.Millisecond
 	firstRows    = time.Second
 	traceSeconds = 10
 )
 
-// busy is an agent that reports something once a second until it is stopped.
+// busy is an agent that reports a tool call and a text once a second, 30 times.
 func busy(ctx context.Context, t *inproc.Turn) (string, error) {
 	select {
 	case <-time.After(rand.N(time.Second)): // spreads the start times of the tasks

@@ -25,8 +25,8 @@ type Address struct {
 	host string // HOST:PORT
 }
 
-// ParseAddress parses the address of a server, such as http://127.0.0.1:8321, or of a server's
-// tools, which ends in /mcp.
+// ParseAddress parses the address of a server, such as http://127.0.0.1:8321, or the address of the
+// server's tools, such as http://127.0.0.1:8321/mcp.
 func ParseAddress(text string) (Address, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {

@@ -19,8 +19,8 @@ const recordKey = "bgagent.bridge"
 // maxRecord is the maximum size of the restrictions in a task's metadata, in bytes.
 const maxRecord = 64 << 10
 
-// record returns the text that [launchedUnder] reads. It leaves out the budget of the tree, which only the
-// bridge at the root sets.
+// record returns the text that [launchedUnder] reads. It leaves out the budgets of trees, because only the
+// bridge at the root sets such a budget.
 func record(all []Narrow) (string, error) {
 	kept := []Narrow{}
 	for _, n := range all {

@@ -2,9 +2,9 @@
 //
 // The server listens on a separate loopback port and writes the address and a secret token into a
 // file next to its store. Only the user can read the file. This works in the same way on all
-// systems: the path of a Unix socket could be longer than the system allows, and Windows protects
-// such sockets differently. A separate port keeps these requests away from other machines, from
-// reverse proxies, and from the server's callers, tokens and passwords.
+// systems. A Unix socket would not: its path could be longer than the system allows, and Windows
+// protects such sockets differently. A separate port keeps these requests away from other machines,
+// from reverse proxies, and from the server's callers, tokens and passwords.
 //
 // The file contains the server's instance id. If another instance owns the store, the file is left over from
 // a killed server, and clients send nothing to its address.

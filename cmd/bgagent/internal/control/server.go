@@ -218,8 +218,8 @@ func (h Host) shared(ctx context.Context, in TaskInput) (out SharedTask, err err
 
 var errNoCluster error = &bgagent.InputError{Field: "cluster", Problem: "this server is not a process of a cluster"}
 
-// isElsewhere reports whether another process of the cluster might have the task for which the manager
-// returned the error.
+// isElsewhere reports whether an error of the manager means that it does not have the task, and another process
+// of the cluster might have it.
 func (h Host) isElsewhere(err error) bool {
 	return h.Cluster != nil && errors.Is(err, bgagent.ErrUnknownTask)
 }

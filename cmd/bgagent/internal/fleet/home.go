@@ -20,10 +20,10 @@ import (
 // processes are equal, each of them can continue the sessions of the other. Home returns "" if the place is
 // unknown.
 //
-// A program that a process starts keeps its sessions in the files of its user, which another process can use
-// only if it sees the same files. Therefore, the home contains the machine and, on Linux, the boot and the
-// mount namespace, because two containers can have the same name. A local address belongs to a different
-// server on each machine, so the home also contains the machine for such an address. Agents of the kind
+// A program that a process starts keeps its sessions in files of its user. Another process can use these
+// sessions only if it sees the same files. Therefore, the home contains the name of the machine. On Linux, it
+// also contains the boot and the mount namespace, because two containers can have the same name. A local address
+// belongs to a different server on each machine, so the home contains the machine for such an address, too. Agents of the kind
 // inproc keep nothing, so every process can continue their tasks.
 //
 // Each line also contains a hash of the agent's settings. Therefore, the homes of two processes differ if

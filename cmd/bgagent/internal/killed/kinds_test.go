@@ -20,9 +20,9 @@ type kind struct {
 	program string
 	server  bool // whether the tasks run on a server
 	with    bool // whether the server is killed with the process
-	// The field "unclear" is true if the client might be unable to find out how far a turn got: codex
-	// may be killed before it has reported the id of its session, or before it has written anything
-	// to the session's file.
+	// The field "unclear" is true if the client might be unable to find out how far a turn got. For
+	// example, codex can be killed before it has reported the id of its session, or before it has
+	// written anything to the session's file.
 	unclear bool
 	agent   func(w *realagent.World, url string) settings.Agent
 	shell   func(command string) modelserver.Reply // makes the program run a command

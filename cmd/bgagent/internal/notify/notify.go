@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Event is something to notify the user of.
+// Event is an event that the user is notified of.
 type Event struct {
 	Kind   string // "failed" or "cancelled" after a task has ended with this status, "asks" for a question, or "done" after the last task has ended
 	Text   string // one line for the user

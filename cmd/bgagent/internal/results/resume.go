@@ -16,7 +16,7 @@ import (
 const ListName = "list.json"
 
 // maxIndex is the maximum size of an index or a list, in bytes. It is larger than the limit on the user's
-// list, because list.json also contains the prompts from files to which the user's list refers.
+// list, because list.json also contains the texts of the prompt files that the user's list names.
 const maxIndex = 256 << 20
 
 // Resume opens the folder of a run that has ended or was killed. It also returns the

@@ -1,7 +1,7 @@
 // Package runs keeps a record of each run of this program, so that the next run can terminate the
-// processes that a dead run left behind. Every run has an id, which the processes of its agents
-// have in their environment, and a file that is locked while the run is alive. No matter how the
-// run ends, the system unlocks the file.
+// processes that a dead run left behind. Every run has an id and a file. The processes of its agents
+// have the id in their environment. The file is locked while the run is alive. No matter how the run
+// ends, the system unlocks the file.
 package runs
 
 import (
