@@ -82,8 +82,8 @@ func startServing(all *cli, command string, people bool, process string, copies 
 	return s, nil
 }
 
-// watch follows the events: it logs them, and it notifies the user when tasks end. The argument "known"
-// contains the tasks that the manager loaded from its store.
+// watch follows the events of the server's manager; see the method "handle". The argument "known" contains the
+// tasks that the manager loaded from its store.
 func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 	defer close(s.follow)
 	live := map[string]struct{}{}
@@ -95,8 +95,9 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 	s.handle(s.manager, live, events)
 }
 
-// handle handles the events of a manager until the manager is closed. The argument "live" contains its
-// tasks that have not ended.
+// handle logs the events of a manager until the manager is closed. It also notifies the user of tasks that ended
+// badly, of questions, and of the end of the last task. The argument "live" contains the manager's tasks that
+// have not ended.
 func (s *serving) handle(m *bgagent.BackgroundManager, live map[string]struct{}, events *bgagent.Subscription) {
 	for e := range events.Events(context.Background()) { // until the manager is closed, and all events have been read
 		if s.logger != nil {
@@ -195,9 +196,9 @@ func (s *serving) told(ctx context.Context) {
 	s.notify.Close(ctx)
 }
 
-// end cancels all tasks, waits until everything that they started has stopped, and terminates the agent
-// programs. The command "serve" suspends its tasks instead of cancelling them if they are kept and the user
-// has not interrupted it.
+// end cancels all tasks, waits at most stopTime until everything that they started has stopped, and terminates
+// the agent programs. There is one exception: if the tasks of the command "serve" are kept, and the user has not
+// interrupted the command, it suspends the tasks instead of cancelling them.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)

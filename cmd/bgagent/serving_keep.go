@@ -205,8 +205,8 @@ func hasLive(at statedir.Store) bool {
 const interruptTime = 5 * time.Second
 
 // restore takes over the tasks of an earlier process. The command "serve" continues them, and the command
-// "mcp" ends them. It must be called as the last step of the start, so that a command that cannot serve
-// changes no task.
+// "mcp" ends them. It must be called after the steps of the start that can fail, so that a command that cannot
+// serve changes no task.
 func (s *serving) restore() {
 	found := s.manager.Restored()
 	if s.command == statedir.MCP {
@@ -223,8 +223,8 @@ func (s *serving) restore() {
 	s.manager.Start()
 }
 
-// takingOver returns the message about the tasks of an earlier process. Some of them might have ended
-// and wait only for their parents to be notified.
+// takingOver returns the message about the tasks of an earlier process. Some of these tasks might have
+// ended already, and are kept only because their parents have not been notified.
 func takingOver(found bgagent.Restored) string {
 	tasks := "1 task"
 	if found.Tasks != 1 {

@@ -130,7 +130,7 @@ type view struct {
 	lives   bool               // whether the owner is alive
 	tasks   []bgagent.Task
 	due     map[string]bool // ids of the tasks that the next process needs, even if they have ended
-	more    bool            // whether the store contains more ended tasks
+	more    bool            // whether the store contains more ended tasks than the view
 	process string          // name of the process in its cluster; empty if the store is in the state folder
 	takenBy string          // name of the process that has taken over its tasks, or ""
 	now     *control.Status // what the running server reported; nil if no server was asked

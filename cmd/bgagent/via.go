@@ -27,8 +27,8 @@ type viaFlags struct {
 	TokenFile string `type:"path" placeholder:"FILE" help:"With --via: the file with the server's token. It must be readable only by you."`
 }
 
-// bridge passes on lines between standard input and output and the server, until the host program closes its
-// output or a signal arrives.
+// bridge passes on lines from standard input to the server, and from the server to standard output. It ends when
+// the host program closes its output, when a signal arrives, or when the server cannot be used any more.
 func (f viaFlags) bridge(all *cli, stop stops) error {
 	turn, err := turnAround()
 	if err != nil {

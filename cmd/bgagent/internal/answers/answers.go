@@ -57,7 +57,7 @@ func (k *Keeper) newFile() (*os.File, error) {
 }
 
 // Record returns a reporter for a turn of the prompt's task. The reporter keeps the text and passes
-// on every report to r. The returned function must be called with the turn's TurnEnd. A nil Keeper
+// on the reports that the function "forward" lists to r. The returned function must be called with the turn's TurnEnd. A nil Keeper
 // returns r itself and does not record anything.
 func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporter, func(bgagent.TurnEnd)) {
 	if k == nil {
@@ -91,7 +91,7 @@ func (k *Keeper) add(task string, t *tape) {
 	k.kept[task] = append(k.kept[task], t)
 }
 
-// forward passes the report x on to the reporter r.
+// forward passes the report x on to the reporter r if it has one of the kinds below.
 func forward(r *bgagent.Reporter, x bgagent.Report) {
 	switch x.Kind {
 	case bgagent.ReportText:

@@ -93,7 +93,7 @@ func (c *Conn) CloseWrite() error {
 }
 
 // Connect opens a bridge. The token can be empty. If the server does not accept the bridge, the
-// error is a [*RefusedError].
+// error wraps a [*RefusedError].
 func (a Address) Connect(ctx context.Context, token string, h Hello) (*Conn, error) {
 	hello, err := h.encode()
 	if err != nil {

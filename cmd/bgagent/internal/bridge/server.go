@@ -65,8 +65,8 @@ type Config struct {
 	Owed func(scope string) bool
 
 	// Gone is called when the server forgets a scope. A scope inside a turn is forgotten after its task has
-	// ended. Any other scope is forgotten if it has not been used for a long time. Live, Busy, Owed and Gone
-	// are called with a lock held and must not call the server.
+	// ended. Any other scope is forgotten if it has not been used for a long time, or if there are too many
+	// such scopes. Live, Busy, Owed and Gone are called with a lock held and must not call the server.
 	Gone func(scope string)
 
 	// File is the path of the file with the restrictions of bridges inside turns. The next server reads the
@@ -311,7 +311,8 @@ func (s *Server) Resumes(ctx context.Context, scope string, t bgagent.Task, open
 	if len(sc.above) > 0 {
 		root = sc.above[len(sc.above)-1]
 	}
-	// A resume that opens the tree's account would not be subject to the file's limits.
+	// The account of the tree must already be open with the limits of the file, because a resume would open it
+	// without these limits.
 	var tree bgagent.Budget
 	for _, b := range open {
 		if b.Root == root {

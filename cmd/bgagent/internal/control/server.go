@@ -260,8 +260,8 @@ func (h Host) cancel(ctx context.Context, in CancelInput) (bgagent.Task, error) 
 	return t, err
 }
 
-// resume resumes a task. The new attempt must not end with the context of the request, because it outlives
-// the request.
+// resume resumes a task. The new attempt outlives the request, so it must not end with the context of the
+// request.
 func (h Host) resume(ctx context.Context, in ResumeInput) (bgagent.Task, error) {
 	if in.Prompt == "" {
 		t, err := h.find(in.ID)

@@ -27,7 +27,7 @@ const (
 	lineBytes    = 64 << 10           // a longer line is written in parts
 	partBytes    = 64 << 10           // maximum size of the text that ReadLog returns
 	logsAge      = 7 * 24 * time.Hour // a log that was last written longer ago than this is removed
-	sweepPause   = time.Hour          // time between two removals of old logs
+	sweepPause   = time.Hour          // minimum time between two removals of old logs
 	unsentBytes  = 256 << 10          // maximum amount of unwritten text that is kept per log; older text is dropped
 )
 
