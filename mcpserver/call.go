@@ -150,7 +150,10 @@ func (sc *scope) result(ctx context.Context, id string) (*mcp.CallToolResult, er
 
 const (
 	progressPause = 500 * time.Millisecond // minimum time between two notifications
-	progressBeat  = 10 * time.Second       // time without an event after which a general notification is sent; clients abandon calls that are silent for too long
+
+	// progressBeat is the time without an event after which a general notification is sent. Clients abandon calls
+	// that are silent for too long.
+	progressBeat = 10 * time.Second
 )
 
 // tellProgress sends progress notifications to the caller until the returned function "stop" is

@@ -68,7 +68,8 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	scopes := make(map[[sha256.Size]byte]string, len(cfg.Tokens)) // the keys are hashes, so the duration of a look-up does not reveal anything about a token
+	// The keys are hashes, so the duration of a look-up does not reveal anything about a token.
+	scopes := make(map[[sha256.Size]byte]string, len(cfg.Tokens))
 	for token, scope := range cfg.Tokens {
 		scopes[sha256.Sum256([]byte(token))] = scope
 	}

@@ -72,7 +72,8 @@ func TestACallerIsKnownByItsTokenWhateverItsEnvironmentSays(t *testing.T) {
 	p.env = append(p.env, "ALICE="+token)
 	url, _ := startServe(t, p, "--token", "alice=ALICE")
 	launch := func() string {
-		cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: withToken(token)}, DisableStandaloneSSE: true}) // a new client for each launch
+		// Each launch has a new client.
+		cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: withToken(token)}, DisableStandaloneSSE: true})
 		return callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "program", "prompt": "x"})
 	}
 	require.Regexp(t, idIn, launch())

@@ -161,8 +161,8 @@ func clock(at, now time.Time) string {
 	return at.Format(time.DateTime)
 }
 
-// doing describes what a task that has not ended is doing. The argument "silent" is the result of
-// view.silent.
+// doing describes what a task is doing or, if it has ended, how it ended. The argument "silent" is the
+// result of view.silent.
 func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail string) {
 	since := func(at time.Time) string { return max(now.Sub(at), 0).Round(time.Second).String() }
 	switch {

@@ -40,7 +40,8 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // more than the number of processors, because tests that run in parallel spend most of their time waiting
+	// The limit is greater than the number of processors, because parallel tests spend most of their time waiting.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		_ = f.Value.Set("8")
 	}
 	code := m.Run()

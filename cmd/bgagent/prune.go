@@ -71,9 +71,10 @@ func (c pruneCmd) Run(all *cli, stop stops) error {
 	return errors.Join(problems...)
 }
 
-// prune counts the ended tasks in a store. With --yes, it deletes them. If a running serve uses the
-// store, the serve deletes them. If another living process uses the store, the method "prune"
-// prints a warning and does not count the tasks.
+// prune counts the ended tasks in a store. With --yes, it deletes those that the next process does
+// not need. If a running serve uses the store, the serve deletes them. If the store belongs to a
+// living process that accepts no commands, the method "prune" prints a warning and does not count the
+// tasks.
 func (c pruneCmd) prune(ctx context.Context, s statedir.Store) (n pruned, err error) {
 	v, err := openView(s)
 	if errors.Is(err, fs.ErrNotExist) {

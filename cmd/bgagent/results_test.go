@@ -60,7 +60,9 @@ func TestAFileHoldsAllOfALongAnswer(t *testing.T) {
 func TestAnAnswerBeyondTheBoundIsCutAndMarkedEverywhere(t *testing.T) {
 	p := withAgent(t, "cat >/dev/null; head -c 100000000 /dev/zero | tr '\\0' 'x'\n")
 	cmd := p.command("run", "tasks.jsonc", "--plain", "-o", "out")
-	cmd.Env = append(cmd.Environ(), "GOMEMLIMIT=48MiB") // forces timely garbage collection on a busy machine; a program that holds more memory than this still exceeds the limit below
+	// This limit forces timely garbage collection on a busy machine. A program that needs more memory still exceeds
+	// the limit that the test checks below.
+	cmd.Env = append(cmd.Environ(), "GOMEMLIMIT=48MiB")
 	out := newOutput()
 	cmd.Stdout, cmd.Stderr = out, out
 	require.NoError(t, cmd.Run(), out)

@@ -98,7 +98,8 @@ func TestTheRestrictionsOfABridgeAlsoHoldBelowItsTasks(t *testing.T) {
 	require.Contains(t, delegate("one"), "as asked: the disk is full")
 	p.write("one/.bgagent.jsonc", `{"agents": {"fail": null}}`)
 	file := filepath.Join(p.project, "one", ".bgagent.jsonc")
-	p.write("boss", strings.Replace(bossScript, "prompt=$(cat)\n", "prompt=$(cat); rm -f "+file+"\nVIA="+url+" BGAGENT="+binary+"\n", 1)) // the task removes the file after the server has read it
+	// The task removes the file after the server has read it.
+	p.write("boss", strings.Replace(bossScript, "prompt=$(cat)\n", "prompt=$(cat); rm -f "+file+"\nVIA="+url+" BGAGENT="+binary+"\n", 1))
 	require.Contains(t, delegate("one"), "the project's file removes the agent fail")
 	require.NoFileExists(t, file)
 }
@@ -111,7 +112,8 @@ func TestTheBudgetOfABridgeInATurnDoesNotLimitTheTreeAbove(t *testing.T) {
 	p, url := withBoss(t, `"maxDepth": 2`)
 	cs := host(t, p.via(url, "one"), "alpha")
 	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 h", "description": "beside"})
-	p.write("one/.bgagent.jsonc", `{"background_task": {"budget": {"tree": {"toolCalls": 3}}}}`) // the program opened its own bridge before this file existed
+	// The program opened its own bridge before this file existed.
+	p.write("one/.bgagent.jsonc", `{"background_task": {"budget": {"tree": {"toolCalls": 3}}}}`)
 	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "prompt": failing, "run_in_background": false})
 	require.Contains(t, text, "as asked: the disk is full")
 	for id, task := range p.keptTasks() {

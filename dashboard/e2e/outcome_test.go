@@ -44,7 +44,8 @@ func TestTheOutcomeIsShownFirstAndWhole(t *testing.T) {
 	p.openTask("failed")
 	p.until(result + fmt.Sprintf(` === %q`, reason+"|half of it"))
 	require.Equal(t, "Error", eval[string](p, first+`.querySelector('h3').textContent`))
-	p.js(`navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed'))`) // browsers also reject this call on a page that is served without HTTPS
+	// Browsers also reject this call on a page that is served without HTTPS.
+	p.js(`navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed'))`)
 	p.js(`document.addEventListener('copy', () => { window.__copied = String(getSelection()) })`)
 	p.click(".whole:not([hidden]) .copy")
 	p.until(first + `.querySelector('.copy').textContent === 'Copied'`)

@@ -68,7 +68,8 @@ func TestTheTreeIsUsedWithTheKeyboard(t *testing.T) {
 	p.pressChar("/")
 	p.until(`document.activeElement === search`)
 	p.press("chi")
-	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child")) // the child is shown even though its parent is folded
+	// The child is shown even though its parent is folded.
+	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child"))
 	require.Equal(t, "4", eval[string](p, `tree.getAttribute('aria-rowcount')`))
 }
 

@@ -56,9 +56,9 @@ func (k *Keeper) newFile() (*os.File, error) {
 	return spool()
 }
 
-// Record returns a reporter for a turn of the prompt's task. The reporter keeps the text and passes
-// on the reports that the function "forward" lists to r. The returned function must be called with the turn's TurnEnd. A nil Keeper
-// returns r itself and does not record anything.
+// Record returns a reporter for a turn of the prompt's task. The reporter keeps the text, and passes
+// the kinds of reports that the function "forward" lists on to r. The returned function must be
+// called with the turn's TurnEnd. A nil Keeper returns r itself and does not record anything.
 func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporter, func(bgagent.TurnEnd)) {
 	if k == nil {
 		return r, func(bgagent.TurnEnd) {}

@@ -44,11 +44,13 @@ type Hello struct {
 
 // Narrow restricts a bridge. It can only restrict what the server allows.
 type Narrow struct {
-	NoAgents   bool                            `json:"no_agents,omitempty"`  // no agents are allowed
-	Without    []string                        `json:"without,omitempty"`    // names of agents that are not allowed
-	Rules      map[string][]bgagent.Permission `json:"rules,omitempty"`      // by agent name; an agent is allowed only if the server has the same rules for it
+	NoAgents bool     `json:"no_agents,omitempty"` // no agents are allowed
+	Without  []string `json:"without,omitempty"`   // names of agents that are not allowed
+	// Rules maps the names of agents to rules. Such an agent is allowed only if the server has the same rules for it.
+	Rules      map[string][]bgagent.Permission `json:"rules,omitempty"`
 	TaskBudget bgagent.Budget                  `json:"task_budget,omitzero"` // limits of each task
-	TreeBudget bgagent.Budget                  `json:"tree_budget,omitzero"` // limits of all tasks of the bridge together; for a bridge inside a turn, limits of each task
+	// TreeBudget limits all tasks of the bridge together. For a bridge inside a turn, it limits each task.
+	TreeBudget bgagent.Budget `json:"tree_budget,omitzero"`
 }
 
 // encode returns h as the value of the header.

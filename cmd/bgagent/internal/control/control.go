@@ -96,9 +96,11 @@ func (a address) prove(c challenge) proof {
 
 // Info describes a server.
 type Info struct {
-	MCP    string        `json:"mcp"`              // address of the tools
-	Page   string        `json:"page,omitempty"`   // address of the page; empty if there is no page
-	Silent time.Duration `json:"silent,omitempty"` // how long a working task can report nothing before it is shown as silent, in nanoseconds; 0 means never
+	MCP  string `json:"mcp"`            // address of the tools
+	Page string `json:"page,omitempty"` // address of the page; empty if there is no page
+	// Silent is how long a working task can report nothing before it is shown as silent. In JSON, it is in
+	// nanoseconds. 0 means that no task is shown as silent.
+	Silent time.Duration `json:"silent,omitempty"`
 }
 
 // Status describes what a server is doing.

@@ -227,7 +227,8 @@ func doing(r Row, short bool) string {
 		if t.Outage != nil {
 			return clean(t.Outage.Reason)
 		}
-		if t.Phase == bgagent.PhaseParked && strings.HasPrefix(t.Reason, "waits for ") { // the task waits for an answer, or for a slot after the answer
+		// In this case, the task waits for an answer, or for a slot after the answer.
+		if t.Phase == bgagent.PhaseParked && strings.HasPrefix(t.Reason, "waits for ") {
 			return clean(t.Reason)
 		}
 		if t.Phase == bgagent.PhaseParked {

@@ -22,8 +22,9 @@ import (
 //
 // A program that a process starts keeps its sessions in files of its user. Another process can use these
 // sessions only if it sees the same files. Therefore, the home contains the name of the machine. On Linux, it
-// also contains the boot and the mount namespace, because two containers can have the same name. A local address
-// belongs to a different server on each machine, so the home contains the machine for such an address, too. Agents of the kind
+// also contains the boot and the mount namespace, because two containers can have the same name. A local
+// address belongs to a different server on each machine, so the home of an agent with such an address also
+// contains the machine. Agents of the kind
 // inproc keep nothing, so every process can continue their tasks.
 //
 // Each line also contains a hash of the agent's settings. Therefore, the homes of two processes differ if

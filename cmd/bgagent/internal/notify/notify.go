@@ -15,7 +15,9 @@ import (
 
 // Event is an event that the user is notified of.
 type Event struct {
-	Kind   string // "failed" or "cancelled" after a task has ended with this status, "asks" for a question, or "done" after the last task has ended
+	// Kind is "failed" or "cancelled" after a task has ended with this status, "asks" for a question, or "done"
+	// after the last task has ended.
+	Kind   string
 	Text   string // one line for the user
 	Task   string // id of the task; empty with "done"
 	Folder string // folder of the results; empty if there is none
