@@ -59,7 +59,7 @@
 //
 // A host that is killed cannot terminate its agents. Their input is then closed, and opencode and
 // gemini exit if they are idle. A command in a terminal keeps running. If the manager has a store,
-// the next process terminates what is still running and continues the sessions; see
+// the host's next process terminates what is still running and continues the sessions; see
 // [Client.RestoreSession]. If the host is process 1 of a container, it does not reap orphaned
 // processes, so orphans that have exited remain as zombies. To avoid this, give the container an
 // init process.
@@ -108,7 +108,8 @@
 //     and never against the title, which is meant for people.
 //   - If the agent does not name the files of a call, a rule that allows some files has no effect,
 //     and a rule that forbids some files turns a permission from an earlier rule into a question to
-//     Config.Permit. Paths are compared with their links resolved, even in rules.
+//     Config.Permit. Paths are compared after their links are resolved. This also applies to paths
+//     in rules.
 //   - The command can be a string or a list of words, in any of the usual fields. If a shell gets a
 //     script as an argument, the script is treated as the command. If no command can be read, a rule
 //     that allows some commands has no effect. If the text might contain several commands (because

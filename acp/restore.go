@@ -189,9 +189,9 @@ func (c *Client) restore(ctx context.Context, s *session, in bgagent.SessionRest
 // notProven returns the state of the last prompt in a session of codex if the replay lacks the
 // prompt. This does not prove that the session lacks the prompt: codex first stores the message for
 // the model, and then the item that it replays. If codex was killed between these two steps and the
-// prompt were sent again, the model would get the prompt twice. Therefore, the prompt must not be
-// sent into the session again. If the session has no earlier prompts, it is treated as lost, and the
-// prompt is sent into a new session.
+// prompt is sent again, the model gets the prompt twice. Therefore, the prompt must not be sent into
+// the session again. If the session has no earlier prompts, it is treated as lost, and the prompt is
+// sent into a new session.
 func notProven(s *session, r *replay, now progress) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	if len(r.runs) > 0 || now.Called {
 		return bgagent.PromptUnknown, bgagent.TurnEnd{}, nil
@@ -243,7 +243,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", err, bgagent.ErrUnreachable)
 }
 
-// notLoaded returns the error for an agent's answer that it cannot load the session. The error
+// notLoaded returns the error if the agent answers that it cannot load the session. The error
 // matches ErrBusy if the session is open in another process, and ErrNoSession if the agent does not
 // have the session. If the answer can have another reason, for example that one of the agent's
 // files is missing, the error matches neither.

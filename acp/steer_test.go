@@ -68,7 +68,7 @@ func TestWhatAnAgentAnswersToAMessageForItsTurn(t *testing.T) {
 	}
 }
 
-// The turn ends before the agent answers that it has started its own turn.
+// The client's turn ends before the agent answers that it has started its own turn.
 func TestTheTurnThatAnAgentStartsForAMessageIsCancelled(t *testing.T) {
 	for name, next := range map[string]bool{"the session is idle": false, "the next prompt is being answered": true} {
 		t.Run(name, func(t *testing.T) {

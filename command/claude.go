@@ -27,8 +27,8 @@ import (
 // the key, the turn ends immediately.
 //
 // If the provider refuses a request, Claude Code retries it up to ten times, for about three
-// minutes. To let the manager handle this and give the slot to another task, set
-// [Agent].LeaveRetries.
+// minutes. To leave the retries to the manager, which gives the slot to another task in the
+// meantime, set [Agent].LeaveRetries.
 //
 // After a restart, the client reads the session from its file in Claude Code's folder. Claude Code
 // can store a prompt late. If it was killed before it stored the first message of a session, the

@@ -31,10 +31,10 @@ type Agent struct {
 	Directory   string   // working directory for tasks that do not name one; empty means Config.Directory
 	Description string   // description in [bgagent.AgentInfo]
 
-	// LeaveRetries makes the program report a request that the provider refused instead of retrying
-	// it. The manager then parks the task, so that another task gets its slot, and repeats the turn
-	// later. New returns an error if the program's own retries cannot be switched off; see
-	// [Program].NoRetries.
+	// LeaveRetries keeps the program from retrying a request that the provider refused. The program
+	// reports the failure. The manager then parks the task, so that another task gets its slot, and
+	// repeats the turn later. New returns an error if the program's own retries cannot be switched
+	// off; see [Program].NoRetries.
 	LeaveRetries bool
 }
 
@@ -297,8 +297,8 @@ func (c *Client) ReportsTokens(agent string) bool {
 const ownFallback = "--fallback-model"
 
 // Fallback implements [bgagent.FallbackReporter]. A session can continue with another model,
-// because its program is given the model in each turn. The exception is Claude Code with the option
-// --fallback-model in Agent.Args or Agent.Command, which falls back on its own.
+// because its program is given the model in each turn. If Agent.Args or Agent.Command contains the
+// option --fallback-model, the program is Claude Code and falls back on its own.
 func (c *Client) Fallback(agent string) bgagent.FallbackWay {
 	a, _ := c.agentOf(agent)
 	own := func(arg string) bool { return arg == ownFallback || strings.HasPrefix(arg, ownFallback+"=") }

@@ -55,7 +55,7 @@ type opencodeLine struct {
 // If the input is too long, opencode prints an error and then compacts the session. It might then
 // repeat the turn's prompt instead of prompting itself, and it does not print that prompt.
 // Therefore, neither the error nor the end of the next step ends the turn. If opencode exits
-// instead, the turn has failed.
+// without continuing, the turn has failed.
 func decodeOpencode() Decoder {
 	messages, compacted := 0, false // number of messages since opencode last prompted itself; whether it has prompted itself
 	summary := false                // whether the input was too long, so that the next step that finishes writes the summary

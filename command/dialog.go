@@ -72,8 +72,8 @@ type dialog struct {
 	wakes chan struct{}                 // gets a signal when the field "lines" grows
 }
 
-// newDialog returns a dialog that first writes the prompt. The rules answer requests for tools that
-// they allow.
+// newDialog returns a dialog that first writes the prompt. If the rules allow a tool of an MCP server,
+// the dialog grants requests for it without a question.
 func newDialog(ctx context.Context, r *bgagent.Reporter, rules []bgagent.Permission, input *os.File, prompt string) *dialog {
 	d := &dialog{r: r, rules: rules, input: input, asked: map[string]context.CancelFunc{}, lines: [][]byte{[]byte(prompt)}, wakes: make(chan struct{}, 1)}
 	d.ctx, d.cancel = context.WithCancel(ctx)

@@ -91,9 +91,9 @@
 // includes the host's environment and memory. Keep secrets that an agent must not know out of both.
 //
 // If the host itself is killed, its programs continue to the end of their turns. If Config.Instance
-// is set or the manager has a store, the programs can be found by [InstanceVariable]; see the next
-// section. If the host is process 1 of a container, it does not reap orphaned processes of its
-// programs, so orphans that have exited remain as zombies. To avoid this, give the container an
+// is set or the manager has a store, the programs can be found by [InstanceVariable]; see "After a
+// restart" below. If the host is process 1 of a container, it does not reap orphaned processes of
+// its programs, so orphans that have exited remain as zombies. To avoid this, give the container an
 // init process.
 //
 // # Failures at the provider
@@ -116,7 +116,7 @@
 //
 // # After a restart
 //
-// If the host is killed and the manager has a store, the next process continues the host's
+// If the host is killed and the manager has a store, the host's next process continues the
 // sessions; see [Client.RestoreSession]. The client first kills the processes that the earlier host
 // left running. This works only on Linux. Then the client calls [Program].Look to read what the
 // program has stored about the session. Look does not send a request to the model. The presets read
@@ -133,7 +133,7 @@
 // repeated.
 //
 // Gemini does not store whether a turn has ended. If the earlier host had not read the end of a
-// gemini turn, the client therefore treats the turn as interrupted, and it is continued. A program
+// gemini turn, the client therefore treats the turn as interrupted, so that it is continued. A program
 // without Look is continued if it can resume sessions, has reported its session, and has printed
 // text or a tool call from the agent. If it has printed neither, the state of the prompt is
 // unknown.

@@ -257,8 +257,8 @@ func (o *Output) Usage(u bgagent.Usage) {
 // mostCost is larger than the cost of any real turn. Sums of costs up to this limit stay finite.
 const mostCost = 1e12
 
-// possible returns the cost, or 0 if no turn can have this cost. For example, JSON could not represent
-// a cost that is not a finite number, so the state of the session could not be saved.
+// possible returns the cost, or 0 if no turn can have this cost. Otherwise, a cost that is not a finite
+// number would make it impossible to save the state of the session, because JSON cannot represent it.
 func possible(cost float64) float64 {
 	if cost >= 0 && cost <= mostCost { // false for NaN
 		return cost

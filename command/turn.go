@@ -407,8 +407,8 @@ func (t *turn) lingers(said brief) {
 	}
 }
 
-// The method "errors" returns the writer for the program's standard error. It writes to errs. If the program has
-// a function that reads these lines, the writer also passes them on to this function.
+// The method "errors" returns the writer for the program's standard error. The writer writes to errs. If
+// Program.decodeErrors is set, the writer also passes each line to the function that decodeErrors returns.
 func (t *turn) errors(errs *tail) io.Writer {
 	decode := t.session.agent.Program.decodeErrors
 	if decode == nil {

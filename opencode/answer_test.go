@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// streams executes a test with a stream, without a stream, and with a stream that drops in the
-// middle. Emitted messages and stored messages must lead to the same result.
+// streams executes a test with a stream, without a stream, and with a stream that drops again and
+// again. Emitted messages and stored messages must lead to the same result.
 func streams(t *testing.T, test func(t *testing.T, r *rig)) {
 	for name, prepare := range map[string]func(*rig){
 		"told": func(*rig) {},

@@ -68,8 +68,9 @@ type counter struct {
 	quoted, escaped, blank bool
 }
 
-// add counts the values in the next bytes. It moves the significant bytes to the front
-// of p and returns the number of significant bytes.
+// add counts the values in the next bytes. Outside of strings, it removes all but the first of several
+// successive whitespace characters. The remaining bytes move to the front of p, and add returns their
+// number.
 func (c *counter) add(p []byte) (kept int) {
 	for _, b := range p {
 		blank := false

@@ -143,8 +143,8 @@ func concerns(kind string) bool {
 }
 
 // forget drops the data of sessions that the client has forgotten. It is called when the next event
-// arrives. ForgetSession does not call it, because forget needs f.mu: the function "emit", which runs
-// while f.mu is held, can call ForgetSession.
+// arrives. ForgetSession cannot call forget: forget needs f.mu, and the function "emit", which can call
+// ForgetSession, runs while f.mu is held.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()

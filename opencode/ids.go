@@ -12,10 +12,11 @@ import (
 //
 // This client chooses the ids of its messages, so that sending a message again is harmless. The
 // characters are derived from bgagent's id of the prompt, so that the message can be found again.
-// The digits follow the digits of the session's newest message or, in an empty session, the time at
-// which the server created the session. They do not come from this machine's clock, because this
-// clock can be ahead of the server's clock. In that case, the message would sort after its own
-// answer, and some versions of the server would treat the message as an unanswered prompt.
+// The number in the digits is one higher than in the id of the session's newest message. In an empty
+// session, it comes from the time at which the server created the session. It does not come from
+// this machine's clock, because this clock can be ahead of the server's clock. In that case, the
+// message would sort after its own answer, and some versions of the server would treat the message
+// as an unanswered prompt.
 
 const (
 	digits     = 12

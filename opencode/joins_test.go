@@ -58,7 +58,7 @@ func TestAMessageThatComesTooLateIsRemoved(t *testing.T) {
 	})
 }
 
-// The model works for longer than the time limit of the call.
+// The model works for longer than the time limit of the call to Send.
 func TestAMessageThatTheModelTakesLateIsUncertain(t *testing.T) {
 	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
 		task := r.launch("later the answer")

@@ -179,8 +179,8 @@ func (c *Client) since(ctx context.Context, id string, p position) ([]line, erro
 }
 
 // back reads messages backwards, starting with the newest, until the function "last" returns true
-// for a message. It returns the messages read, including this message, oldest first. If this
-// function never returns true, all messages are read.
+// for a message. It returns the messages read, including this message, oldest first. If "last" never
+// returns true, all messages are read.
 func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bool) (out []wireMessage, found bool, err error) {
 	if !isSession(id) {
 		return nil, false, c.noSession()

@@ -9,10 +9,10 @@ import (
 	"strconv"
 )
 
-// A manager with a store continues the sessions of an earlier process. The client of the earlier
-// process stored only one thing for this purpose: the key of the task, in the metadata of the task's
-// session. The client reads everything else from the server: the directory, the parent, the rules
-// and the prompts. The id of each prompt is in the metadata of the prompt's part.
+// A manager with a store continues the sessions of an earlier process. For this purpose, the client
+// of the earlier process added metadata on the server: the key of the task is in the metadata of the
+// task's session, and the id of each prompt is in the metadata of the prompt's part. The client also
+// reads the directory, the parent, the rules and the prompts from the server.
 
 // Home implements [bgagent.SessionHome]. It returns the server's address, without the user and the
 // password. A loopback address means a different server on every machine. Therefore, managers on

@@ -20,8 +20,8 @@ import (
 // [bgagent.ErrUnreachable] if the server cannot be reached and the prompt was not sent.
 //
 // If the connection drops while the prompt is being sent, StartTurn waits for the server for at
-// most a minute, or until ctx ends. When the server can be reached again, StartTurn reads whether the
-// session has the prompt's message. If the session is idle and does not have the message, StartTurn
+// most a minute, or until ctx ends. When the server can be reached again, StartTurn checks whether
+// the session has the prompt's message. If the session is idle and does not have the message, StartTurn
 // sends the prompt again as the same message.
 //
 // If p.Unanswered is set, the server continues the turn of that prompt, and the model gets
