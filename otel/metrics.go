@@ -30,7 +30,7 @@ type instruments struct {
 }
 
 // turnBuckets are the boundaries that the conventions recommend. The boundaries in
-// taskBuckets are greater, because tasks wait and run longer than turns.
+// taskBuckets reach greater values, because tasks wait and run longer than turns.
 var (
 	turnBuckets = metric.WithExplicitBucketBoundaries(0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6)
 	taskBuckets = metric.WithExplicitBucketBoundaries(0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)

@@ -216,7 +216,8 @@ func (r *Recorder) forget(x *record) {
 	}
 }
 
-// The method "above" returns the parent of the task's span, and the span of the task that delegated it.
+// The method "above" returns the parent of the task's span, and the span of the delegator: the turn that
+// delegated the task or, if that turn has ended, its attempt.
 func (r *Recorder) above(t *bgagent.Task) (parent, delegator trace.SpanContext) {
 	if x := r.sessions[t.Parent]; x != nil {
 		delegator = x.at

@@ -128,7 +128,8 @@ func (s *serving) leaveCluster(ctx context.Context) {
 	}
 }
 
-// sayLeftBehind prints a warning if tasks from a time before the cluster are kept on this machine.
+// sayLeftBehind prints a warning if this machine keeps unfinished tasks of an earlier serve that had the same
+// configuration files but no cluster.
 func (s *serving) sayLeftBehind(folder statedir.Folder, set *settings.Settings) {
 	if at, err := folder.Served(set.Files); err == nil && hasLive(at) {
 		warn("%s contains tasks that have not ended, and this serve does not continue them, because its tasks are kept in the cluster; without the key cluster, they are continued", at.Dir)

@@ -34,7 +34,7 @@ func (c completionCmd) Run(parsed *kong.Context) error {
 
 // completion contains the words that the scripts complete.
 type completion struct {
-	flags    []completionFlag // of all commands
+	flags    []completionFlag // flags that all commands have
 	commands []completionCommand
 }
 
@@ -97,7 +97,7 @@ func (m completion) bash() []byte {
 	for _, c := range m.commands {
 		names = append(names, c.name)
 	}
-	files := map[string]bool{} // the flags with a path
+	files := map[string]bool{} // the flags whose value is a path
 	b.WriteString("_bgagent() {\n  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command= i\n  COMPREPLY=()\n")
 	b.WriteString("  for ((i = 1; i < COMP_CWORD; i++)); do\n    case ${COMP_WORDS[i]} in\n")
 	fmt.Fprintf(&b, "    %s) command=${COMP_WORDS[i]}; break ;;\n    esac\n  done\n", strings.Join(names, "|"))

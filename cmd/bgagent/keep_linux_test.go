@@ -114,8 +114,8 @@ func (p *place) saved() (states []string) {
 	return states
 }
 
-// awaitSaved waits until the store contains the sessions of the tasks with these numbers, and records that the
-// agent has written to each of these sessions.
+// awaitSaved waits until the store contains the session of each task with one of these numbers, and also the
+// information that the agent has written to this session.
 func (p *place) awaitSaved(numbers ...int) {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool {

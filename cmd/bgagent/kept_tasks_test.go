@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pages is a store whose history can be read only from the first page as long as the field "fail" is not 0. An
-// attempt to read a later page fails, and reduces the field by one.
+// pages is a store whose history has several pages. The field "fail" is the number of times that reading a page
+// after the first one fails.
 type pages struct {
 	*storetest.Process
 	fail  int
@@ -42,7 +42,7 @@ func TestAPageOfKeptTasksIsNeverLeftOut(t *testing.T) {
 	require.NoError(t, err)
 	defer m.Close(context.Background())
 
-	store.fail, store.err = 2, bgagent.ErrNoRecord // the store deleted the last task of the first page
+	store.fail, store.err = 2, bgagent.ErrNoRecord // this error means that the store has deleted the last task of the first page
 	all, err := keptTasks(m)
 	require.NoError(t, err)
 	require.Equal(t, 6, store.calls, "all pages were read two more times")

@@ -78,7 +78,7 @@ func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
 	t.Parallel()
 	dir := tempdir.New(t)
 	s := &serving{follow: make(chan struct{}), files: transcript.NewFiles(dir, &transcript.Secrets{}, func(err error) { t.Error(err) })}
-	s.ending.Store(&time.Time{}) // every end counts as an end after the user stopped the server, so the user is not notified
+	s.ending.Store(&time.Time{}) // with the zero time, every end counts as an end after the stop of the server, so the user is not notified
 	stop := make(chan struct{})
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(ctx context.Context, _ *inproc.Turn) (string, error) {
 		<-ctx.Done()
@@ -105,7 +105,7 @@ func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
 	require.Eventually(t, func() bool { return log() == "the task ends\n" }, 2*time.Minute, time.Millisecond)
 	s.files.Printed(task.ID, 1, []byte("the last words"))
 	close(stop)
-	var left *bgagent.CloseError // no caller was notified of the end
+	var left *bgagent.CloseError // this error says that no caller was notified of the end
 	require.ErrorAs(t, m.Close(t.Context()), &left)
 	require.Empty(t, left.NotStopped)
 	<-s.follow

@@ -58,7 +58,7 @@ func (h *gated) reply(r modelserver.Request) modelserver.Reply {
 		}}
 	case what == "command" && len(r.LastResults()) == 0:
 		args, err := json.Marshal(map[string]string{
-			// Claude Code refuses a command that begins with sleep.
+			// Claude Code refuses a command that begins with sleep, so env runs sleep.
 			"command": fmt.Sprintf("echo run >>%s; while [ ! -e %s ]; do env sleep 0.1; done", h.file(r.Key, "runs"), h.file(r.Key, "go")), "description": "waits",
 		})
 		if err != nil {

@@ -37,8 +37,8 @@ const (
 // numberKey is the metadata key for a task's number.
 const numberKey = "number"
 
-// runner runs one list of tasks. All its methods except leave and problem run on one
-// goroutine.
+// runner runs one list of tasks. Its methods run on one goroutine, except for leave, problem, haltAtBadEnd
+// and fail.
 type runner struct {
 	stop     stops
 	tasks    []tasklist.Task

@@ -223,9 +223,9 @@ func (s *serving) permitsNothing() bool {
 	return cfg.Ask && s.at.Dir == "" && !cfg.ModelsMayPermit
 }
 
-// acceptCommands lets the commands "status", "tasks", "show", "logs", "cancel", "resume", "send"
-// and "answer" use this server. The commands find the server through its store, so the result is
-// nil if tasks are not kept.
+// acceptCommands lets the commands "status", "tasks", "show", "logs", "cancel", "resume", "send",
+// "answer" and "prune" use this server. The commands find the server through its store, so the
+// result is nil if tasks are not kept.
 func (s *serving) acceptCommands(info control.Info) *control.Server {
 	if s.at.Dir == "" {
 		return nil

@@ -138,7 +138,7 @@ func instead(stores []statedir.Store, id string) string {
 	// Tasks that cannot be read are not suggested.
 	_ = eachView(context.Background(), stores, statusEnded, func(v *view) error {
 		for _, t := range v.tasks {
-			if strings.HasPrefix(t.ID, id) && t.ID != id { // an equal id belongs to a task of a cluster, which the command cannot use
+			if strings.HasPrefix(t.ID, id) && t.ID != id { // an equal id belongs to a task of a cluster, and the command cannot use this task
 				alike = append(alike, t.ID)
 			}
 		}

@@ -130,7 +130,7 @@ type holding struct {
 	*place
 	url   string
 	serve *exec.Cmd
-	host  *mcp.ClientSession // bridge that has launched the task
+	host  *mcp.ClientSession // session over the bridge that has launched the task
 	task  string
 }
 

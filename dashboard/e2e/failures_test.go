@@ -139,7 +139,7 @@ func TestTheAddressKeepsWhatIsShown(t *testing.T) {
 	p.do(chromedp.SendKeys(chromedp.CSS("#search"), "a&b=c"))
 	p.do(chromedp.Reload())
 	p.until(`search.value === 'a&b=c' && ` + shown("", "failed", "Tree"))
-	p.js(`location.hash = '#` + second + `'`) // the form that links have
+	p.js(`location.hash = '#` + second + `'`) // links to a task have this form
 	p.until(shown("second", "all", "Tree"))
 	p.click(".close")
 	p.until(`location.hash === ''`)

@@ -107,7 +107,7 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 	})
 	news := updates.Load() - began
 	require.NotEmpty(t, tasks)
-	require.Greater(t, news, int64(50*traceSeconds), "updates") // a busy machine skips some updates
+	require.Greater(t, news, int64(50*traceSeconds), "updates") // on a busy machine, some updates are skipped
 	longest := slices.Max(tasks)
 	most := eval[int](p, `window.__seen.most`)
 	t.Logf("%d tasks, %d running: first rows after %v, of one task after %v; the main thread's longest of %d tasks in %d s took %v of its time, with %d updates; at most %d rows; the longest task since the page was opened %v by the clock",

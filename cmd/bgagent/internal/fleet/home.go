@@ -101,7 +101,7 @@ func public(env []string) (out []string) {
 	return out
 }
 
-// isElsewhere reports whether the home is the address of a server that is the same on all machines. A name
+// isElsewhere reports whether the home is an address that leads to the same server on all machines. A name
 // without a dot is not such an address, because two machines can resolve it differently.
 func isElsewhere(home string) bool {
 	u, err := url.Parse(home)

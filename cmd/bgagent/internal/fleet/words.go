@@ -29,7 +29,7 @@ var (
 		"Env": `"env"`, "Files": `"files"`, "LeaveRetries": `"leaveRetries"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
-	// phrases replaces wording that needs more than a different field name.
+	// phrases replaces texts in which more than the name of a field must change.
 	phrases = strings.NewReplacer(
 		"Config.StartTimeout is ", "the limit is ", // this limit has no key
 		" (Config.MaxLine)", "",
@@ -134,7 +134,8 @@ func sessionError(err error) error {
 	return err
 }
 
-// lastLines returns the last non-empty lines of a text, within endLines and endBytes.
+// lastLines returns the last non-empty lines of a text: at most endLines lines with at most endBytes bytes
+// together, but at least one line if there is any.
 func lastLines(text string) (lines []string) {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" {

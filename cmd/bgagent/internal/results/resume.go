@@ -67,7 +67,7 @@ func (f *Folder) saved() (x Index, list []byte, err error) {
 	return x, list, err
 }
 
-// notIndex describes why a text is not an index, in terms of the file.
+// notIndex describes why a text is not an index. It names keys of the file, and does not mention Go types.
 func notIndex(err error) string {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) && wrong.Field != "" {
