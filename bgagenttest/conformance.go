@@ -15,11 +15,11 @@
 //		})
 //	}
 //
-// [NewRunner] and [NewStarter] return scriptable clients of the two kinds, for tests of
-// a program that uses the manager. The clients need neither a model nor a server. They record
-// the turns that ran and the manager's violations of the contract. They can fail in all the
-// ways that real runtimes fail. [Runner.NextProcess] simulates the end of a client's
-// process and returns the client of the next process, which has the same sessions.
+// [NewRunner] and [NewStarter] return scriptable clients of the two kinds, for tests of a program that uses
+// the manager. The clients need neither a model nor a server. They record the turns that ran and the
+// manager's violations of the contract. They can fail in all the ways that real runtimes fail.
+// [Runner.NextProcess] simulates the end of a client's process. It returns the client of the next process,
+// which has the same sessions.
 package bgagenttest
 
 import (

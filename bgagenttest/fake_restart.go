@@ -79,8 +79,8 @@ func (f *Fake) isDead() bool {
 	}
 }
 
-// The method "never" is for calls from a process that has ended, which must not get an answer. It
-// returns an error after the context has ended or the fake has been closed.
+// The method "never" is for calls from a process that has ended. Such calls must not get an answer. The
+// method returns an error after the context has ended or the fake has been closed.
 func (f *Fake) never(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

@@ -70,7 +70,7 @@ func TestATurnHasItsFateWhenTheProcessEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r, session, old := crashed(t, x.fate)
-				old() // ends a context of the dead process, which must not affect the turn
+				old() // ends a context of the dead process; this must not affect the turn
 				state, end, err := restoreP1(r, session)
 				if state != x.state || end.Text != x.answer || !errors.Is(err, x.err) {
 					t.Errorf("RestoreSession returned %s, %+v, %v", state, end, err)

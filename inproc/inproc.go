@@ -44,10 +44,9 @@ import (
 // agent's session as the [bgagent.Caller], so that the agent can call the three tools of bgagent
 // with ctx.
 //
-// If a request to its model provider failed, the agent can return a [*bgagent.ProviderError]. If
-// the turn had no effect that must not happen twice, set the field Next to [bgagent.NextRepeat]:
-// the manager then calls the agent again later with the same prompt. [bgagent.NextContinue] is
-// suitable for an agent that keeps its own history.
+// If a request to its model provider failed, the agent can return a [*bgagent.ProviderError]. If it is safe
+// to repeat the turn, set the field Next to [bgagent.NextRepeat]: the manager then calls the agent again
+// later with the same prompt. [bgagent.NextContinue] is suitable for an agent that keeps its own history.
 type Agent func(ctx context.Context, t *Turn) (string, error)
 
 // Client is a session client for agents that are Go functions. Its methods are safe for

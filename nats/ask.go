@@ -263,9 +263,9 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	return nil
 }
 
-// answerFor answers the questions of other processes about the tasks of a manager, which is the owner of a
-// store and has the given token. The function "isOver" reports whether the manager might no longer own its
-// store. In that case, it might not find all tasks, so the answer is [ErrNotServing].
+// answerFor answers the questions of other processes about the tasks of a manager. The manager is the owner
+// of a store and has the given token. The function "isOver" reports whether the manager might no longer own
+// its store. In that case, it might not find all tasks, so the answer is [ErrNotServing].
 func (c *Cluster) answerFor(a callerAnswers, store names, token string, isOver func() bool) (subs []*nats.Subscription, err error) {
 	m := a.m
 	questions := map[string]func(context.Context, []byte) (any, error){

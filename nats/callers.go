@@ -15,10 +15,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Callers gives callers of this process access to their tasks in the other processes of the cluster. A caller
-// is the root of its tasks. A process identifies a caller of another process with its own caller of the same
-// name only if both processes know a common secret of this caller. Therefore, a caller finds nothing that it
-// could not also find by calling the other process directly.
+// Callers gives callers of this process access to their tasks in the other processes of the cluster. A
+// caller is the root of its tasks. A process identifies a caller of another process with its own caller of
+// the same name only if both processes know a common secret of this caller. Therefore, a caller finds only
+// what it could also find by calling the other process directly.
 //
 // The tasks of a process that is dead or does not answer are read from the servers, but only if the process
 // has confirmed the caller since it last opened its store. A process that has taken over these tasks serves
@@ -94,7 +94,7 @@ func proofOf(cluster, caller, secret string) string {
 
 // ServeCallers lets callers use their tasks in all processes of the cluster. The argument "secrets" maps
 // the names of this process's callers to their secrets, for example their bearer tokens. Call it once,
-// after [Cluster.Serve]. The other processes are asked in the background to confirm the callers, which takes
+// after [Cluster.Serve]. The other processes are asked in the background to confirm the callers. This takes
 // at most three seconds.
 func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
 	k := &Callers{c: c, proofs: map[string][]string{}, confirmed: map[string]confirmation{}, waits: make(chan struct{}, maxCallerWaits), asked: make(chan struct{})}
@@ -275,9 +275,9 @@ func (k *Callers) forgetOthers(all []*found) {
 	}
 }
 
-// confirmedBy returns the callers that the process has confirmed since it last opened its store. It waits until
-// the processes have been asked for the first time, which takes at most callerTime. The result is not nil. The
-// receiver can be nil.
+// confirmedBy returns the callers that the process has confirmed since it last opened its store. It waits
+// until the processes have been asked for the first time. This takes at most callerTime. The result is not
+// nil. The receiver can be nil.
 func (k *Callers) confirmedBy(f *found) map[string]bool {
 	all := map[string]bool{}
 	if k == nil || f.err != nil || f.meta.Run == "" {

@@ -185,7 +185,7 @@ func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) erro
 		case ctx.Err() != nil:
 			return fmt.Errorf("the store belongs to %s (process %d on %s), which does not answer; Open waits to find out whether it is dead: %w", m.Owner.Program, m.Owner.PID, m.Owner.Host, ctx.Err())
 		case w.nc.Status() != nats.CONNECTED:
-			began = time.Now() // without a connection, an answer of the owner could not arrive, so the time starts again
+			began = time.Now() // without a connection, an answer from the owner could not arrive, so the time starts again
 		case errors.Is(err, nats.ErrNoResponders) && waited >= grace, waited >= max(silentAfter, grace):
 			return nil
 		}

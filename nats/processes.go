@@ -51,8 +51,8 @@ type other struct {
 	kept *Store // what was read from the stream of a dead process; nil if nothing was read
 }
 
-// found is a value of the type "other" together with the content of the message about the store, which names
-// the owner.
+// found is a value of the type "other" together with the content of the message about the store. This
+// message names the owner.
 type found struct {
 	*other
 	meta meta

@@ -24,10 +24,10 @@ type SlotOptions struct {
 	Limits bgagent.Limits
 
 	// Lease is the time after which the slots of an unreachable process are granted to other processes. The
-	// process gives up its slots after two thirds of this time, and its sessions have the last third to stop.
-	// The lease must be the same in all processes, and at least 15 seconds. With a shorter lease, processes
-	// could give up their slots while the servers replace their leader, which takes up to 8 seconds. Zero
-	// means 30 seconds.
+	// process gives up its slots after two thirds of this time, and its sessions have the last third to
+	// stop. The lease must be the same in all processes, and at least 15 seconds. With a shorter lease,
+	// processes could give up their slots while the servers replace their leader. The replacement takes up
+	// to 8 seconds. Zero means 30 seconds.
 	Lease time.Duration
 
 	// Replicas is the number of servers that keep a copy of the stream, if NewSlots creates the stream.

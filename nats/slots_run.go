@@ -367,9 +367,9 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 	}
 }
 
-// SetLimits replaces the stored limits for all processes. The allocator applies them when it next writes its
-// key, which takes at most [SlotOptions].Lease/24, and never more than 1.25 s. Lower limits do not take away
-// slots that are held. If a limit is invalid, the error wraps a [*bgagent.InputError].
+// SetLimits replaces the stored limits for all processes. The allocator applies them when it next writes
+// its key. This happens within [SlotOptions].Lease/24, and never later than after 1.25 s. Lower limits do
+// not take away slots that are held. If a limit is invalid, the error wraps a [*bgagent.InputError].
 func (s *Slots) SetLimits(ctx context.Context, l bgagent.Limits) error {
 	checked, err := bgagent.NewConcurrencyManager(l)
 	if err != nil {

@@ -27,9 +27,9 @@ type StoreOptions struct {
 	Grace time.Duration
 
 	// KeepFor is the time for which a task is kept after its end. A task whose end has not been reported is
-	// kept longer. KeepTasks is the maximum number of ended tasks that are kept, without those whose end
-	// has not been reported. The store deletes tasks when it is opened and when other tasks end. It begins
-	// with the tasks that ended first. Zero means the default, and a negative value means no limit.
+	// kept longer. KeepTasks is the maximum number of ended tasks that are kept, not counting those whose
+	// end has not been reported. The store deletes tasks when it is opened and when other tasks end. It
+	// begins with the tasks that ended first. Zero means the default, and a negative value means no limit.
 	KeepFor   time.Duration // 7 days by default
 	KeepTasks int           // 100,000 by default
 
@@ -310,8 +310,8 @@ func (s *Store) reading(ctx context.Context) (context.Context, func(), error) {
 	return ctx, func() { stop(); cancel(); s.use.RUnlock() }, nil
 }
 
-// closeWithin is the time limit for writing that a store has no owner, or that the key of the slots has no
-// holder.
+// closeWithin is the time limit for the write that removes the owner from a store, or the holder from the
+// key of the slots.
 const closeWithin = 5 * time.Second
 
 // Close closes the store and implements [bgagent.Store]. If Close returns an error, the servers

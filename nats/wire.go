@@ -368,8 +368,9 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 	return last, nil
 }
 
-// replaced waits until the stream has a leader again after it had none, because a leader that has died does
-// not answer what was sent to it. If ctx ends first, the method "replaced" returns false.
+// replaced waits until the stream has a leader again after it had none. The earlier leader has died, so it
+// does not answer the messages that were sent to it. If ctx ends first, the method "replaced" returns
+// false.
 func (w *wire) replaced(ctx context.Context) bool {
 	for silent := false; pause(ctx, pingWithin) == nil; {
 		asking, cancel := context.WithTimeout(ctx, pingWithin)

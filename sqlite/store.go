@@ -46,7 +46,7 @@ import (
 // Options contains the settings of a store. The zero value selects the defaults.
 type Options struct {
 	// KeepFor is the time for which a task is kept after its end. A task whose completion is still owed is
-	// kept longer. KeepTasks is the maximum number of ended tasks that are kept, without those whose
+	// kept longer. KeepTasks is the maximum number of ended tasks that are kept, not counting those whose
 	// completion is still owed. The store deletes tasks when it is opened and when other tasks end. It
 	// begins with the tasks that ended first. Zero means the default, and a negative value means no limit.
 	KeepFor   time.Duration // 7 days by default
@@ -155,7 +155,7 @@ func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error)
 		return c, err
 	}
 	if w, r := s.halt(); w != nil {
-		_ = errors.Join(r.close(), w.disconnect()) // the failure of the last write, which these calls return again, has already been reported
+		_ = errors.Join(r.close(), w.disconnect()) // errors do not matter, because these calls return the failure of the last write again, which has already been reported
 		s.held = w.lock
 	}
 	if s.held == nil {

@@ -155,9 +155,9 @@ func (u *upkeep) wait(again <-chan time.Time) bool {
 	return true
 }
 
-// failed warns about failed upkeep. After a failed write, it is unknown which part of the WAL is on the disk.
-// Therefore, the method "failed" makes the manager open the store again, which makes the contents of the
-// store durable.
+// failed warns about failed upkeep. After a failed write, it is unknown which part of the WAL is on the
+// disk. Therefore, the method "failed" makes the manager open the store again. This makes the contents of
+// the store durable.
 func (u *upkeep) failed(err error) {
 	if errors.Is(err, sqlite3.BUSY) || errors.Is(err, errDoubt) {
 		return

@@ -182,8 +182,8 @@ func TestAWALThatCannotBeShortenedIsSaidOnce(t *testing.T) {
 	}
 }
 
-// After a failed sync, the operating system may drop the data that it could not write.
-// Therefore, the store must be opened again, which makes its contents durable.
+// After a failed sync, the operating system may drop the data that it could not write. Therefore, the store
+// must be opened again. This makes its contents durable.
 func TestAnErrorOfTheUpkeepMakesTheManagerOpenTheStoreAgain(t *testing.T) {
 	layer := newSpy(t, nil)
 	var warnings []error

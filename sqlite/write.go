@@ -76,9 +76,9 @@ func (w *writer) connect() error {
 	return err
 }
 
-// adopt writes the owner to the database. It returns the reason why the database may be outdated, or "". If
-// the writer has a token from before an uncertain commit and the database contains another token, another
-// manager has opened the database since that commit, and the error is a [*bgagent.StoreOwnedError].
+// adopt writes the owner to the database. It returns the reason why the database may be outdated, or "".
+// The writer may have a token from before an uncertain commit. If the database then contains another token,
+// another manager has opened it since that commit, and the error is a [*bgagent.StoreOwnedError].
 func (w *writer) adopt() (outdated string, err error) {
 	owner, err := json.Marshal(w.owner)
 	if err != nil {

@@ -82,7 +82,7 @@ func (e *apiError) object(data []byte, depth int) bool {
 		Message  json.RawMessage `json:"message"`
 		Type     json.RawMessage `json:"type"`
 		Code     json.RawMessage `json:"code"`
-		Status   json.RawMessage `json:"status"` // from Google
+		Status   json.RawMessage `json:"status"` // Google's name for the error
 		Details  json.RawMessage `json:"details"`
 		ResetsAt json.RawMessage `json:"resets_at"`
 		ResetsIn json.RawMessage `json:"resets_in_seconds"`

@@ -7,8 +7,8 @@ import (
 )
 
 // codexForms matches codex's messages about failed requests. Codex reports failures on this machine and
-// failures of MCP servers in the same way. The text of such a message can contain any words, so it must
-// not decide the kind.
+// failures of MCP servers in the same way as failed requests. Their messages can contain any words, so a
+// message that does not match must not decide the kind.
 var codexForms = regexp.MustCompile(`(?s)^(?:\{.*\}$` +
 	`|unexpected status \d{3}\b|exceeded retry limit\b|stream disconnected before completion: ` +
 	`|You['’]ve hit your usage limit|Quota exceeded\.` +

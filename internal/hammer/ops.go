@@ -437,7 +437,7 @@ func (h *hammer) close() {
 	h.all("Close")
 	for range 2 {
 		h.aside(func(ctx context.Context) {
-			if inside.Store != nil || h.crashes { // Close reports completions only after they have been written, which takes time
+			if inside.Store != nil || h.crashes { // Close reports completions only after they have been written, and writing takes time
 				ctx = context.Background()
 			}
 			err := h.m.Close(ctx)

@@ -409,8 +409,8 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 			}
 		}
 		o.overLimit++
-		// If stopping an attempt has crashed the process several times, the next process immediately gives up
-		// on stopping it, without a call.
+		// If stopping an attempt has crashed the process several times, the next process immediately gives
+		// up on stopping it, without a call to Abort.
 		if t.Session != "" && o.closedAt.IsZero() && !o.aborted[t.Session] && time.Since(l.began) > time.Second {
 			o.faultLocked("%s.%d was given up, but its session %s was never aborted", t.ID, t.Attempt, t.Session)
 		}

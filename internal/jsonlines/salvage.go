@@ -65,9 +65,9 @@ func (d *divider) endText(end, next int) {
 	d.text, d.keyed, d.looked = next, false, next
 }
 
-// objectAt returns the object that begins at the brace at offset i, and the length of the
-// object in the line. The object is nil if no object begins there, if the budget is used
-// up, or if the object must not be treated as one, because it is a value inside a broken object.
+// objectAt returns the object that begins at the brace at offset i, and the length of the object in the
+// line. The object is nil in three cases: no object begins there, the budget is used up, or the object is a
+// value inside a broken object.
 func (d *divider) objectAt(i int) (object []byte, n int) {
 	if d.budget <= 0 || !begins(d.line[i:]) || d.isValue(i) {
 		return nil, 0

@@ -181,9 +181,9 @@ func (r *record) inCoolDowns() (ofRunningTurns, retried int) {
 	return ofRunningTurns, retried
 }
 
-// begunTogether finds turns that began too early after a cool-down. A second turn may begin only after the
-// model has answered a request of a turn that was not over by the end of the cool-down, or after the first
-// turn has been silent for 10 s.
+// begunTogether finds turns that began too early after a cool-down. A second turn may begin only in two
+// cases: the model has answered a request of a turn that was not over by the end of the cool-down, or the
+// first turn has been silent for 10 s.
 func (r *record) begunTogether() (faults []string) {
 	turns := r.begins()
 	for i, b := range turns {

@@ -92,8 +92,8 @@ func (r Request) LastUser() string {
 	return ""
 }
 
-// LastResults returns the tool results at the end of the conversation, which the model has
-// not answered yet. It returns nil if the last message is not a tool result.
+// LastResults returns the tool results at the end of the conversation. The model has not answered them yet.
+// It returns nil if the last message is not a tool result.
 func (r Request) LastResults() []Result {
 	if n := len(r.Messages); n > 0 && r.Messages[n-1].Role == Tool {
 		return r.Messages[n-1].Results

@@ -221,9 +221,9 @@ func (s *Server) id(prefix string) string {
 	return prefix + strconv.FormatInt(s.ids.Add(1), 10)
 }
 
-// give sends the reply and reports whether it was sent completely. It calls the function "done"
-// just before the last byte, so that two requests do not count as open at the same time if the
-// client sends the second one after it has received the end of the first answer.
+// give sends the reply and reports whether it was sent completely. It calls the function "done" just before
+// the last byte. A client may send its next request as soon as it has received the end of the answer, and
+// these two requests must not count as open at the same time.
 func (a *answer) give(p *protocol, done func()) bool {
 	ctx := a.req.Context()
 	if !sleep(ctx, a.Delay) {

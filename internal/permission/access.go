@@ -96,9 +96,9 @@ func wildcard(pattern, s string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// Verdict is the decision of the rules about kinds of access that a single switch turns on or off. If a rule
-// denies an access and a later rule allows part of it, the verdict is still Denied, because a switch may be
-// stricter than the rules but must not be less strict.
+// Verdict is the decision of the rules about kinds of access that a single switch turns on or off. If a
+// rule denies an access and a later rule allows part of it, the verdict is still Denied: a switch may be
+// stricter than the rules, but must not be less strict.
 type Verdict uint8
 
 // The verdicts.

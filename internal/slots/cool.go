@@ -370,8 +370,7 @@ func (m *Manager) MayBegin(w *Waiter) bool {
 	return w.key == nil || w.key.pool.cool == nil || w.passes()
 }
 
-// Unproven reports whether w holds one of the slots that were granted after a cool-down and that
-// have not yet proved that the provider accepts requests.
+// Unproven reports whether w holds a slot that was granted after a cool-down and is not yet proved.
 func (m *Manager) Unproven(w *Waiter) bool {
 	if !m.Cools() {
 		return false

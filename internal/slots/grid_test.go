@@ -116,7 +116,7 @@ func (g *grid) count() {
 }
 
 // The number of steps per grant must not depend on which limits are full: the pools, the caps, both, the
-// total, or pools and caps in turn. With Fair, the lanes of a cap are updated before a grant, which takes up
+// total, or pools and caps in turn. With Fair, the lanes of a cap are updated before a grant. This takes up
 // to three steps for each pool with waiting tasks of the agent.
 func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 	for name, limits := range map[string]func(n int) (pool, agent, total int){

@@ -19,8 +19,8 @@ type key struct {
 	agents  map[string]*key // further keys of the same name, one for each agent
 }
 
-// isIdle reports whether k counts no slot and no waiter and its pool is not cooling down. The
-// keys in k.agents are ignored.
+// isIdle reports whether k counts neither slots nor waiters and belongs to a pool that is not cooling down.
+// The keys in k.agents are ignored.
 func (k *key) isIdle() bool { return k.inUse+k.waiting == 0 && (k.pool == nil || k.pool.cool == nil) }
 
 // capAlone reports whether k is the key of an agent that has a cap. The figures of that key

@@ -6,9 +6,9 @@ import (
 )
 
 // Grantee is the owner of a waiter. SlotGranted reports that the waiter has been granted a slot. It is
-// called by the goroutine that freed the slot, which does not hold the lock of the [Manager] during the
-// call. The waiter may have called [Manager.Leave] before the call: [Manager.Holds] reports whether it
-// still holds the slot.
+// called by the goroutine that freed the slot. This goroutine does not hold the lock of the [Manager]
+// during the call. The waiter may have called [Manager.Leave] before the call: [Manager.Holds] reports
+// whether it still holds the slot.
 type Grantee interface {
 	SlotGranted(w *Waiter)
 }

@@ -30,12 +30,12 @@
 //
 // Therefore, a grant costs O(log n) for n lines, and another O(log n) for each lane that is turned away. A
 // lane is turned away at most twice before it is stuck. It is filed again only when a waiter joins an empty
-// lane, when a slot is kept or no longer kept, or when both of its gates are open. In the last case, the lane
-// could have started if no other lane had been ahead of it. Therefore, n grants and joins turn lanes away
-// O(n) times, plus twice for each lane that could have started but was too late. If nearly all pools and caps
-// are full, few lanes are too late. If most have room, the first lane that can start is found soon. The cost
-// is highest between these extremes. If each of n caps has room with probability e, the cost is about min(en,
-// 1/e) lanes, which is at most the square root of n.
+// lane, when a slot is kept or no longer kept, or when both of its gates are open. In the last case, the
+// lane could have started if no other lane had been ahead of it. Therefore, n grants and joins turn lanes
+// away O(n) times, plus twice for each lane that could have started but was too late. If nearly all pools
+// and caps are full, few lanes are too late. If most have room, the first lane that can start is found
+// soon. The cost is highest between these extremes. If each of n caps has room with probability e, the cost
+// is about min(en, 1/e) lanes. This is at most the square root of n.
 //
 // No structure does much better in every case. Let a bit matrix hold the agents that wait in each pool, and
 // let a vector hold the agents whose caps have room. Then one bit of the product of the matrix and the vector

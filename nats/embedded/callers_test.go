@@ -95,7 +95,7 @@ func (c callers) asks(t *testing.T, caller, prompt string) (task bgagent.Task, q
 	return task, q
 }
 
-// The function "same" returns the secrets of three callers, which are the same in every process.
+// The function "same" returns the secrets of three callers. The secrets are the same in every process.
 func same() map[string][]string {
 	return map[string][]string{"alice": {"the token of alice"}, "bob": {"the token of bob"}, "carol": {"the token of carol"}}
 }

@@ -174,7 +174,7 @@ func TestAKilledOwnerLosesNothingAndIsReplaced(t *testing.T) {
 	}
 }
 
-// serverProcess is a server in a separate process, which can be killed and restarted.
+// serverProcess is a server in a separate process. The process can be killed and restarted.
 type serverProcess struct {
 	t   *testing.T
 	dir string

@@ -27,9 +27,9 @@ func shares(s *bgnats.Slots) *sharer {
 	return x
 }
 
-// TestCoolDownsReachAllProcesses checks that cool-downs reach the other managers in the process, managers in
-// other processes, and managers that join before the cool-down ends, but not the manager that reported the
-// cool-down.
+// TestCoolDownsReachAllProcesses checks that a cool-down reaches the other managers in the process, the
+// managers in other processes, and the managers that join before it ends. It must not reach the manager
+// that reported it.
 func TestCoolDownsReachAllProcesses(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)

@@ -70,7 +70,7 @@ func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 				p.thaw()
 			}
 		}
-		w.run(5 * w.lease) // requests in line are then granted or lost, unless there are very many, which the loop below waits for
+		w.run(5 * w.lease) // requests in line are then granted or lost; if there are very many, the loop below waits for the others
 		for range 200 {
 			left := 0
 			for _, p := range w.procs {
