@@ -46,7 +46,8 @@ type Hello struct {
 type Narrow struct {
 	NoAgents bool     `json:"no_agents,omitempty"` // no agents are allowed
 	Without  []string `json:"without,omitempty"`   // names of agents that are not allowed
-	// Rules maps the names of agents to rules. Such an agent is allowed only if the server has the same rules for it.
+	// Rules maps the names of agents to rules. Such an agent is allowed only if the server has the same rules
+	// for it.
 	Rules      map[string][]bgagent.Permission `json:"rules,omitempty"`
 	TaskBudget bgagent.Budget                  `json:"task_budget,omitzero"` // limits of each task
 	// TreeBudget limits all tasks of the bridge together. For a bridge inside a turn, it limits each task.

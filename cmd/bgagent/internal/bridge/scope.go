@@ -91,8 +91,8 @@ func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 // host program. No task is lost when a scope is forgotten: the next bridge gets the same name, and therefore
 // finds the tasks.
 const (
-	// idleTime is the time for which a scope is kept after its last bridge has ended. If a person resumes one of its
-	// tasks within this time, the restrictions of the scope still apply.
+	// idleTime is the time for which a scope is kept after its last bridge has ended. If a person resumes one of
+	// its tasks within this time, the restrictions of the scope still apply.
 	idleTime = 24 * time.Hour
 	// maxIdle is the maximum number of scopes that are kept although all tasks below them have ended.
 	maxIdle = 1000
