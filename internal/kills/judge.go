@@ -134,8 +134,8 @@ func (j *Judge) told(x Line) {
 	j.items[x.Task] = x.Item
 }
 
-// shown judges a completion that was reported in a notice or to a subscriber. It must be the same as in the
-// store.
+// shown judges a completion that was reported in a notice or to a subscriber. The completion must be the
+// same as in the store.
 func (j *Judge) shown(x Line) {
 	t := j.Found.Tasks[x.Task]
 	if t.Attempt != x.Attempt || t.Status != x.Status || t.Cause != x.Cause {

@@ -50,7 +50,7 @@ func (c *capped) enroll(g *gate) {
 	c.turned(g)
 }
 
-// dismiss frees the number of g for other gates. No lane may be filed at g at this point.
+// dismiss frees the number of g for other gates. No lane may be filed at g when dismiss is called.
 func (c *capped) dismiss(g *gate) {
 	own, _ := c.sides(g)
 	own.open.remove(g.id)

@@ -120,7 +120,7 @@ func (h *history) renewals(l *life) (all []renewal) {
 // passed. It is less than the rest of the lease.
 const stopsWithin = worldLease / 5
 
-// unclear is the longest time that a process is expected to need in order to handle an answer that it has read.
+// unclear is the longest time that a process should need to process an answer that it has read.
 const unclear = 200 * time.Millisecond
 
 // leaseProblem checks the bodies of a process against the renewals of its lease:

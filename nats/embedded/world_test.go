@@ -54,8 +54,8 @@ func faultsOf(t *testing.T, always bool) int {
 	return 1
 }
 
-// bound fails the test if something took too long. Without the flag -faults, the bound is generous, because
-// machines for tests can be busy.
+// bound fails the test if the measured time is too long. Without the flag -faults, the bound is generous,
+// because machines for tests can be busy.
 func bound(t *testing.T, took, most time.Duration) {
 	t.Helper()
 	if *faults == 0 {
