@@ -55,8 +55,8 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 
 // goesOn answers a foreground call that returns before its task has ended. The argument "deadline"
 // is true if the call's time limit has passed, and the arguments "askers" are the tasks that ask
-// questions. If the time limit has not passed and no task asks, the call returns because the task
-// waits for its model provider, or because the caller is itself a task and must not wait.
+// questions. If the time limit has not passed and no task asks, one of two other reasons applies: the
+// task waits for its model provider, or the caller is itself a task and must not wait.
 func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")

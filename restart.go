@@ -42,13 +42,13 @@ type SessionRestorer interface {
 	//
 	// Then RestoreSession reads the session. With PromptAnswered, the TurnEnd describes the end of
 	// the turn and contains the answer. Its Usage is the usage of the whole turn, or zero if the
-	// client does not know it. The manager does not count usage again that an earlier process
-	// counted. If the session does not exist, the error matches [ErrNoSession]. In this case, the
-	// manager creates a new session, unless a turn of the old session has already ended. If the
-	// error matches [errors.ErrUnsupported], the state counts as PromptUnknown. After any other
-	// error, the attempt ends as interrupted. Unless the error matches [ErrUnreadable], a process of
-	// the session might still be running. The manager then repeats the call until the session has
-	// stopped, but at most for Config.StopTimeout.
+	// client does not know it. Usage that an earlier process has counted is not counted again. If the
+	// session does not exist, the error matches [ErrNoSession]. In this case, the manager creates a
+	// new session, unless a turn of the old session has already ended. If the error matches
+	// [errors.ErrUnsupported], the state counts as PromptUnknown. After any other error, the attempt
+	// ends as interrupted. Unless the error matches [ErrUnreadable], a process of the session might
+	// still be running. The manager then repeats the call until the session has stopped, but at most
+	// for Config.StopTimeout.
 	RestoreSession(ctx context.Context, r SessionRestore) (PromptState, TurnEnd, error)
 }
 

@@ -121,8 +121,8 @@ type NoticeRecognizer interface {
 	NoticeIDs() bool
 }
 
-// EventSource is implemented by clients that can push events about sessions. The manager runs
-// Events from [New] until [BackgroundManager.Close].
+// EventSource is implemented by clients that can push events about sessions. The manager runs Events
+// until [BackgroundManager.Close]. It begins in [New] or, with a store, in [BackgroundManager.Start].
 type EventSource interface {
 	// Events calls the function "emit" for every event until ctx ends. It reconnects on its own,
 	// and emits [HostStreamGap] whenever events might have been lost. If Events returns before ctx
@@ -164,8 +164,8 @@ type AgentInfo struct {
 
 // SessionForgetter is the ability to free the resources that a client holds for a session. The
 // manager calls ForgetSession once the session can no longer be resumed. This is the case if the
-// tombstone of the expired task has been dropped, or if Forget has deleted the task. ForgetSession
-// must not block.
+// tombstone of the expired task has been dropped, if Forget has deleted the task, or if the task
+// continues with another model in a new session. ForgetSession must not block.
 type SessionForgetter interface {
 	ForgetSession(session string)
 }
@@ -239,7 +239,7 @@ type Prompt struct {
 
 	// Unanswered is empty unless the provider refused the turn of an earlier prompt of the session
 	// (see [NextContinue]). In that case, it is the ID of that earlier prompt. If the runtime can
-	// continue that turn on its own, the client lets it do so and does not use Text. Otherwise, it
+	// continue that turn on its own, the client lets it continue and does not use Text. Otherwise, it
 	// sends Text, which says what happened and asks the agent to continue.
 	Unanswered string
 }
@@ -248,8 +248,8 @@ type Prompt struct {
 // completed the turn. Clients without stop reasons return the zero value.
 type TurnEnd struct {
 	Stop StopReason
-	// Text is the agent's final message. If Text is empty, the text reported since the last tool
-	// call counts as the message.
+	// Text is the agent's final message. If Text is empty, the text reported since the last tool call
+	// counts as the message. If no text was reported since then, the text before that call counts.
 	Text string
 	// NoText means that the reported text is not the final message. For example, a client sets
 	// NoText if the agent's program wrote an error instead of a message.

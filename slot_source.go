@@ -47,7 +47,7 @@ type SlotRequest struct {
 	// Running means that the slot is for work that an earlier process began and that might still be
 	// running. The source grants the slot immediately, even above the limits. The manager does not
 	// begin work with this slot and does not call MayBegin: before it makes a host call that begins
-	// work, it releases the slot and makes an ordinary request with Head.
+	// work, it makes an ordinary request with Head and releases this slot.
 	Running bool
 }
 
@@ -89,11 +89,11 @@ type CoolDownSource interface {
 	SlotSource
 
 	// ShareCoolDowns connects a manager with the other users of the source. The source calls the
-	// function "hear" for every cool-down that another user reports, and, soon after the call to
-	// ShareCoolDowns, for the cool-downs that have not ended. The function "hear" must not be
-	// called while the source holds a lock that its own methods need. The manager calls the
-	// function "tell" to report a cool-down to the other users. The function "tell" must not block.
-	// Both functions are safe for concurrent use. The manager calls the function "stop" when it
+	// function "hear" for every cool-down that another user reports. Soon after the call to
+	// ShareCoolDowns, it also calls "hear" for the cool-downs that have not ended. The function "hear"
+	// must not be called while the source holds a lock that its own methods need. The manager calls
+	// the function "tell" to report a cool-down to the other users. The function "tell" must not
+	// block. Both functions are safe for concurrent use. The manager calls the function "stop" when it
 	// closes. Afterwards, calls to "hear" have no effect.
 	ShareCoolDowns(hear func(CoolDown)) (tell func(CoolDown), stop func())
 }
@@ -114,8 +114,9 @@ type CoolDown struct {
 	For, RetryIn time.Duration
 }
 
-// ErrSlotLost is the reason that a [SlotSource] passes, possibly wrapped, to [SlotHolder].SlotLost if the
-// source could not keep a slot, for example because the connection to other processes is interrupted.
+// ErrSlotLost is the error that a [SlotSource] passes to [SlotHolder].SlotLost if it could not keep a
+// slot, for example because the connection to other processes is interrupted. The source can wrap the
+// error.
 var ErrSlotLost = errors.New("the slot is lost")
 
 var _ SlotSource = (*ConcurrencyManager)(nil)

@@ -25,7 +25,7 @@ type state struct {
 	cfg       settings
 	slots     *slots.Manager
 	slotsFrom int64     // difference between the clock of the slots' cool-downs and the clock of the state
-	home      grants    // handles a slot that a task got outside of an update
+	home      grants    // handles a slot that a task got outside an update
 	epoch     time.Time // the zero point of the times in the state
 	seed      maphash.Seed
 	callSeed  maphash.Seed  // seed for the hashes of calls; zero with a store, so that every process makes the same hashes
@@ -190,10 +190,10 @@ func (st *state) settle(now int64) {
 }
 
 // effects holds the actions that the current update causes. BackgroundManager.release performs them
-// after the lock is released. There are two classes of effects. The effects of class "now" come
-// first: they cancel contexts, abort sessions and request polls. The effects of class "after" come
-// next. Effects that only few updates cause are in the field "rare", which has the same two
-// classes. Every effect is a field of nowEffects, afterEffects or rareEffects.
+// after the lock is released. There are two classes of effects. The effects of class "now" come first.
+// For example, they cancel contexts and abort sessions. The effects of class "after" come next.
+// Effects that only few updates cause are in the field "rare", which has the same two classes. Every
+// effect is a field of nowEffects, afterEffects or rareEffects.
 type effects struct {
 	now   nowEffects
 	after afterEffects

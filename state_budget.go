@@ -322,9 +322,9 @@ func (st *state) spend(t *task, more spent, now int64) {
 	sp.add(more, limits, func(p BudgetPart) { st.emitBudget(t, st.treeLimit(top, limits, p)) })
 }
 
-// enforce stops the task's turn if the budget of the task is used up, and all tasks of the tree if
-// the account of the tree is used up. It does not stop the attempt "over", because its turn has
-// just returned. It also spares a turn that is ending anyway according to the message just read,
+// If the budget of the task is used up, enforce stops the task's turn. If the account of the tree is
+// used up, enforce stops all tasks of the tree. It does not stop the attempt "over", because its turn
+// has just returned. It also spares a turn that is ending anyway according to the message just read,
 // and the parked tasks that wait for that turn. A parked attempt has no turn that could be stopped;
 // its next turn is refused.
 func (st *state) enforce(t *task, over *attempt, now int64) {

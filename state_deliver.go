@@ -94,7 +94,7 @@ func (st *state) dueAt(n *node) (at int64) {
 // noticeWindow returns how long a due notice waits for the ends of further tasks.
 func (st *state) noticeWindow() int64 { return int64(max(st.limit(limitNoticeWindow), 0)) }
 
-// endsDueAt is like dueAt, but considers only debts and no questions.
+// endsDueAt is like dueAt, but considers only debts, not questions.
 func (st *state) endsDueAt(n *node) (at int64) {
 	switch {
 	case n.nOwed == 0:
@@ -139,7 +139,8 @@ func (st *state) unpush(n *node, env *envelope) {
 	}
 }
 
-// wakeNode wakes the callers that wait in NextNotice for the node.
+// wakeNode wakes the callers that wait in NextNotice for the node, and the callers that wait until all
+// work has stopped.
 func (st *state) wakeNode(n *node) {
 	st.wakeDrainers()
 	for _, w := range n.waiters {
@@ -303,7 +304,7 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 }
 
 // unpack puts the contents of an envelope back into the outbox. No host has recorded the envelope.
-// The envelope is empty if all results that it reports have been read.
+// If all results that it reports have been read, the envelope is empty.
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
 	n.notSent(env)

@@ -5,8 +5,8 @@ import "time"
 // With a store, an effect must not become visible before the change that caused it is durable.
 // Until then, the code in this file holds back host calls, notices, events and the ends of tasks.
 
-// holdEvent notes that the task's record might have changed. If the event reports something that is
-// not durable yet, holdEvent holds back the event and returns true.
+// holdEvent notes that the task's record might have changed. If the event reports a change that is not
+// durable yet, holdEvent holds back the event and returns true.
 func (st *state) holdEvent(e Event, t *task) bool {
 	switch e.Kind {
 	case EventLaunched, EventResumed, EventEnded, EventSuperseded:

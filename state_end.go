@@ -20,8 +20,7 @@ func (st *state) cancel(by Caller, t *task, o CancelOptions, now int64) {
 	st.waived = nil
 }
 
-// awaitedBy reports whether the caller waits in Run for the task, or for a task from which the task
-// descends.
+// awaitedBy reports whether the caller waits in Run for the task or for a task above it.
 func (t *task) awaitedBy(by Caller) bool {
 	if by.Session == "" {
 		return false
@@ -107,13 +106,13 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// goesOn reports whether the end of an earlier process interrupted the turn, in which case a new attempt
-// must continue this one. The argument "cause" is the cause of the turn's end.
+// goesOn reports whether the end of an earlier process interrupted the turn. In that case, a new
+// attempt must continue this one. The argument "cause" is the cause of the turn's end.
 func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
 // finish ends an attempt after its last turn. The attempt counts as answered if any of its turns
 // wrote text or called a tool. If the cause is that of a completed task, the reason is the remark
-// about the last turn, which matters only if the attempt has no answer.
+// about the last turn. The remark matters only if the attempt has no answer.
 func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	if cause.Status() == Completed {
 		remark := reason
@@ -288,7 +287,7 @@ func (st *state) stop(a *attempt, now int64) {
 	a.recovering = a.recovering && a.cl.runner // a starter needs no restore call, because polls show whether its session is running
 	a.turnStart = 0
 	runs := a.inCall || a.loose || a.recovering
-	if runs || a.aborts > 0 { // something is still running; the slot is released at stopEnd even if a call never returns
+	if runs || a.aborts > 0 { // a call or a turn is still running; the slot is released at stopEnd even if a call never returns
 		a.phase = PhaseStopping
 		a.stopEnd = now + int64(st.limit(limitStopTimeout))
 		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
@@ -414,8 +413,8 @@ func (st *state) abortLate(a *attempt, session string, now int64) {
 	st.wantAbort(a)
 }
 
-// mayBeFollowed reports whether another manager might follow the session of the attempt, in which case the
-// session must not be aborted.
+// mayBeFollowed reports whether another manager might follow the session of the attempt. In that case,
+// the session must not be aborted.
 func (st *state) mayBeFollowed(a *attempt) bool {
 	return a.cl.starter && (st.isLost() || st.isSlotOver(a))
 }

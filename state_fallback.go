@@ -214,8 +214,8 @@ func (a *attempt) needsNewSession(step nextStep) bool {
 	return step == stepNewSession || a.cl.fallbacks[a.t.kind.key.agent] == FallbackInNewSession
 }
 
-// isFirst reports whether the attempt works on the prompt of the launch, and every attempt before it
-// continued with another model.
+// isFirst reports whether the attempt is the first one of its task, or all attempts before it were
+// replaced by attempts with other models. Such an attempt works on the prompt of the launch.
 func (a *attempt) isFirst() bool {
 	if f := a.t.fallen(); f != nil {
 		return a.no == 1+f.steps
@@ -285,7 +285,7 @@ func (st *state) falls(a *attempt) {
 }
 
 // refusedAtStart lets an attempt continue with another model if its session could not be created
-// because of its model. It returns false if the attempt cannot continue.
+// because of its model. It returns false if the attempt cannot continue with another model.
 func (st *state) refusedAtStart(a *attempt, f hostFailure, now int64) bool {
 	e := f.provider
 	if !st.mayFallBack(a, e.Kind, stepNewSession) {

@@ -35,8 +35,8 @@ func (st *state) removeSession(t *task) {
 	st.releaseKind(t.kind)
 }
 
-// isNeeded reports whether the record of the ended task is still needed, either because a session
-// has not been notified of an end, or because of a task below it.
+// isNeeded reports whether the record of the ended task is still needed. This is the case if a session
+// has not been notified of an end, or if a task below the ended task is live or being stopped.
 func (st *state) isNeeded(t *task) bool {
 	if t.notice == NoticeOwed || t.is(flagReclaimable) || t.owesPast() || st.isHanded(t, t.no) {
 		return true

@@ -27,7 +27,7 @@ type holding struct {
 	again []*envelope // notices of an earlier process that will be delivered or handed out again, unchanged
 	left  []*envelope // notices that have reached the limit of pushes and now wait to be taken
 	hands []*hand
-	sent  []*envelope // notices that might have arrived but are not acknowledged; each reports at least one end that was also handed out in another way
+	sent  []*envelope // notices that might have arrived but are not acknowledged; each reports at least one end that another answer has also handed out
 }
 
 // envelopes returns all notices that have not been handed out. h may be nil.
@@ -90,9 +90,9 @@ type hand struct {
 // returned at the end of the call.
 type handing struct{ hands []*hand }
 
-// handOut records that an answer has handed out the ends of the given members, and the notice if there
-// is one, to the session of the node. If the argument "out" is nil, the answer counts as returned
-// immediately. If there is nothing to acknowledge, handOut returns nil.
+// handOut records what an answer has handed out to the session of the node: the ends of the given
+// members and, if env is not nil, the notice in it. If the argument "out" is nil, the answer counts as
+// returned immediately. If there is nothing to acknowledge, handOut returns nil.
 func (st *state) handOut(n *node, env *envelope, out *handing, members ...member) *hand {
 	s := st.storing
 	members = slices.DeleteFunc(members, func(x member) bool { return s.handed[x] != nil || x.t.is(flagForgotten) })
@@ -144,8 +144,8 @@ func (st *state) keepSent(n *node) {
 	}
 }
 
-// reportsRead reports whether the notice reports an end that was also handed out in another way and
-// is not yet acknowledged.
+// reportsRead reports whether another answer has also handed out an end that the notice reports, and
+// the end is not yet acknowledged.
 func (st *state) reportsRead(env *envelope) bool {
 	return slices.ContainsFunc(env.notice.Items, func(it NoticeItem) bool { return st.handOf(it, env) != nil })
 }
@@ -164,8 +164,8 @@ func (st *state) handOf(it NoticeItem, env *envelope) *hand {
 	return nil
 }
 
-// The method "arrived" acknowledges the ends that the notice reports and that were also handed out
-// in another way, because the notice has arrived.
+// The method "arrived" is called when the notice has arrived. It acknowledges those ends in the notice
+// that another answer has also handed out.
 func (st *state) arrived(env *envelope, now int64) {
 	if st.storing == nil {
 		return
@@ -258,9 +258,9 @@ func (st *state) owedAgain(t *task, now int64) {
 	st.touchNode(n)
 }
 
-// takeOut combines everything that the session is owed into one notice. The notice must be written
-// before it is handed out. If nothing is owed, takeOut returns nil. For the argument "asks", see
-// the method "take".
+// takeOut returns the next notice that is owed to the session. It can be a notice that is already
+// packed. The notice must be written before it is handed out. If nothing is owed, takeOut returns nil.
+// For the argument "asks", see the method "take".
 func (st *state) takeOut(n *node, asks bool, now int64) *envelope {
 	if st.isLost() { // the next owner of the store hands out the notices
 		return nil

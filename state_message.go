@@ -420,8 +420,8 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 	return request
 }
 
-// The method "unconsumed" lists the messages for the attempt with the given number that no turn had
-// received, as far as the manager knew when the attempt ended.
+// The method "unconsumed" lists messages for the attempt with the given number. As far as the manager
+// knew when the attempt ended, no turn had received these messages.
 func (t *task) unconsumed(no int32) (list []UnconsumedMessage) {
 	b := t.mail()
 	if b == nil {

@@ -235,7 +235,7 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 		return
 	}
 	at := st.dueAt(n)
-	if a.late { // the task begins no further turn in which it could answer questions, so only owed ends count
+	if a.late { // a late attempt begins no further turn that could answer questions, so only owed ends count
 		at = st.endsDueAt(n)
 	}
 	switch {

@@ -25,9 +25,9 @@ const (
 	pauseMost = int64(time.Minute)      // longest pause during which a foreground call or a blocking read keeps waiting
 )
 
-// The type "refused" describes the refusals of an attempt's turns, from the first refusal until a
-// turn ends in another way. It also describes an attempt whose turn could not begin because its
-// pool had begun to cool down. In that case, the field "kind" is zero.
+// The type "refused" describes the refusals of an attempt's turns, from the first refusal until a turn
+// ends without a refusal. It also describes an attempt whose turn could not begin because its pool had
+// begun to cool down. In that case, the field "kind" is zero.
 type refused struct {
 	kind       ProviderErrorKind
 	status     int

@@ -298,7 +298,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 	a.restoring = false
 	if !a.live() && f.kind != failedNot && !r.missing {
 		if a.recovering = a.recovering && !r.stopped; a.recovering {
-			st.wantCall(a) // something might still be running, so the call is repeated until the stopping deadline
+			st.wantCall(a) // processes of the session might still be running, so the call is repeated until the stopping deadline
 		} else {
 			st.rest(a, now) // for a starter, the method "rest" lets polls find out whether the session is running
 		}
@@ -328,7 +328,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 		st.rest(a, now)
 	case r.stopped:
 		st.end(t, CauseInterrupted, reasonNotRestored(f.reason), now)
-	case f.kind != failedNot && !r.missing: // something might still be running, so the session is stopped as usual
+	case f.kind != failedNot && !r.missing: // the session might still be running, so it is stopped as usual
 		a.recovering, a.loose = a.cl.runner, a.loose || a.cl.starter
 		st.end(t, CauseInterrupted, reasonNotRestored(f.reason), now)
 		st.wantCall(a)

@@ -129,9 +129,9 @@ func (st *state) spec(t *task, s *SessionSpec) {
 }
 
 // The method "prompt" opens the next turn and fills in its prompt. Like the method "spec", it fills
-// in a parameter instead of returning the prompt. A returned Prompt would be copied into every
-// stack frame, and the stack of a new goroutine would have to grow, which took an eighth of the
-// time of a short task.
+// in a parameter instead of returning the prompt. A returned Prompt would be copied into every stack
+// frame. The stack of a new goroutine would then have to grow. This took an eighth of the time of a
+// short task.
 func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	t := a.t
 	if a.promptID == "" {

@@ -46,7 +46,7 @@ type storing struct {
 
 	crashed time.Time // when an earlier process last crashed; zero if none did, or if a suspension followed
 
-	aside    map[string]bool // keys of records that a newer version of the library wrote, which stay as they are
+	aside    map[string]bool // keys of records that a newer version of the library wrote; these records are not changed
 	instance string          // id of this run of the manager
 	seen     int64           // when the manager's own record was last made
 	clean    bool            // the manager is being suspended
@@ -96,7 +96,7 @@ type mark struct {
 	noValues  string    // why the context values could not be restored
 	said      string    // name of the text of the last turn, if the text cannot be read
 	prompts   [2]string // names of the texts of the last two turns' prompts, latest first
-	counted   spent     // for a starter, the counted usage of the turn that the process ended in
+	counted   spent     // for a starter, the part of the interrupted turn's usage that was already counted
 }
 
 // heldEvent is an event that waits for a batch.

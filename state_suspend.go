@@ -34,8 +34,8 @@ func (st *state) beginSuspend() {
 	st.wakeDrainers()
 }
 
-// ownTurns returns the number of attempts that would be interrupted if the process ended now. It
-// does not count a starter's turns, because these continue on its server.
+// ownTurns returns the number of attempts whose turn or stopping would be interrupted if the process
+// ended now. It does not count a starter's turns, because these continue on its server.
 func (st *state) ownTurns() (n int) {
 	if st.live+st.unquiet == 0 || st.recovery.due {
 		return 0

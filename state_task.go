@@ -202,7 +202,7 @@ type attempt struct {
 	newsAt     int64        // when a postponed progress event is due; 0 if there is none
 	nextRun    *attempt     // next attempt in the list effects.after.start
 	nextCancel *attempt     // next attempt in the list effects.now.cancels
-	refused    *refused     // set after a refusal by the provider, until a turn ends in another way
+	refused    *refused     // set after a refusal by the provider, until a turn ends without a refusal
 	cur        *turnContext // context for host calls after a halt has cancelled ctx; nil until then
 	startFrom  int64        // without a store, when the start's time to live began; 0 if it began at the time in the field "started"
 	touched    bool         // listed in due.waiting

@@ -228,10 +228,10 @@ type refusal struct {
 	deletion bool // the store refuses the deletion of the record; if false, it refuses the record
 }
 
-// writtenApart is called after the store has refused the whole batch and has written it in parts.
-// The argument "last" is the number of the last part. The records in the argument "bad" are set
-// aside: nothing waits for them to become durable. If such a record contains a launch or resume
-// that is not durable yet, the launch or resume is withdrawn.
+// writtenApart is called after the store has refused the whole batch and the manager has written it in
+// parts. The argument "last" is the number of the last part. The records in the argument "bad" are set
+// aside: nothing waits for them to become durable. If such a record contains a launch or resume that
+// is not durable yet, the launch or resume is withdrawn.
 func (st *state) writtenApart(b *StoreBatch, last uint64, bad []refusal, now int64) {
 	st.moveBatch(b, last)
 	for _, x := range bad {
@@ -334,8 +334,8 @@ func (st *state) markOf(key string) *mark {
 	return nil
 }
 
-// retryRefused returns a batch with a record that was set aside, if it is time to try the record
-// again, or if the manager is about to close the store. Otherwise it returns nil.
+// retryRefused returns a batch with one of the records that were set aside. It returns nil if none is
+// due. All of them are due once when the manager is about to close the store.
 func (st *state) retryRefused(now int64) *StoreBatch {
 	s := st.storing
 	s.refused = slices.DeleteFunc(s.refused, func(m *mark) bool { return m.gone || m.t != nil && s.tasks[m.t] != m })

@@ -94,8 +94,8 @@ type StoreContents struct {
 	// Outdated is a phrase, without a full stop, that states why the store might lack changes that its
 	// last owner wrote. For example, the store is a copy, or batches are missing. Outdated is empty if
 	// there is no sign of such a problem. Tasks that are live in an outdated store might be running
-	// elsewhere, or might already have ended, so the manager ends them as interrupted without calling a
-	// client. Every Open reports the reason until a batch has been written.
+	// elsewhere, or might already have ended. Therefore, the manager ends them as interrupted, without
+	// calling a client. Every Open reports the reason until a batch has been written.
 	Outdated string
 }
 

@@ -41,7 +41,7 @@ const (
 	PhaseStarting       // the session is being created, or the prompt is being handed over
 	PhaseTurn           // the agent is working
 	PhaseAsking         // the agent waits for an answer to a question or for permission
-	PhaseWaiting        // the agent has ended its turn and waits for its own tasks, or for a slot for its next turn, which delivers a message
+	PhaseWaiting        // the agent has ended its turn and waits for its own tasks, or for a slot for the turn that delivers a message
 	PhaseStopping       // the attempt has ended, and its session is being stopped
 	PhaseStoring        // the attempt has ended, and the end is being written to the store
 	PhaseParked         // the attempt waits without a slot, either for a provider that refused its turn or for the answer to a question; see Reason and Until
@@ -172,7 +172,7 @@ func (c Cause) Status() Status {
 }
 
 // Task is a snapshot of a task. The fields from Status onwards describe its latest attempt, except
-// Attempts, which describes the earlier ones.
+// Budget, which counts all attempts, and Attempts, which describes the earlier ones.
 type Task struct {
 	ID          string            `json:"id"`
 	Session     string            `json:"session,omitempty"` // id of the task's own session; empty until it is created

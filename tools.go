@@ -339,9 +339,9 @@ type reply struct {
 	notice *Notice
 }
 
-// The method "reply" renders an answer together with a notice about everything that is owed to the
-// caller. The notice then counts as delivered. If the caller's context has ended, the caller might
-// never read the answer. In that case, no notice is added, and everything stays owed.
+// The method "reply" renders an answer together with the next notice that is owed to the caller, if
+// there is one. The notice then counts as delivered. If the caller's context has ended, the caller
+// might never read the answer. In that case, no notice is added, and everything stays owed.
 func (c *call) reply(render func(room int) answer) reply {
 	var r reply
 	owed := ""

@@ -8,9 +8,9 @@ import (
 )
 
 // Elsewhere gives the tools the tasks that a caller has in other processes. If
-// [ToolOptions].Elsewhere is set, background_output, background_cancel and the answers of
-// background_message also work for these tasks. Other calls about such a task are refused, and the
-// answer names its process.
+// [ToolOptions].Elsewhere is set, background_output and background_cancel also work for these tasks,
+// and background_message can answer their questions. Other calls about such a task are refused, and
+// the answer names its process.
 //
 // The methods act on behalf of the caller. If the task does not descend from the caller's session, the
 // error must match [ErrUnknownTask], as it does for an id that does not exist. The same applies if it

@@ -24,7 +24,7 @@ type sight struct {
 	flying   int                   // number of tool calls in flight
 	thought  string                // reasoning of the last turn that had any
 	thinks   strings.Builder       // pieces of a runner's reasoning
-	reported bool                  // the runner has reported something
+	reported bool                  // the runner has sent a report in this turn
 	knownTo  int64                 // time up to which all tool calls are known
 	before   int                   // number of tool calls in earlier turns
 	repeats  repeats               // latest sequence of identical tool calls

@@ -280,10 +280,10 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 // if the deadline of ctx has passed, or if the caller is itself a task and waiting longer could
 // deadlock. A deadlock is possible if the new task is queued or waits for its own tasks. Run also
 // returns ErrGoesOn if the task must wait for its model provider for more than a minute (see
-// [PhaseParked]), or if the task or a task below it asks a question. The task then continues in the
-// background, and a notice will report its end. Run returns the task together with these errors. If
-// the task ends and its record expires before Run begins to wait, the error matches [ErrExpired].
-// All other errors are those of [BackgroundManager.Launch].
+// [PhaseParked]). The same applies if the task or a task below it asks a question. The task then
+// continues in the background, and a notice will report its end. Run returns the task together with
+// these errors. If the task ends and its record expires before Run begins to wait, the error matches
+// [ErrExpired]. All other errors are those of [BackgroundManager.Launch].
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)
 	return m.run(ctx, by, in, nil)
