@@ -217,7 +217,7 @@ type rareEffects struct {
 		kicks  []*client      // clients to poll immediately
 		write  bool           // start a goroutine that writes to the store
 
-		askSlots bool // a goroutine calls the slot source
+		askSlots bool // start a goroutine that calls the slot source
 	}
 	after struct {
 		grants   []*slots.Waiter // slots granted to tasks of other managers, each of which must be informed
@@ -226,8 +226,8 @@ type rareEffects struct {
 		readers  []*client       // for each client, a goroutine reads the messages of sessions
 		answers  []*asked        // for each question, a goroutine passes the outcome to the client
 		looks    []looked        // for each poll, a goroutine asks for the session's status and messages
-		writeLog bool            // a goroutine writes the log
-		forget   bool            // a goroutine calls ForgetSession for the sessions in state.forget
+		writeLog bool            // start a goroutine that writes the log
+		forget   bool            // start a goroutine that calls ForgetSession for the sessions in state.forget
 		expired  []string        // ids of tasks whose host errors can be forgotten
 		cooled   bool            // a cool-down of a pool has begun or been extended; other managers that share the slots must be informed
 	}

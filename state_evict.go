@@ -114,7 +114,7 @@ func (st *state) expirable(t *task, now int64) {
 	q := &st.keep.settled
 	if !t.notice.Settled() {
 		if st.pushes(t.up) {
-			return // the notice will soon be delivered, or its delivery will be abandoned
+			return // the task cannot be evicted before its notice is delivered or abandoned
 		}
 		q = &st.keep.unsettled
 	}

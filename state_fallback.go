@@ -314,7 +314,7 @@ func (st *state) fallBack(a *attempt, now int64) {
 	}
 	from, to, renews := t.kind.key.model, st.nextModel(t), a.needsNewSession(r.step)
 	why := reasonFellBack(from, to, r)
-	if r.fell != "" { // the attempt itself fell back and has not begun a turn with its model
+	if r.fell != "" { // the attempt itself is the result of a fallback and has not begun a turn
 		why = reasonFellBack(from, to, &refused{})
 	}
 	if a.cl.starter && len(a.sight.msgs) > 0 && !renews {

@@ -80,7 +80,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 		if a == nil {
 			continue
 		}
-		t.wait.Owner, t.wait.Root = t, &t.up.top().slots // a parked attempt gets its slot later
+		t.wait.Owner, t.wait.Root = t, &t.up.top().slots // also for a parked attempt, which gets its slot later
 		if a.parkedFor != notParked {
 			continue
 		}

@@ -252,7 +252,7 @@ func (st *state) granted(t *task, now int64) {
 // noteGrant makes the method "settle" continue with the task that got a slot. If the task belongs
 // to another manager, that manager is informed after the update.
 func (st *state) noteGrant(next *slots.Waiter) {
-	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read here
+	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read without its lock
 		st.due.granted = append(st.due.granted, t)
 		return
 	}
@@ -469,7 +469,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 	}
 	t.set(flagDropped, false)
 	if old := t.up; old != up {
-		if t.notice == NoticeOwed { // abandon the debts of earlier attempts, which belong to the old parent
+		if t.notice == NoticeOwed { // abandon the debts for the earlier attempts, because they are owed to the old parent
 			st.settleTask(t, NoticeGivenUp, now)
 			t.set(flagOldDebts, false)
 		}

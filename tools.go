@@ -391,7 +391,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 				return text, nil
 			}
 		}
-		if errors.Is(err, ErrStoreLost) { // the store might have the task
+		if errors.Is(err, ErrStoreLost) { // the lost store might have the task, so the task is not reported as unknown
 			break
 		}
 		return c.w.unknown(ref, c.m.List(Query{Under: c.by.Session, Limit: unknownShown})), nil

@@ -86,7 +86,7 @@ func (c *call) message(a BackgroundMessageArgs) (BackgroundMessageResult, error)
 		in.Key = "call." + strconv.FormatUint(storedHash(c.by.Session, c.by.ToolCallID, a.Message), 36)
 	}
 	sent, err := c.m.send(c.ctx, c.by, a.TaskID, in, true)
-	if errors.Is(err, ErrStillLive) && c.m.endKept(c.ctx, c.by, a.TaskID) == nil { // the model must not be told of the end before the end is durable
+	if errors.Is(err, ErrStillLive) && c.m.endKept(c.ctx, c.by, a.TaskID) == nil { // the end was not durable yet; now it is, so the model can be told of it
 		sent, err = c.m.send(c.ctx, c.by, a.TaskID, in, true)
 	}
 	if err != nil {
