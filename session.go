@@ -400,9 +400,9 @@ type MessageTool struct {
 // contents.
 type Digest uint64
 
-// DigestOf returns the digest of the parts, which is never zero. It is the same in every process.
-// Apart from collisions of a 64-bit hash (FNV-1a), two lists of parts have the same digest only if
-// they have the same parts in the same order.
+// DigestOf returns the digest of the parts. The digest is never zero, and it is the same in every
+// process. Apart from collisions of a 64-bit hash (FNV-1a), two lists of parts have the same digest
+// only if they have the same parts in the same order.
 func DigestOf(parts ...string) Digest {
 	const offset, prime = 14695981039346656037, 1099511628211
 	h := uint64(offset)

@@ -151,8 +151,8 @@ func (c *ConcurrencyManager) Request(r SlotRequest, h SlotHolder) SlotClaim {
 }
 
 // RequestAll makes several requests. All of them are in line before the first one gets a slot.
-// Therefore, with [Limits].Fair, each root session has its turn. With separate calls to Request,
-// the root session of the first requests would get all free slots. The holder for requests[i] is
+// Therefore, with [Limits].Fair, the root sessions share the free slots. With separate calls to
+// Request, the root session of the first requests would get all of them. The holder for requests[i] is
 // holders[i], and its claim has the index i in the result. Requests with Running are granted first.
 func (c *ConcurrencyManager) RequestAll(requests []SlotRequest, holders []SlotHolder) []SlotClaim {
 	claims := make([]SlotClaim, len(requests))

@@ -25,7 +25,7 @@ type state struct {
 	cfg       settings
 	slots     *slots.Manager
 	slotsFrom int64     // difference between the clock of the slots' cool-downs and the clock of the state
-	home      grants    // handles a slot that a task got outside an update
+	home      grants    // receives the slots that tasks get outside an update
 	epoch     time.Time // the zero point of the times in the state
 	seed      maphash.Seed
 	callSeed  maphash.Seed  // seed for the hashes of calls; zero with a store, so that every process makes the same hashes
@@ -108,8 +108,8 @@ type settings struct {
 // limit returns a duration of [Config]. It is negative if the limit is disabled.
 func (st *state) limit(l timeLimit) time.Duration { return st.cfg.times[l] }
 
-// The type "grants" is the part of the manager that a task can call. It handles a slot that the
-// task got outside an update.
+// The type "grants" is the part of the manager that a task can call. It receives the slots that tasks
+// get outside an update.
 type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }

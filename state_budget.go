@@ -200,7 +200,7 @@ func (st *state) closeAccount(n *node) {
 	}
 }
 
-// ringAccount handles the end of an account's period. If tasks of the tree are live, it opens the
+// ringAccount closes an account at the end of its period. If tasks of the tree are live, it opens the
 // next account.
 func (st *state) ringAccount(n *node, now int64) {
 	sp := n.spending

@@ -63,8 +63,8 @@ func (st *state) spentSoFar(t *task) *taskBudget {
 	return st.spentWith(t, t.fin.prog)
 }
 
-// spentWith is like spentSoFar, but takes the progress of the latest attempt as an argument, which
-// may be nil.
+// spentWith is like spentSoFar, but takes the progress of the latest attempt as an argument. The
+// argument may be nil.
 func (st *state) spentWith(t *task, p *progress) *taskBudget {
 	b := t.budget()
 	if p == nil || b != nil && st.budgets {

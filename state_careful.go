@@ -37,7 +37,8 @@ func (r *recovery) crashedOften() bool {
 	return !r.clean && (r.careful || !r.crashed.IsZero() && gap >= 0 && gap <= crashesWithin)
 }
 
-// postpone makes the attempt wait until it is its turn to be continued. The attempt keeps its slot.
+// postpone makes the attempt wait until the attempts before it have been continued. The attempt keeps
+// its slot.
 func (st *state) postpone(a *attempt, now int64) {
 	c := &st.careful
 	a.postponed = true

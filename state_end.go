@@ -353,9 +353,9 @@ func (st *state) quiet(a *attempt, now int64) {
 	st.expirable(t, now)
 }
 
-// The method "overrun" handles a session that missed its stopping deadline. The slot goes to the
-// next task even though the session might still be running. Only in this case can more sessions run
-// than the limit allows.
+// The method "overrun" stops waiting for a session that missed its stopping deadline. The slot goes to
+// the next task even though the session might still be running. Only in this case can more sessions
+// run than the limit allows.
 func (st *state) overrun(a *attempt, now int64) {
 	a.overrun = true
 	if a.slotOver != nil && st.isSlotOver(a) {

@@ -116,7 +116,7 @@ func (st *state) watchPool(k *kind, now int64) {
 	}
 }
 
-// ringShut handles the alarm that watchPool sets.
+// ringShut is called when the alarm that watchPool sets rings.
 func (st *state) ringShut(now int64) {
 	st.deadlines.shut = 0
 	st.leaveShut(now)
@@ -169,7 +169,7 @@ func (st *state) leaveShut(now int64) {
 	}
 }
 
-// cooledByOther handles a cool-down that another manager with the same slots began or extended.
+// cooledByOther is called when another manager with the same slots has begun or extended a cool-down.
 func (st *state) cooledByOther(now int64) {
 	st.wakePaused()
 	leaves := false

@@ -77,9 +77,9 @@ func (st *state) hold(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// The method "unreached" handles a host call that could not reach the runtime and did not start
-// anything. It holds the attempt, so that the same call is made again later, and returns true. For
-// other failures, it does nothing and returns false.
+// If a host call could not reach the runtime and did not start anything, the method "unreached" holds
+// the attempt and returns true. The same call is then made again later. For other failures, it does
+// nothing and returns false.
 func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool {
 	if f.kind != failedUnreachable || a.sight.reported {
 		return false

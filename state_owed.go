@@ -31,7 +31,7 @@ type outbox struct {
 	members     []member // attempts of the open batch that have ended
 	closed      []member // attempts of closed batches that have not been reported yet
 	omitted     int      // number of members left out because there were too many
-	asks        []*asked // questions that are still to be reported to the session, oldest first
+	asks        []*asked // questions that must still be reported to the session, oldest first
 	asksFrom    int64    // when the first question in the field "asks" was asked; 0 if there is none
 	reclaimable int      // number of tasks whose notices could not be delivered but can still be taken
 }
@@ -128,8 +128,8 @@ func (st *state) giveUpNotice(t *task, now int64) {
 	st.logTask(logGivenUp, t)
 }
 
-// setReclaimable sets whether the notice about the latest attempt, which could not be delivered,
-// can still be taken.
+// setReclaimable sets whether a host can still take the notice about the latest attempt, although the
+// notice could not be delivered.
 func (t *task) setReclaimable(on bool) {
 	switch {
 	case t.is(flagReclaimable) == on:
@@ -391,7 +391,7 @@ func noticeID(task string, no int32) string {
 	return string(strconv.AppendInt(append(b, '.'), int64(no), 10))
 }
 
-// item returns the notice item about one attempt of the task, which has ended.
+// item returns the notice item about one attempt of the task. The attempt has ended.
 func (st *state) item(t *task, no int32) NoticeItem {
 	it := NoticeItem{
 		ID: noticeID(t.id(), no), Task: t.id(), Attempt: int(no),

@@ -375,8 +375,8 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 	return true
 }
 
-// tellMore adds everything that is owed now to the notice from a refused turn, which the next turn
-// repeats.
+// tellMore extends the notice that the next turn repeats after a refusal. It adds everything that has
+// become owed in the meantime.
 func (st *state) tellMore(a *attempt, now int64) {
 	told := a.told
 	if told == nil || !st.nextNotice(a, now) {

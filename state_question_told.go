@@ -44,13 +44,13 @@ func (n *node) emptyAsks() (list []*asked) {
 	return list
 }
 
-// owesAsks reports whether a question is still to be reported to the session, apart from questions
-// that were handed out.
+// owesAsks reports whether a question must still be reported to the session, apart from questions that
+// were handed out.
 func (n *node) owesAsks() bool {
 	return len(n.asks) > 0 || slices.ContainsFunc(n.unsettled(), func(env *envelope) bool { return len(env.asks) > 0 })
 }
 
-// asksEverywhere returns the number of questions that are still to be reported to the session.
+// asksEverywhere returns the number of questions that must still be reported to the session.
 func (n *node) asksEverywhere() int {
 	count := len(n.asks)
 	for _, env := range n.unsettled() {

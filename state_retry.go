@@ -140,8 +140,8 @@ func (st *state) afterHalt(a *attempt, now int64) {
 	}
 }
 
-// turnHalted applies the status of a starter's session whose turn is being stopped. It returns true
-// if it has handled the status.
+// turnHalted applies the status of a starter's session whose turn is being stopped. It returns true if
+// the method "judge" must not judge the status.
 func (st *state) turnHalted(a *attempt, o observation, now int64) bool {
 	e := a.halted()
 	if e == nil || !o.answered || a.sight.marked() && a.sight.stop == StopEndOfTurn {

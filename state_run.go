@@ -248,8 +248,8 @@ func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 	st.wantCall(a)
 }
 
-// createdLate handles a session that was created after its attempt had ended. The session is
-// aborted and is never prompted.
+// createdLate aborts a session that was created after its attempt had ended. The session is never
+// prompted.
 func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 	t := a.t
 	switch {

@@ -15,12 +15,13 @@ type suspending uint8
 
 const (
 	notSuspended suspending = iota
-	suspended               // no attempt, turn or notice begins
+	suspended               // no attempt or turn begins, and no notice is delivered
 	frozen                  // the state no longer changes, except that usage is counted
 )
 
-// beginSuspend makes sure that no further attempt, turn or notice begins. Tasks that wait for a
-// slot leave their lines, because other managers might share the ConcurrencyManager.
+// beginSuspend makes sure that no further attempt or turn begins, and that no further notice is
+// delivered. Tasks that wait for a slot leave their lines, because other managers might share the
+// ConcurrencyManager.
 func (st *state) beginSuspend() {
 	st.closing, st.suspend = true, suspended
 	for _, t := range st.tasks {

@@ -180,7 +180,7 @@ type attempt struct {
 	notice    *envelope
 	told      *Notice // notice that a runner's turn received with its prompt
 	countedIn uint64  // number of the batch that contains the attempt's number of restarts; see state.mustCount
-	postponed bool    // the attempt is from an earlier process and waits until it is its turn to be continued
+	postponed bool    // the attempt is from an earlier process and waits until the attempts before it have been continued
 	forgot    bool    // the provider has refused all turns so far, and the session does not contain any part of them
 	heard     bool    // the session has received the prompt of the attempt that this attempt replaced
 	heldAt    int64   // when an outage began to hold the attempt; 0 if no outage holds it
@@ -250,7 +250,7 @@ type debt struct {
 type envelope struct {
 	notice  Notice
 	debts   []debt
-	asks    []*asked // questions in the notice that are still to be reported to the session
+	asks    []*asked // questions in the notice that must still be reported to the session
 	loading bool     // loadAsks has not found the questions yet
 	closed  []member // members of the batches that the notice closes
 	omitted int      // number of members that are missing from the field "closed"

@@ -247,8 +247,8 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	return 0
 }
 
-// applyLimit handles a time limit that has been reached. After that, limitEnd must return a later
-// time or 0.
+// applyLimit applies a time limit that has been reached. After that, limitEnd must return a later time
+// or 0.
 func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	switch l {
 	case untilStopped:

@@ -120,7 +120,7 @@ const (
 type StoreRecord struct {
 	Key  string
 	Kind StoreKind
-	Due  bool // Open must return the record, because the task is live or being stopped, or its parent is still to be notified
+	Due  bool // Open must return the record, because the task is live or being stopped, or its parent must still be notified
 	Data []byte
 
 	// The following fields are set only for tasks.
