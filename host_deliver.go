@@ -102,7 +102,7 @@ func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
 			// Pass a copy, because the host might change the notice, and a repetition must deliver it unchanged.
-			return struct{}{}, lookedAt(f(ctx, session, *n.clone()))
+			return struct{}{}, lookedAt(f(ctx, session, n.clone()))
 		})
 		return err
 	}

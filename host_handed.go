@@ -66,7 +66,7 @@ func (m *BackgroundManager) takeStored(ctx context.Context, most time.Duration, 
 	m.update(func(st *state, now int64) {
 		if kept {
 			if err = nil; st.tookOut(n, env, out, now) {
-				notice = *env.notice.clone() // cloned, because the host must not be able to change the record
+				notice = env.notice.clone() // cloned, because the host must not be able to change the record
 			}
 			return
 		}

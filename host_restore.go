@@ -131,8 +131,8 @@ const restoreTimes = 4
 
 // callRestore calls the client to restore the attempt's session.
 func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
-	in := j.restore
-	j.restore = SessionRestore{}
+	in := *j.restore
+	j.restore = nil
 	var r restoredSession
 	var err error
 	var ctx context.Context = a.callContext()

@@ -250,7 +250,7 @@ func (st *state) mustRestore(a *attempt) bool {
 func (st *state) beginRestore(a *attempt, j *job, now int64) {
 	t, mark := a.t, st.storing.task(a.t)
 	j.call = callRestore
-	j.restore = SessionRestore{Saved: slices.Clone(mark.saved), Instance: mark.instance}
+	j.restore = &SessionRestore{Saved: slices.Clone(mark.saved), Instance: mark.instance}
 	if st.outdated { // another manager might still be running the session, so its processes must not be terminated
 		j.restore.Instance = ""
 	}

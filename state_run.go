@@ -25,10 +25,10 @@ type job struct {
 	session string
 	prompt  Prompt
 	rep     *Reporter
-	cursor  Cursor // if "again" is set: position up to which the session's messages were read
-	again   bool   // the call is callStart, and the session has messages from earlier turns, which must be read first
-	restore SessionRestore
-	slot    *sourceSlot // slot of the attempt; nil without Config.Slots
+	cursor  Cursor          // if "again" is set: position up to which the session's messages were read
+	again   bool            // the call is callStart, and the session has messages from earlier turns, which must be read first
+	restore *SessionRestore // nil unless the call is callRestore
+	slot    *sourceSlot     // slot of the attempt; nil without Config.Slots
 }
 
 type hostCall uint8
@@ -163,9 +163,9 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 		mark.instance, mark.counted, p.Instance = "", spent{}, st.storing.instance
 	}
 	if a.notice != nil {
-		p.Notice = a.notice.notice.clone() // cloned, because the client must not be able to change the record
+		p.Notice = new(a.notice.notice.clone()) // cloned, because the client must not be able to change the record
 	} else if a.told != nil { // the prompt is repeated, together with the notice that it contained
-		p.Notice = a.told.clone()
+		p.Notice = new(a.told.clone())
 	}
 	if st.claims == nil { // with a SlotSource, the source must confirm the slot before promptBegins is called
 		st.promptBegins(a, now)
@@ -181,20 +181,20 @@ func (st *state) promptBegins(a *attempt, now int64) {
 		return
 	}
 	if a.notice != nil {
-		a.told = a.notice.notice.clone()
+		a.told = new(a.notice.notice.clone())
 		st.told(a, now)
 	}
 	st.handedOver(a, true)
 }
 
 // clone returns a copy of n that does not share any mutable parts with n.
-func (n *Notice) clone() *Notice {
+func (n *Notice) clone() Notice {
 	c := *n
 	c.Items, c.Batch, c.Questions = slices.Clone(n.Items), slices.Clone(n.Batch), slices.Clone(n.Questions)
 	for i := range c.Questions {
 		c.Questions[i].Question = *c.Questions[i].Question.clone()
 	}
-	return &c
+	return c
 }
 
 // noteFailure records whether a host call has failed. The manager keeps the error while Err can

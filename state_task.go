@@ -162,8 +162,9 @@ const (
 // is quiet.
 type attempt struct {
 	t     *task
-	no    int32
 	cl    *client
+	no    int32
+	turn  int32
 	ctx   turnContext // context for host calls; the state only sets its values
 	rep   Reporter    // reporter of the first turn
 	alarm alarm       // alarm for the earliest time limit of the attempt
@@ -174,7 +175,6 @@ type attempt struct {
 	failed  bool  // the last host call that returned has failed
 	callEnd int64 // when the manager stops waiting for the call; 0 if there is no limit
 
-	turn      int32
 	promptID  string
 	prompt    string // prompt of the next turn
 	notice    *envelope
