@@ -57,8 +57,8 @@ func (k *Keeper) newFile() (*os.File, error) {
 }
 
 // Record returns a reporter for a turn of the prompt's task. The reporter keeps the text, and passes
-// the kinds of reports that the function "forward" lists on to r. The returned function must be
-// called with the turn's TurnEnd. A nil Keeper returns r itself and does not record anything.
+// every report on to r. The returned function must be called with the turn's TurnEnd. A nil Keeper
+// returns r itself and does not record anything.
 func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporter, func(bgagent.TurnEnd)) {
 	if k == nil {
 		return r, func(bgagent.TurnEnd) {}
@@ -91,7 +91,7 @@ func (k *Keeper) add(task string, t *tape) {
 	k.kept[task] = append(k.kept[task], t)
 }
 
-// forward passes the report x on to the reporter r if it has one of the kinds below.
+// forward passes the report x on to the reporter r.
 func forward(r *bgagent.Reporter, x bgagent.Report) {
 	switch x.Kind {
 	case bgagent.ReportText:
@@ -110,6 +110,10 @@ func forward(r *bgagent.Reporter, x bgagent.Report) {
 		r.Activity()
 	case bgagent.ReportState:
 		r.SaveState(x.Saved)
+	case bgagent.ReportCompaction:
+		r.Compaction()
+	case bgagent.ReportRetrying:
+		r.Retrying(*x.Provider, x.RetryAt)
 	}
 }
 
