@@ -74,13 +74,12 @@ func (h *Host) Run(m *bgagent.BackgroundManager, lines []Line) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), h.Ends)
 	defer cancel()
-	err := errors.Join(h.leave(), h.untilAllHaveEnded(ctx))
-	if err = errors.Join(err, m.Drain(ctx)); err != nil {
+	err := errors.Join(h.leave(), h.untilAllHaveEnded(ctx), m.Drain(ctx), m.Close(ctx))
+	if err != nil {
 		for _, t := range m.List(bgagent.Query{}) {
-			fmt.Fprintln(os.Stderr, t.ID, t.Description, t.Status, t.Phase, t.Notice, t.Reason)
+			fmt.Fprintln(os.Stderr, t.ID, t.Description, t.Session, t.Status, t.Phase, t.Quiet, t.Notice, t.Reason)
 		}
 	}
-	err = errors.Join(err, m.Close(ctx))
 	<-watched
 	h.Log.Add(Line{What: Closed})
 	return err
