@@ -63,7 +63,7 @@ type PoolStats struct {
 	// succeeded. During this period, CoolUntil is in the past. If the pool is not cooling down,
 	// CoolUntil is zero.
 	CoolUntil time.Time `json:"cool_until,omitzero"`
-	Refusals  int       `json:"refusals,omitempty"` // number of refusals since the pool began to cool down
+	Refusals  int       `json:"refusals,omitempty"` // number of refused turns since the pool began to cool down
 }
 
 // NewConcurrencyManager returns a ConcurrencyManager with the limits l. If a limit is invalid, the

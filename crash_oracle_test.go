@@ -356,8 +356,8 @@ func (b *playBook) judgeTask(p *play, id string, x *storedState) {
 	}
 	result := b.judgeAnswers(id, x)
 	for _, t := range b.turns {
-		// A turn that answers a message does not replace the text of an earlier turn. Therefore, a
-		// result with answers to messages can begin with the text of a turn of an earlier attempt.
+		// A result with answers to messages begins with the text of the last turn that did not answer
+		// a message. This turn can belong to an earlier attempt.
 		mine := t.prompt.Task == id && (t.prompt.Attempt == x.Attempt || result != x.result)
 		if mine && (slices.Contains(t.said, result) || result == strings.Join(t.said[1:], "")) {
 			return

@@ -218,7 +218,7 @@ func cmpErr(errs ...error) error {
 }
 
 // attemptKept waits until the resume that opened the task's attempt is durable or withdrawn, because a
-// message must not belong to a withdrawn attempt.
+// message must not belong to a withdrawn attempt. It also returns if writing to the store fails.
 func (m *BackgroundManager) attemptKept(ctx context.Context, t *task) error {
 	return m.untilBatch(ctx, m.cfg.StoreTimeout, func(st *state) (bool, uint64) {
 		return st.storing.failing || !st.unsettled(t), st.batchOfTask(t)

@@ -17,7 +17,7 @@ type refusedRecord struct {
 	Limit      time.Time         `json:"limit,omitzero"`    // when the attempt ends if it is still waiting
 	Tries      int               `json:"tries,omitempty"`
 	Turns      int               `json:"turns,omitempty"`      // number of refused turns; Tries counts requests
-	PoolTries  int               `json:"pool_tries,omitempty"` // number of refusals in a row in the pool
+	PoolTries  int               `json:"pool_tries,omitempty"` // number of refused requests in a row in the pool
 	Provider   bool              `json:"provider,omitempty"`   // all pools of the provider were cooling down
 	FallAt     time.Time         `json:"fall_at,omitzero"`     // when the attempt continues with another model
 	Falls      bool              `json:"falls,omitempty"`      // the attempt continues with another model once an Abort call has returned

@@ -228,7 +228,8 @@ func (st *state) reconsider(a *attempt, now int64) {
 
 // scheduleTurn checks whether the notice about the tasks that p launched is due. It does nothing
 // unless p's attempt is parked for these tasks. If the notice is due, p's attempt gets in line for
-// its next turn. If the notice will be due later, scheduleTurn sets the alarm.
+// its next turn, except that a late attempt ends as interrupted. If the notice will be due later,
+// scheduleTurn sets the alarm.
 func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	a := p.run
 	if a == nil || !a.live() || a.parkedFor != forTasks || a.wantTurn {

@@ -39,10 +39,10 @@ type refused struct {
 	since      int64   // when the first refusal came; if a later refused turn had output, when the first refusal after that output came
 	retryAt    int64   // time that the provider gave; 0 if it did not give one
 	until      int64   // end of the pool's cool-down, as of the refusal
-	poolTries  int     // number of refusals in a row in the pool, as of the refusal
+	poolTries  int     // number of refused requests in a row in the pool, as of the refusal
 	provider   bool    // all pools of the provider were cooling down, as of the refusal
 	here       bool    // a turn was refused in this process
-	tries      int     // number of refusals since the time in the field "since"
+	tries      int     // number of refused requests since the time in the field "since"
 	turns      int     // number of refused turns since the time in the field "since"
 	limit      int64   // when the attempt ends if it is still waiting; 0 if there is no limit
 	fallAt     int64   // when the attempt continues with another model; 0 if it does not; see state_fallback.go
@@ -332,8 +332,8 @@ func (st *state) parkForProvider(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// countRefused counts a message from a refused turn if the message was not read before the turn
-// ended. An earlier process might already have counted the messages of its own turns.
+// countRefused counts a message from a refused turn if the message was not read before the turn ended. If an
+// earlier process ran the turn, countRefused does nothing: that process might have counted the message already.
 func (st *state) countRefused(a *attempt, msg *Message) {
 	s := a.sight
 	if _, known := s.old[msg.ID]; known || a.refused == nil || !a.refused.here {

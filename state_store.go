@@ -142,9 +142,9 @@ func (s *storing) change(m *mark) {
 
 // changed is called when the task's record might have changed. Nothing waits for the change. A call
 // without a real change costs little, because a record is written only if it differs from the last
-// record. Therefore, the leaves that most transitions call (emit, set, setDeadline, wantCall, rest
-// and others) call changed. A transition that does not call any of these leaves calls it directly.
-// In tests, the check of the invariants finds changes that were not recorded.
+// record. Therefore, the leaf methods that most transitions call (emit, set, setDeadline, wantCall,
+// rest and others) call the method "changed". A transition that calls none of these leaf methods must
+// call "changed" itself. In tests, the check of the invariants finds changes that were not recorded.
 func (st *state) changed(t *task) {
 	if s := st.storing; s != nil && t.hasRecord() {
 		s.change(s.task(t))

@@ -13,8 +13,8 @@ import (
 // the caller's tasks.
 //
 // With Block, the call first waits until the task ends. Without a task id, it waits until one of
-// the caller's own tasks ends. The wait never affects the task. If the deadline of ctx passes
-// during the wait, the answer shows the state, as it does after Timeout. BackgroundOutput returns
+// the caller's own tasks ends. The wait never affects the task. If the deadline of ctx or the time
+// in Timeout passes during the wait, the answer shows the current state. BackgroundOutput returns
 // errors in the same cases as [DelegateTask].
 func BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
 	return ToolOptions{}.BackgroundOutput(ctx, m, by, a)

@@ -84,7 +84,7 @@ func TestAModelCannotGiveAPermissionWithATool(t *testing.T) {
 }
 
 // A blocking read returns when a task asks a question. A caller without the tool background_message
-// cannot do anything about the question, so its next read waits.
+// cannot do anything about the question, so only its first read returns early, and the next one waits.
 func TestABlockingReadReturnsOnceForAQuestionThatItsCallerCannotAnswer(t *testing.T) {
 	askingOnBoth(t, asking(which), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
 		task := launch(t, m, "release")
@@ -105,7 +105,7 @@ func TestABlockingReadReturnsOnceForAQuestionThatItsCallerCannotAnswer(t *testin
 }
 
 // Even a model with the tool background_message is not allowed to answer a request for permission or
-// a question with a long subject. Therefore, its next read waits.
+// a question with a long subject. Therefore, only its first read returns early, and the next one waits.
 func TestABlockingReadReturnsOnceForAQuestionThatOnlyTheHostMayAnswer(t *testing.T) {
 	long := which
 	long.Subject = strings.Repeat("x", 2<<10+1)

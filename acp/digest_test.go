@@ -36,7 +36,8 @@ var callUpdates = map[string][]string{
 	},
 }
 
-// callsOf returns the ended calls reported by a turn with the updates.
+// callsOf runs a turn in which the agent sends the updates. It returns the tool calls that the client
+// reports as ended.
 func callsOf(t *testing.T, c *Client, updates []string) (calls []bgagent.MessageTool) {
 	t.Helper()
 	for _, r := range reportsOf(t, c, updates) {

@@ -126,7 +126,9 @@
 //
 // If the model provider refuses a request, the error of [Client.RunTurn] wraps a
 // [bgagent.ProviderError]. The client recognizes the errors of Claude, Codex, opencode and gemini.
-// The next turn of the session continues after the refusal.
+// The session keeps the refused prompt and the work so far, and its next turn continues from there
+// ([bgagent.NextContinue]). There is one exception: if the agent has not called a tool in the turn,
+// gemini drops the prompt, so the next turn repeats it ([bgagent.NextRepeat]).
 //
 // # Limits of the protocol
 //

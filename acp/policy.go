@@ -26,7 +26,7 @@ type PermissionRequest struct {
 	Name     string   // name of the tool, or its kind if the name is unknown
 	Kind     string   // kind of the tool: read, edit, delete, move, search, execute, think, fetch, switch_mode, other
 	Title    string   // human-readable description of the call; for a command often the command itself
-	Paths    []string // known files that the call concerns
+	Paths    []string // files that the call concerns, as far as the agent has named them
 	Input    any      // the tool's input, as the agent sent it
 }
 

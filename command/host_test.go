@@ -31,8 +31,8 @@ type hostPlan struct {
 // hostVariable is the environment variable with the plan of a host.
 const hostVariable = "COMMAND_HOST"
 
-// Instances of two managers. They differ between test runs, because a test kills all processes of
-// an instance, and other test runs might use the same machine.
+// Instance ids of two managers. They differ between test runs, because a test kills all processes
+// with such an id, and other test runs might use the same machine.
 var (
 	firstLife  = "life-one-" + rand.Text()
 	secondLife = "life-two-" + rand.Text()

@@ -101,8 +101,8 @@ func (o *Output) actsLocked() {
 type round struct {
 	id    string // the program's id for the report; empty if the program gives none
 	usage bgagent.Usage
-	over  bool // whether the agent has certainly continued since the report
-	later bool // whether the agent seems to have continued since the report
+	over  bool // the agent has continued since the report: it has acted before the end of the turn, or the end was withdrawn
+	later bool // there was output since the report that looks like the agent's work; can also be set after the end of the turn
 }
 
 // parts is the usage of single requests that was reported since the last round.

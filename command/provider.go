@@ -63,7 +63,8 @@ func (o *Output) retries(e bgagent.ProviderError, at time.Time) {
 	o.r.Retrying(e, at)
 }
 
-// tried sets the number of requests that the program has made for the current answer.
+// tried records that the program has made n requests for the current answer. If a higher number was
+// recorded before, that number stays.
 func (o *Output) tried(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

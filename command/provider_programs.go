@@ -33,8 +33,8 @@ type claudeLimit struct {
 	Paid   yesNo  `json:"isUsingOverage"` // whether requests beyond the limit are paid for and accepted
 }
 
-// failed reports the failed request in a synthetic message or in a result. The argument "word" is
-// claude's word for the error, or for why the turn ended.
+// failed reports the request failure that a synthetic message or a result describes. The argument
+// "word" is claude's word for the error, or for why the turn ended.
 func (d *claudeDecoder) failed(f claudeFailure, word string) {
 	e := failureOf(apifault.Fault{Status: small(f.Status), Names: []string{word, f.Own, f.Kind}})
 	if e.Kind == 0 {
@@ -50,8 +50,8 @@ func (d *claudeDecoder) failed(f claudeFailure, word string) {
 	d.o.ProviderFailed(e)
 }
 
-// resultFailed reports the failed request in a result, unless the synthetic message before it has
-// described the request better.
+// resultFailed reports the request failure that a result describes. If a failure has already been
+// reported, resultFailed does nothing unless the result says that the prompt is too long.
 func (d *claudeDecoder) resultFailed(x *claudeLine) {
 	if x.Why == "prompt_too_long" || d.o.said().failed == nil {
 		word := ""
@@ -98,7 +98,7 @@ func codexStop(text string) bgagent.StopReason {
 	return bgagent.StopError
 }
 
-// codexGivesUp reports the failure in the last message about a failed request.
+// codexGivesUp reports the failure that codex's last message about a failed request describes.
 func codexGivesUp(text string, o *Output) {
 	if text == "" {
 		return
@@ -186,8 +186,8 @@ func geminiFault(text string) (f apifault.Fault, ok bool) {
 	return f, false
 }
 
-// geminiFailed reports the failure in an error message or in a result's message. The kind of some
-// failures is known only after gemini has exited; see geminiExplains.
+// geminiFailed reports the failure that an error message or a result's message describes. The kind
+// of some failures is known only after gemini has exited; see geminiExplains.
 func geminiFailed(text string, o *Output) {
 	if f, ok := geminiFault(text); ok {
 		if e := failureOf(f); e.Kind != 0 {

@@ -37,7 +37,7 @@ func (f fields) set(name string, v any) {
 }
 
 func (f fields) strings(name string) (all []string) {
-	_ = json.Unmarshal(f[name], &all) // the library reports invalid fields
+	_ = json.Unmarshal(f[name], &all) // the protocol library reports invalid fields
 	return all
 }
 
@@ -269,7 +269,7 @@ func (sc *scope) listening(h http.Handler) http.Handler {
 			return
 		}
 		l := newListens(sc)
-		if msg, err := jsonrpc.DecodeMessage(body); err == nil { // the library reports an invalid message
+		if msg, err := jsonrpc.DecodeMessage(body); err == nil { // the protocol library reports an invalid message
 			if changed := l.in(msg); changed != msg {
 				body, err = jsonrpc.EncodeMessage(changed)
 				if err != nil {

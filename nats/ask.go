@@ -165,7 +165,7 @@ func (w *wire) ask(ctx context.Context, owner, verb string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // fails only if the connection was interrupted, which ends its subscriptions
+	defer func() { _ = sub.Unsubscribe() }() // fails only if the connection was closed, which ends its subscriptions
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return err
 	}

@@ -73,9 +73,9 @@ type contents struct {
 	dueSum  uint64
 }
 
-// scan reads the headers of all records. It ends with the message about the store that s.meta contains, so it
-// has read all earlier messages, no matter which server answered. If that message has been replaced, the
-// error is a [*bgagent.StoreOwnedError].
+// scan reads the headers of all records. It stops at the message about the store itself whose sequence number
+// is in s.meta. It has then read all earlier messages, no matter which server answered. If that message has
+// been replaced, the error is a [*bgagent.StoreOwnedError].
 func (s *Store) scan(ctx context.Context) (*contents, error) {
 	js, err := jetstream.New(s.w.nc)
 	if err != nil {

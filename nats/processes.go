@@ -470,7 +470,8 @@ func (c *Cluster) Answer(ctx context.Context, ref string, in bgagent.AnswerInput
 	return q, err
 }
 
-// leave ends the subscriptions, the goroutines and the watched connections of the cluster.
+// leave ends the cluster's subscriptions and goroutines, and stops watching its connections. It does not close
+// the connections.
 func (c *Cluster) leave() {
 	for _, sub := range c.subs {
 		_ = sub.Unsubscribe() // fails only if the connection was closed, which ends its subscriptions

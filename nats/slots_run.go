@@ -355,7 +355,9 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 	k := alloc.Key{Version: alloc.KeyVersion, Term: c.a.Term(), Members: c.a.Members(), Limits: c.a.Limits(), Lease: s.options.Lease}
 	ctx, cancel := context.WithTimeout(ctx, closeWithin)
 	defer cancel()
-	for rev := c.rev; ; { // if the key cannot be given up, the other processes wait for the key's time and for this process's lease
+	// If the key cannot be given up, no process is elected until the key's time has passed. The new allocator
+	// then waits until this process's lease expires.
+	for rev := c.rev; ; {
 		if _, err := s.writeKey(ctx, k, rev); err == nil || ctx.Err() != nil {
 			return
 		}

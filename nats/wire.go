@@ -437,7 +437,7 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // fails only if the connection was interrupted, which ends its subscriptions
+	defer func() { _ = sub.Unsubscribe() }() // fails only if the connection was closed, which ends its subscriptions
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, err
 	}

@@ -78,8 +78,9 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 	f.told(p.SessionID, d)
 }
 
-// fill reads the earlier messages of the turn if the stream did not send them and d's role depends
-// on them. It reports whether d's role is known.
+// fill makes sure that the earlier messages of the turn are known if they determine what d does in the
+// turn, for example whether it answers the prompt. If the stream did not send these messages, fill reads
+// them from the server. It returns false if they are needed but cannot be read.
 func (f *follower) fill(ctx context.Context, session string, d *drawn) bool {
 	if f.full[session] {
 		return true

@@ -43,7 +43,7 @@ const (
 
 const (
 	maxPosed = 64   // maximum number of questions per task that are passed to the manager
-	maxDead  = 4096 // maximum number of ids of dead questions that are remembered
+	maxDead  = 4096 // maximum number of question ids that are remembered after the questions' turns have ended
 	maxAskID = 200  // maximum number of bytes of an id that the manager accepts
 
 	eventsAway = 10 * time.Minute // how long a question waits for events to be followed again

@@ -61,7 +61,7 @@ func Conformance(t *testing.T, h Harness) {
 
 type check struct {
 	name   string
-	why    string // one line about the problem if a source fails the check
+	why    string // why the check matters, in one line; printed if a source fails the check
 	limits bgagent.Limits
 	cuts   bool // the check needs Harness.Cut
 	run    func(c *context)

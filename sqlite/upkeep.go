@@ -157,7 +157,7 @@ func (u *upkeep) wait(again <-chan time.Time) bool {
 
 // failed warns about failed upkeep. After a failed write, it is unknown which part of the WAL is on the
 // disk. Therefore, the method "failed" makes the manager open the store again. This makes the contents of
-// the store durable.
+// the store durable; see [writer.makeSure].
 func (u *upkeep) failed(err error) {
 	if errors.Is(err, sqlite3.BUSY) || errors.Is(err, errDoubt) {
 		return

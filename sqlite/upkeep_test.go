@@ -183,7 +183,7 @@ func TestAWALThatCannotBeShortenedIsSaidOnce(t *testing.T) {
 }
 
 // After a failed sync, the operating system may drop the data that it could not write. Therefore, the store
-// must be opened again. This makes its contents durable.
+// must be opened again. Opening a store copies the whole WAL into the database and syncs the database.
 func TestAnErrorOfTheUpkeepMakesTheManagerOpenTheStoreAgain(t *testing.T) {
 	layer := newSpy(t, nil)
 	var warnings []error

@@ -50,7 +50,7 @@ func startPostgres(dir string) (*postgres, error) {
 		if attributes.Credential, err = ordinaryUser(); err != nil {
 			return nil, err
 		}
-		// The socket needs a short path, and the user must be able to reach the folder.
+		// The socket needs a short path, and the account that runs the programs must be able to reach the folder.
 		if dir, err = os.MkdirTemp("", "pg"); err != nil {
 			return nil, err
 		}

@@ -236,8 +236,9 @@ func takingOver(found bgagent.Restored) string {
 	return fmt.Sprintf("taking over %s of the bgagent that ended after %s", tasks, found.Seen.Local().Format(time.DateTime))
 }
 
-// interrupt ends the tasks of an earlier process. When ctx ends, it cancels the tasks that have not
-// ended yet. They might still be stopping when the function "interrupt" returns.
+// interrupt starts a manager with the option InterruptRestored, and waits until the tasks of an earlier
+// process have ended. If ctx ends first, it cancels the tasks that have not ended yet. These might still
+// be stopping when the function "interrupt" returns.
 func interrupt(ctx context.Context, m *bgagent.BackgroundManager) {
 	if m.Restored().Tasks == 0 {
 		return

@@ -199,8 +199,9 @@ func (e *apiError) reset(at time.Time) time.Time {
 }
 
 // retryAfter returns the time that the headers give: Retry-After, which is a number of seconds or a
-// date, or Retry-After-Ms, which takes precedence if it is usable. A date counts from the Date
-// header if there is one, because the provider's clock can differ from this machine's clock.
+// date, or Retry-After-Ms, which takes precedence if it is usable. If Retry-After is a date and there
+// is a Date header, the wait is the difference between the two, because the provider's clock can
+// differ from this machine's clock.
 func retryAfter(headers map[string]string, at time.Time) time.Time {
 	get := func(name string) string {
 		value := headers[name]

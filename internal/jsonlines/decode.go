@@ -7,7 +7,8 @@ import (
 )
 
 // Decode decodes an object into the struct that v points to, as far as possible. A
-// field that is null or of the wrong type leaves v unchanged. If a field occurs twice,
+// value of the wrong type leaves the field of v unchanged. null sets pointers, maps,
+// slices and interfaces to nil, and leaves other fields unchanged. If a field occurs twice,
 // its last value of the right type counts. Decode reports whether the data was an object.
 //
 // A type with its own UnmarshalJSON must return nil for data that it cannot decode.

@@ -42,7 +42,7 @@ type entry struct {
 	within Kind   // kind that contains this kind; empty if there is none
 	what   string // name of the access in error messages
 	some   string // name of the access in error messages about rules with patterns
-	minor  bool   // whether a client can accept a rule for all names even though it cannot enforce rules about this kind
+	minor  bool   // a client accepts a rule for all names even if it cannot enforce the rule for this kind
 	words  string // other words for the kind, folded and separated by spaces
 }
 

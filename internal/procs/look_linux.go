@@ -193,10 +193,10 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 // learn reads the state of one process. The second result is false if there is nothing to remember because the
 // process has ended. An adopted process that has ended is reaped if it is in the session of a running program.
 //
-// The process can be a new program that was registered only after the method "visit" had looked for
-// registered programs, and that has exited since. The method "learn" must not reap it, because Program.reap
-// must read its exit state. Every program is the leader of its session. Therefore, the method "learn" does
-// not reap the leader of a session.
+// The process can be a new program: it was registered after the method "visit" looked for registered
+// programs, and has exited since. The method "learn" must not reap such a program, because Program.reap must
+// read its exit state. Every program is the leader of its session. Therefore, the method "learn" does not
+// reap the leader of a session.
 func (l *look) learn(pid int, inode uint64, now time.Time) (m memory, keep bool) {
 	s, how := read(pid)
 	m = memory{inode: inode, until: now.Add(knownTime), seen: s}

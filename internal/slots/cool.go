@@ -36,8 +36,8 @@ type cool struct {
 	until    int64  // end of the cool-down
 	look     int64  // time at which Warm next checks a cool-down that is over
 	reset    int64  // latest time that the provider gave; 0 if it gave none
-	tries    int    // number of refusals in a row
-	refusals int    // number of refusals since the pool was last in its usual state
+	tries    int    // number of refused requests in a row; of turns that were refused in parallel, only the one with the most requests counts
+	refusals int    // number of refused turns since the pool was last in its usual state
 	warm     bool   // the cool-down is over
 	proved   bool   // a slot has proved that the provider accepts requests
 	window   int    // number of slots that may be granted but not yet proved
@@ -95,8 +95,8 @@ type Refusal struct {
 	Spread   float64 // random number from 0 to 1
 }
 
-// end returns the end of the cool-down after the given number of refusals, without and with the random
-// addition.
+// end returns the end of the cool-down after the given number of refused requests, without and with the
+// random addition.
 func (r *Refusal) end(tries int) (base, until int64) {
 	wait := coolMax
 	if r.Again {
@@ -118,9 +118,9 @@ type CoolDown struct {
 	Base     int64 // Until without the random addition
 	Until    int64 // time when the pool grants slots again; may be in the past
 	Reset    int64 // latest time that the provider gave; 0 if it gave none
-	Refusals int   // number of refusals; 0 if the pool is not cooling down
+	Refusals int   // number of refused turns since the pool began to cool down; 0 if it is not cooling down
 	Proved   bool  // a turn after the cool-down has succeeded
-	Tries    int   // number of refusals in a row
+	Tries    int   // number of refused requests in a row; of turns that were refused in parallel, only the one with the most requests counts
 	Provider bool  // all pools of the provider are cooling down
 }
 

@@ -279,8 +279,8 @@ func (k *remoteClaim) Release() {
 
 func (k *remoteClaim) MayBegin() bool { return k.r.call(order{Do: "begin", Claim: k.id}).OK }
 
-// TestSlotsOfThreeOSProcessesPassTheConformanceSuite runs each source of the suite in a process of the
-// operating system.
+// TestSlotsOfThreeOSProcessesPassTheConformanceSuite runs each source of the suite in an operating-system
+// process of its own.
 func TestSlotsOfThreeOSProcessesPassTheConformanceSuite(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts many processes")

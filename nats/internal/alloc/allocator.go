@@ -116,7 +116,7 @@ func (a *Allocator) Admit(now time.Time, name string) {
 	}
 }
 
-// Members returns the process names that the value of the key must contain.
+// Members returns the names of the known processes. The value of the allocator's key must contain them.
 func (a *Allocator) Members() (names []string) {
 	for name := range a.procs {
 		names = append(names, name)

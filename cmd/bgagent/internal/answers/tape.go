@@ -17,8 +17,8 @@ const (
 	// answer that a manager keeps. Longer answers are rare, so few answers need a file.
 	inMemory = 256 << 10
 
-	// clientMax is the minimum length, in bytes, of a message that a client has cut. A shorter
-	// message is complete.
+	// clientMax is the minimum number of bytes that remain of a message after a client has cut it.
+	// Therefore, a shorter message is complete.
 	clientMax = 1 << 20
 
 	// maxStarts limits how many possible beginnings of the last message are kept.

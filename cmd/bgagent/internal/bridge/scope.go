@@ -94,7 +94,7 @@ const (
 	// idleTime is the time for which a scope is kept after its last bridge has ended. If a person resumes one of
 	// its tasks within this time, the restrictions of the scope still apply.
 	idleTime = 24 * time.Hour
-	// maxIdle is the maximum number of scopes that are kept although all tasks below them have ended.
+	// maxIdle is the maximum number of scopes that are kept after all tasks below them have ended.
 	maxIdle = 1000
 )
 

@@ -54,7 +54,7 @@ func (t *Turn) done(step int) {
 
 func (t *Turn) say(format string, args ...any) { t.Report.Text(fmt.Sprintf(format, args...) + "\n") }
 
-// tool calls f and reports the call as a tool call.
+// The method "tool" runs f and reports it as a tool call with the given name.
 func (t *Turn) tool(name string, f func() error) error {
 	t.calls++
 	// The id must be unique in the session, so it includes the number of the turn.

@@ -175,8 +175,9 @@ func receiver(d *ast.FuncDecl) string {
 }
 
 // scoreOf rates how well a declaration matches the words. 0 means no match. For each word,
-// a name that equals the word scores highest, then a name that contains the word, and then
-// documentation that contains the word.
+// the score is highest if the name equals the word. It is lower if a part of the name equals
+// the word, lower still if a part is related to the word, and lowest if only the
+// documentation contains a related word.
 func scoreOf(id, doc string, words []string) int {
 	score := 0
 	for _, w := range words {
