@@ -74,7 +74,7 @@ func (h *Host) Run(m *bgagent.BackgroundManager, lines []Line) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), h.Ends)
 	defer cancel()
-	err := errors.Join(h.leave(), h.untilAllHaveEnded(ctx), m.Drain(ctx), m.Close(ctx))
+	err := errors.Join(h.leave(), h.untilAllHaveEnded(ctx), m.Drain(ctx), h.mayNotStop(m.Close(ctx)))
 	if err != nil {
 		for _, t := range m.List(bgagent.Query{}) {
 			fmt.Fprintln(os.Stderr, t.ID, t.Description, t.Session, t.Status, t.Phase, t.Quiet, t.Notice, t.Reason)
@@ -83,6 +83,25 @@ func (h *Host) Run(m *bgagent.BackgroundManager, lines []Line) error {
 	<-watched
 	h.Log.Add(Line{What: Closed})
 	return err
+}
+
+// killsBeforeGivingUp is the number of kills after which a manager no longer tries to stop a session: four kills
+// during the turn interrupt the task, and a fifth one follows while its session is being stopped.
+const killsBeforeGivingUp = 5
+
+// mayNotStop returns the error of Close, or nil if the manager only reports sessions that it no longer tries to
+// stop. The test itself checks that no agent is left.
+func (h *Host) mayNotStop(err error) error {
+	var left *bgagent.CloseError
+	if !errors.As(err, &left) || left.Err != nil || len(left.Owed)+len(left.Hung) > 0 || h.Life <= killsBeforeGivingUp {
+		return err
+	}
+	for _, id := range left.NotStopped {
+		if t, gone := h.m.Get(id); gone != nil || t.Cause != bgagent.CauseInterrupted {
+			return errors.Join(err, gone)
+		}
+	}
+	return nil
 }
 
 func (h *Host) watch(events *bgagent.Subscription) {
