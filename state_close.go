@@ -1,5 +1,7 @@
 package bgagent
 
+import "slices"
+
 // The methods of state that Drain and Close call.
 
 // atWork returns the number of attempts that are running or being stopped. Attempts that missed
@@ -67,6 +69,11 @@ func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 	if st.isLost() { // the next owner of the store delivers the notices that are owed
 		return notStopped, nil
 	}
+	debts := 0
+	for _, n := range st.nodes {
+		debts += n.nOwed
+	}
+	owed = slices.Grow(owed, debts) // items are large, so growing the list step by step would take several times its size
 	for _, n := range st.nodes {
 		for _, d := range n.owed {
 			if d.t != nil {
