@@ -229,7 +229,11 @@ func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 			setSync(t, s, plant)
 		}
 		if n%5 == 0 { // copies the WAL into the database, as the store's upkeep does
-			if _, _, err := s.w.conn.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE); err != nil {
+			mode := sqlite3.CHECKPOINT_RESTART
+			if n%3 == 0 { // as if the WAL were large
+				mode = sqlite3.CHECKPOINT_TRUNCATE
+			}
+			if _, _, err := s.w.conn.WALCheckpoint("main", mode); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 const (
 	pageSize        = 4096
 	checkpointPages = 1000             // number of pages in the WAL at which a checkpoint is due
-	keptPages       = 4000             // maximum number of pages of a WAL that a checkpoint leaves to be overwritten
+	keptWAL         = 16 << 20         // maximum number of bytes of a WAL that a checkpoint leaves to be overwritten
 	largeWAL        = 64 << 20         // number of bytes in the WAL above which a warning is issued
 	pruneEvery      = 64               // number of ended tasks after which the limits are checked again
 	pruneStep       = 100              // maximum number of tasks that one transaction deletes
@@ -199,7 +200,7 @@ func (u *upkeep) checkpoint() (done bool, err error) {
 	if _, _, err = conn.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE); err == nil {
 		u.s.mu.Lock()
 		mode := sqlite3.CHECKPOINT_RESTART
-		if u.pages.Load() > keptPages {
+		if info, err := os.Lstat(u.f.database() + "-wal"); err != nil || info.Size() > keptWAL {
 			mode = sqlite3.CHECKPOINT_TRUNCATE
 		}
 		if _, _, err = conn.WALCheckpoint("main", mode); err == nil {

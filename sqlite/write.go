@@ -312,13 +312,18 @@ func ownedBy(owner string) error {
 	return &bgagent.StoreOwnedError{Owner: o}
 }
 
-// find returns what the table contains about the record.
+// find returns what the table contains about the record, from memory if the record is due. Only a statement that
+// also compares the key may use the id, because the row may have disappeared.
 func (w *writer) find(key string) (stored, error) {
 	if in, ok := w.due[key]; ok {
 		return in, nil
 	}
-	var in stored
-	err := w.ask("SELECT id, due, sum, kind, agent, parent, root, session, launched, ended FROM records WHERE key = ?", func(s *sqlite3.Stmt) {
+	return w.read(key)
+}
+
+// read reads what the table contains about the record.
+func (w *writer) read(key string) (in stored, err error) {
+	err = w.ask("SELECT id, due, sum, kind, agent, parent, root, session, launched, ended FROM records WHERE key = ?", func(s *sqlite3.Stmt) {
 		in = stored{id: s.ColumnInt64(0), due: s.ColumnBool(1), sum: s.ColumnInt64(2), header: header{
 			kind: s.ColumnText(3), agent: s.ColumnText(4), parent: s.ColumnText(5), root: s.ColumnText(6), session: s.ColumnText(7),
 			launched: s.ColumnText(8), ended: s.ColumnText(9),
@@ -328,12 +333,12 @@ func (w *writer) find(key string) (stored, error) {
 }
 
 func (w *writer) remove(key string, t *tally) error {
-	in, err := w.find(key)
+	delete(w.due, key)
+	in, err := w.read(key)
 	if err != nil || in.id == 0 {
 		return err
 	}
 	t.sub(in.due, in.sum)
-	delete(w.due, key)
 	return errors.Join(w.exec("DELETE FROM texts WHERE record = ?", in.id), w.exec("DELETE FROM records WHERE id = ?", in.id))
 }
 
@@ -396,7 +401,7 @@ func (w *writer) update(r *row, in stored, sum int64) error {
 func (w *writer) putText(t *bgagent.StoreText, ids map[string]int64) error {
 	id := ids[t.Record]
 	if id == 0 {
-		in, err := w.find(t.Record)
+		in, err := w.read(t.Record)
 		if err != nil {
 			return err
 		}

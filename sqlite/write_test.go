@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,19 +94,22 @@ func TestARowThatDisappearedIsWrittenAgain(t *testing.T) {
 	}
 }
 
+func walSize(t *testing.T, dir string) int64 {
+	t.Helper()
+	info, err := os.Lstat(filepath.Join(dir, databaseName+"-wal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
 // While a file grows, each sync also writes its size. Therefore, a checkpoint does not shorten the WAL.
 func TestACheckpointLeavesTheWALToBeOverwritten(t *testing.T) {
 	dir := folder(t)
 	s := New(dir, Options{})
 	open(t, s)
 	u := handed(t, s)
-	wal := func() int64 {
-		info, err := os.Lstat(filepath.Join(dir, databaseName+"-wal"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return info.Size()
-	}
+	wal := func() int64 { return walSize(t, dir) }
 	number := uint64(0)
 	fill := func(bytes int) (size int64) {
 		number++
@@ -125,8 +129,73 @@ func TestACheckpointLeavesTheWALToBeOverwritten(t *testing.T) {
 			t.Errorf("the WAL has %d bytes instead of %d", size, first)
 		}
 	}
-	fill(keptPages * pageSize)
+	fill(keptWAL)
 	if checkpoint(); wal() != 0 {
 		t.Errorf("the WAL was large, and still has %d bytes", wal())
+	}
+}
+
+// SQLite gives the id of a row that disappeared to the next row.
+func TestTheDeletionOfALostRowDeletesNoOtherRow(t *testing.T) {
+	dir := folder(t)
+	s := New(dir, Options{})
+	open(t, s)
+	write(t, s, &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{task(1)}})
+	if err := sql(dir, "DELETE FROM records"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s, &bgagent.StoreBatch{Number: 2, Records: []bgagent.StoreRecord{task(2)}, Texts: []bgagent.StoreText{{Record: task(2).Key, Name: "prompt.1", Text: "important"}}})
+	write(t, s, &bgagent.StoreBatch{Number: 3, Delete: []string{task(1).Key}})
+	if text, err := s.Text(t.Context(), task(2).Key, "prompt.1"); err != nil || text != "important" {
+		t.Errorf("the text of another task: %q, %v", text, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, s)
+	if len(c.Records) != 1 || c.Records[0].Key != task(2).Key {
+		t.Errorf("records: %v; damage %v", c.Records, c.Damage)
+	}
+}
+
+func TestATextOfALostRowIsRefused(t *testing.T) {
+	dir := folder(t)
+	s := New(dir, Options{})
+	open(t, s)
+	write(t, s, &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{task(1)}})
+	if err := sql(dir, "DELETE FROM records"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s, &bgagent.StoreBatch{Number: 2, Records: []bgagent.StoreRecord{task(2)}})
+	err := s.Write(t.Context(), &bgagent.StoreBatch{Number: 3, Texts: []bgagent.StoreText{{Record: task(1).Key, Name: "result.1", Text: "mine"}}})
+	if err == nil {
+		_, err1 := s.Text(t.Context(), task(1).Key, "result.1")
+		_, err2 := s.Text(t.Context(), task(2).Key, "result.1")
+		t.Errorf("Write acknowledged the text of a record that does not exist; Text returns %v and, for the other task, %v", err1, err2)
+	}
+}
+
+// A batch that is refused leaves the pages that did not fit into memory in the file. SQLite does not count them.
+func TestAWALThatARefusedBatchMadeLargeIsShortened(t *testing.T) {
+	dir := folder(t)
+	s := New(dir, Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
+	open(t, s)
+	u := handed(t, s)
+	r := task(1)
+	write(t, s, &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{r}, Texts: []bgagent.StoreText{{Record: r.Key, Name: "prompt.1", Text: "a"}}})
+	b := &bgagent.StoreBatch{Number: 2}
+	for i := range 100 {
+		b.Records = append(b.Records, task(100+i))
+		b.Texts = append(b.Texts, bgagent.StoreText{Record: task(100 + i).Key, Name: "prompt.1", Text: strings.Repeat("x", 1<<20)})
+	}
+	b.Texts = append(b.Texts, bgagent.StoreText{Record: r.Key, Name: "prompt.1", Text: "b"})
+	if err := s.Write(t.Context(), b); err == nil || errors.Is(err, bgagent.ErrUncertain) {
+		t.Fatal(err)
+	}
+	if size := walSize(t, dir); size < 2*keptWAL {
+		t.Errorf("the refused batch left only %d bytes in the WAL", size)
+	}
+	if done, err := u.checkpoint(); !done || err != nil || walSize(t, dir) != 0 {
+		t.Errorf("the checkpoint was made: %v, %v; the WAL has %d bytes", done, err, walSize(t, dir))
 	}
 }
