@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // The code in this file loads the contents of a store.
@@ -75,12 +73,9 @@ func (m *BackgroundManager) load(c StoreContents) error {
 	return nil
 }
 
-// The tasks are loaded in parts. Each part reads its texts on one goroutine, because starting a goroutine for
-// each text takes as long as reading the text from a local disk.
-const (
-	loadPart   = 64 // maximum number of tasks in a part
-	loadAtOnce = 4  // maximum number of parts that are loaded at the same time
-)
+// loadPart is the maximum number of tasks whose texts are read on one goroutine. Starting a goroutine for each
+// text takes as long as reading the text from a local disk.
+const loadPart = 64
 
 // loadedTask is the result of loading a task.
 type loadedTask struct {
@@ -88,52 +83,54 @@ type loadedTask struct {
 	err  error
 }
 
-// loadTasks loads the tasks of the records. The results are in the order of the records. For a record that is
-// not the record of a task, the result is empty. If the store is too slow, no record is damaged, so loadTasks
-// itself returns an error.
+// loadTasks loads the tasks of the records, in parts. It decodes a part while the texts of the part before are
+// being read. The results are in the order of the records. For a record that is not the record of a task, the
+// result is empty. If the store is too slow, no record is damaged, so loadTasks itself returns an error.
 func (m *BackgroundManager) loadTasks(records []StoreRecord) ([]loadedTask, error) {
 	loaded := make([]loadedTask, len(records))
-	group, ctx := errgroup.WithContext(m.store.ctx)
-	group.SetLimit(loadAtOnce)
+	var before *textReading
 	for from := 0; from < len(records); from += loadPart {
 		to := min(from+loadPart, len(records))
-		group.Go(func() error { return m.loadSome(ctx, records[from:to], loaded[from:to]) })
+		texts := m.decodeTasks(records[from:to], loaded[from:to])
+		if err := before.finish(); err != nil {
+			return nil, err
+		}
+		before = m.readTexts(m.store.ctx, texts)
 	}
-	return loaded, group.Wait()
+	return loaded, before.finish()
 }
 
-// loadTask decodes the record of a task and reads the task's texts.
+// loadTask loads the task of the record.
 func (m *BackgroundManager) loadTask(ctx context.Context, r StoreRecord) (*storedTask, error) {
 	var loaded [1]loadedTask
-	if err := m.loadSome(ctx, []StoreRecord{r}, loaded[:]); err != nil {
+	texts := m.decodeTasks([]StoreRecord{r}, loaded[:])
+	if err := m.readTexts(ctx, texts).finish(); err != nil {
 		return nil, err
 	}
 	return loaded[0].task, loaded[0].err
 }
 
-// loadSome loads the tasks of the records. It stores the results in the list "loaded".
-func (m *BackgroundManager) loadSome(ctx context.Context, records []StoreRecord, loaded []loadedTask) error {
-	var texts []wantedText
+// decodeTasks decodes the records of tasks into the list "loaded", and returns the texts that must be read.
+func (m *BackgroundManager) decodeTasks(records []StoreRecord, loaded []loadedTask) (texts []wantedText) {
 	for i := range records {
-		if r := &records[i]; r.Kind == StoreTask {
-			loaded[i].task, loaded[i].err = m.decode(r)
-			texts = loaded[i].want(texts)
+		r, l := &records[i], &loaded[i]
+		if r.Kind != StoreTask {
+			continue
+		}
+		if l.task, l.err = decodeTask(r); l.err != nil {
+			continue
+		}
+		if l.task.cl = m.client(l.task.Client); l.task.cl == nil {
+			l.err = fmt.Errorf("the client %q is not configured", l.task.Client)
+			continue
+		}
+		l.task.texts = map[string]string{}
+		names, needed := l.task.textNames()
+		for i, name := range names {
+			texts = append(texts, wantedText{l, l.task.id, name, i < needed})
 		}
 	}
-	return m.readTexts(ctx, texts)
-}
-
-// decode decodes the record of a task.
-func (m *BackgroundManager) decode(r *StoreRecord) (*storedTask, error) {
-	x, err := decodeTask(r)
-	if err != nil {
-		return nil, err
-	}
-	if x.cl = m.client(x.Client); x.cl == nil {
-		return nil, fmt.Errorf("the client %q is not configured", x.Client)
-	}
-	x.texts = map[string]string{}
-	return x, nil
+	return texts
 }
 
 // wantedText is a text that must be read for a task.
@@ -142,18 +139,6 @@ type wantedText struct {
 	key    string // key of the task's record
 	name   string
 	needed bool // the task cannot be loaded without the text
-}
-
-// The method "want" appends the texts that must be read for the task to the list.
-func (l *loadedTask) want(texts []wantedText) []wantedText {
-	if l.err != nil {
-		return texts
-	}
-	names, needed := l.task.textNames()
-	for i, name := range names {
-		texts = append(texts, wantedText{l, l.task.id, name, i < needed})
-	}
-	return texts
 }
 
 // The method "got" adds a text that was read to its task. If the text is needed and could not be read, the
@@ -167,37 +152,36 @@ func (w *wantedText) got(text string, err error) {
 	}
 }
 
-// readTexts reads the texts and adds them to their tasks. It fails if the store is lost, or if the store takes
-// too long to read a text that is needed.
-func (m *BackgroundManager) readTexts(ctx context.Context, texts []wantedText) error {
-	for len(texts) > 0 {
-		if err := m.storeLost(); err != nil {
-			return err
-		}
-		n, err := m.readSome(ctx, texts)
-		if lost := m.storeLost(); lost != nil {
-			return lost
-		}
-		if err != nil {
-			return err
-		}
-		texts = texts[n:]
-	}
-	return nil
+// textReading reads texts, one after another, on a goroutine.
+type textReading struct {
+	m       *BackgroundManager
+	ctx     context.Context
+	texts   []wantedText // texts without an answer
+	answers chan textAnswer
+	stop    context.CancelFunc // makes the goroutine return after the call that it makes
 }
 
-// readSome reads the texts in order, and returns the number of texts that are done. It stops early if a call
-// panics or does not return within Config.StoreTimeout.
-func (m *BackgroundManager) readSome(ctx context.Context, texts []wantedText) (done int, err error) {
-	type answer struct {
-		text string
-		err  error
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	answers := make(chan answer, len(texts))
-	m.spawn(goStore, func() {
-		a := answer{err: errGoexit}
+// textAnswer is the result of reading a text.
+type textAnswer struct {
+	text string
+	err  error
+}
+
+// readTexts starts to read the texts.
+func (m *BackgroundManager) readTexts(ctx context.Context, texts []wantedText) *textReading {
+	r := &textReading{m: m, ctx: ctx, texts: texts}
+	r.start()
+	return r
+}
+
+// start starts a goroutine that reads the remaining texts. If a text is needed and cannot be read, the goroutine
+// does not read the other texts of the task.
+func (r *textReading) start() {
+	ctx, stop := context.WithCancel(r.ctx)
+	texts, answers := r.texts, make(chan textAnswer, len(r.texts))
+	r.answers, r.stop = answers, stop
+	r.m.spawn(goStore, func() {
+		a := textAnswer{}
 		defer func() {
 			if v := recover(); v != nil {
 				a.err = panicked(v)
@@ -207,34 +191,103 @@ func (m *BackgroundManager) readSome(ctx context.Context, texts []wantedText) (d
 			}
 			close(answers)
 		}()
-		for _, w := range texts {
+		var damaged textAnswer
+		var of *loadedTask // task that the field "damaged" concerns
+		for i := range texts {
+			w := &texts[i]
+			if w.of == of {
+				answers <- damaged
+				continue
+			}
+			if ctx.Err() != nil {
+				return
+			}
 			a.err = errGoexit
-			text, err := m.cfg.Store.Text(ctx, w.key, w.name)
-			answers <- answer{text, storeError(err)}
+			text, err := r.m.readText(ctx, w)
 			a.err = nil
+			answers <- textAnswer{text, err}
+			if err != nil && w.needed {
+				damaged, of = textAnswer{"", err}, w.of
+			}
 		}
 	})
-	limit := time.NewTimer(m.cfg.StoreTimeout)
-	defer limit.Stop()
-	for done < len(texts) {
-		w := &texts[done]
-		select {
-		case a, ok := <-answers:
-			if !ok {
-				return done, nil
-			}
-			w.got(a.text, a.err)
-			limit.Reset(m.cfg.StoreTimeout)
-		case <-ctx.Done():
-			return done, fmt.Errorf("Store.Text: %w", context.Cause(ctx))
-		case <-limit.C:
-			slow := fmt.Errorf("Store.Text: %w (%v)", errTookTooLong, m.cfg.StoreTimeout)
-			if w.needed {
-				return done, slow
-			}
-			return done + 1, nil
-		}
-		done++
+}
+
+// readText reads a text on the current goroutine.
+func (m *BackgroundManager) readText(ctx context.Context, w *wantedText) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, m.cfg.StoreTimeout, errTookTooLong)
+	defer cancel()
+	text, err := m.cfg.Store.Text(ctx, w.key, w.name)
+	if err != nil && errors.Is(context.Cause(ctx), errTookTooLong) {
+		return "", m.textTookTooLong()
 	}
-	return done, nil
+	return text, storeError(err)
+}
+
+func (m *BackgroundManager) textTookTooLong() error {
+	return fmt.Errorf("Store.Text: %w (%v)", errTookTooLong, m.cfg.StoreTimeout)
+}
+
+// finish waits until all texts are read, and adds them to their tasks. It returns an error if the store is
+// lost, or if the store takes longer than Config.StoreTimeout to read one of the texts that are needed. If the
+// context ends, the remaining texts count as unreadable. r may be nil.
+func (r *textReading) finish() error {
+	if r == nil {
+		return nil
+	}
+	defer func() { r.stop() }()
+	limit := time.NewTimer(r.m.cfg.StoreTimeout)
+	defer limit.Stop()
+	for len(r.texts) > 0 {
+		if err := r.m.storeLost(); err != nil {
+			return err
+		}
+		a, ok := r.await(limit)
+		if !ok { // the goroutine has ended early, so another one reads the remaining texts
+			for len(r.texts) > 0 && r.texts[0].of.err != nil {
+				r.texts = r.texts[1:]
+			}
+			r.start()
+			continue
+		}
+		w := &r.texts[0]
+		if errors.Is(a.err, errTookTooLong) && w.needed {
+			return a.err
+		}
+		w.got(a.text, a.err)
+		r.texts = r.texts[1:]
+		limit.Reset(r.m.cfg.StoreTimeout)
+	}
+	return r.m.storeLost()
+}
+
+// await waits for the next answer. ok is false if the goroutine has ended without reading the text.
+func (r *textReading) await(limit *time.Timer) (a textAnswer, ok bool) {
+	late := false
+	select {
+	case a, ok = <-r.answers:
+	case <-r.ctx.Done():
+		late = true
+	case <-limit.C:
+		late = true
+	}
+	if late { // prefer an answer that arrived at the same time
+		select {
+		case a, ok = <-r.answers:
+			late = false
+		default:
+		}
+	}
+	switch {
+	case ok:
+		return a, true
+	case r.ctx.Err() != nil:
+		return textAnswer{"", fmt.Errorf("Store.Text: %w", context.Cause(r.ctx))}, true
+	case !late:
+		return a, false
+	}
+	r.stop()
+	r.answers = make(chan textAnswer)
+	close(r.answers) // no more answers of this goroutine are taken
+	return textAnswer{"", r.m.textTookTooLong()}, true
 }

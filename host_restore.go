@@ -82,8 +82,8 @@ func (m *BackgroundManager) recoverTasks() {
 // of a task cannot be restored, the task ends.
 func (m *BackgroundManager) restoreContexts() {
 	var tasks []Task
+	count := 0
 	m.view(func(st *state) {
-		count := 0
 		for _, t := range st.recovery.tasks {
 			if !t.live() || st.recovery.outdated != "" { // the tasks of an outdated store are not continued
 				continue
@@ -92,10 +92,10 @@ func (m *BackgroundManager) restoreContexts() {
 				tasks = append(tasks, st.truth(t))
 			}
 		}
-		if m.cfg.RestoreContext == nil && count > 0 {
-			st.logText(logNoContext, fmt.Sprintf("%d tasks", count), "")
-		}
 	})
+	if m.cfg.RestoreContext == nil && count > 0 {
+		m.update(func(st *state, _ int64) { st.logText(logNoContext, fmt.Sprintf("%d tasks", count), "") })
+	}
 	for _, s := range tasks {
 		if m.isClosed() { // the tasks stay unchanged in the store
 			return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,9 +18,9 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// openWith opens a store with one running and many pending tasks. The function "text" replaces the reads of
-// their prompts. The prompts are "task 0", "task 1" and so on.
-func openWith(t *testing.T, count int, text func(ctx context.Context, prompt string) error) (*bgagent.BackgroundManager, error) {
+// withPending returns a store with one running and many pending tasks, and the client and the configuration of
+// their manager.
+func withPending(t *testing.T, count int) (*hands, bgagent.SessionClient, bgagent.Config) {
 	t.Helper()
 	memory, client := &storetest.Memory{}, working(time.Second)
 	cfg := bgagent.Config{Store: memory.Process(), Limits: bgagent.Limits{Default: 1}, MaxTasksPerRoot: bgagent.Unlimited}
@@ -30,6 +31,15 @@ func openWith(t *testing.T, count int, text func(ctx context.Context, prompt str
 	require.NoError(t, m.Suspend(t.Context()))
 	require.NoError(t, m.Close(t.Context()))
 	h := &hands{Process: memory.Process()}
+	cfg.Store = h
+	return h, client, cfg
+}
+
+// openWith opens a store with one running and many pending tasks. The function "text" is called for each prompt
+// that is read. The prompts are "task 0", "task 1" and so on.
+func openWith(t *testing.T, count int, text func(ctx context.Context, prompt string) error) (*bgagent.BackgroundManager, error) {
+	t.Helper()
+	h, client, cfg := withPending(t, count)
 	h.text = func(ctx context.Context, record, name string) (string, error) {
 		prompt, err := h.Process.Text(ctx, record, name)
 		if err == nil && strings.HasPrefix(name, "prompt") {
@@ -37,7 +47,6 @@ func openWith(t *testing.T, count int, text func(ctx context.Context, prompt str
 		}
 		return prompt, err
 	}
-	cfg.Store = h
 	m, err := bgagent.New(client, cfg)
 	if err == nil {
 		inside.CheckAlways(m, func(err error) { t.Error(err) })
@@ -116,5 +125,175 @@ func TestAStoreThatNeverAnswersIsNotOpened(t *testing.T) {
 		require.ErrorIs(t, err, bgagent.ErrStore)
 		require.ErrorContains(t, err, "Store.Text: no answer in time (30s)")
 		require.Equal(t, bgagent.DefaultStoreTimeout, time.Since(began))
+	})
+}
+
+// A read that never ends must not be followed by others: New closes the store when it fails.
+func TestNoTextIsReadAfterTheStoreIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, client, cfg := withPending(t, 60)
+		var mu sync.Mutex
+		closed, late, calls := false, 0, 0
+		h.text = func(ctx context.Context, record, name string) (string, error) {
+			mu.Lock()
+			calls++
+			if closed {
+				late++
+			}
+			first := calls == 1
+			mu.Unlock()
+			if first { // the disk hangs for a while; like os.ReadFile, the store cannot be interrupted
+				time.Sleep(2 * bgagent.DefaultStoreTimeout)
+			}
+			return h.Process.Text(context.Background(), record, name)
+		}
+		h.close = func() error {
+			mu.Lock()
+			closed = true
+			mu.Unlock()
+			return h.Process.Close()
+		}
+		_, err := bgagent.New(client, cfg)
+		require.ErrorIs(t, err, bgagent.ErrStore)
+		time.Sleep(time.Hour)
+		require.True(t, closed)
+		require.Zero(t, late, "calls of Store.Text that began after Store.Close had returned")
+	})
+}
+
+// The time that a call waits for other calls would count towards its time limit.
+func TestAStoreThatReadsOneTextAtATimeHasItsTimeForEachText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, client, cfg := withPending(t, 200)
+		one := make(chan struct{}, 1)
+		h.text = func(ctx context.Context, record, name string) (string, error) {
+			one <- struct{}{}
+			defer func() { <-one }()
+			time.Sleep(bgagent.DefaultStoreTimeout * 2 / 5)
+			return h.Process.Text(ctx, record, name)
+		}
+		m, err := bgagent.New(client, cfg)
+		time.Sleep(24 * time.Hour)
+		require.NoError(t, err)
+		require.Equal(t, 200, m.Restored().Tasks)
+		_ = m.Close(context.Background())
+	})
+}
+
+// A result is not needed to load a task, so the manager does not wait for it forever.
+func TestATextThatIsTooLateIsReadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, client := &storetest.Memory{}, working(time.Second)
+		cfg := bgagent.Config{Store: memory.Process(), MaxTasksPerRoot: bgagent.Unlimited}
+		m := manage(t, client, cfg)
+		for i := range 60 {
+			launch(t, m, fmt.Sprint("task ", i))
+		}
+		time.Sleep(10 * time.Minute)
+		_ = m.Close(t.Context()) // says that the ends were not reported
+		h := &hands{Process: memory.Process()}
+		cfg.Store = h
+		var mu sync.Mutex
+		calls, now, most := map[string]int{}, 0, 0
+		h.text = func(ctx context.Context, record, name string) (string, error) {
+			mu.Lock()
+			calls[record+name]++
+			now++
+			most = max(most, now)
+			mu.Unlock()
+			time.Sleep(bgagent.DefaultStoreTimeout + time.Second)
+			mu.Lock()
+			now--
+			mu.Unlock()
+			return h.Process.Text(context.Background(), record, name)
+		}
+		m, err := bgagent.New(client, cfg)
+		require.NoError(t, err)
+		time.Sleep(24 * time.Hour)
+		require.Len(t, calls, 120)
+		for text, n := range calls {
+			require.Equal(t, 1, n, text)
+		}
+		require.LessOrEqual(t, most, 2)
+		_ = m.Close(context.Background())
+	})
+}
+
+func TestADamagedTaskDoesNotWaitForItsOtherTexts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, client := &storetest.Memory{}, working(time.Second)
+		cfg := bgagent.Config{Store: memory.Process(), Limits: bgagent.Limits{Default: 1}, MaxTasksPerRoot: bgagent.Unlimited}
+		m := manage(t, client, cfg)
+		launch(t, m, "first")
+		second := launch(t, m, "second")
+		_, err := m.Send(t.Context(), root, second.ID, bgagent.SendInput{Text: "a message"})
+		require.NoError(t, err)
+		require.NoError(t, m.Suspend(t.Context()))
+		require.NoError(t, m.Close(t.Context()))
+		h := &hands{Process: memory.Process()}
+		cfg.Store = h
+		h.text = func(ctx context.Context, record, name string) (string, error) {
+			if record == second.ID {
+				if strings.HasPrefix(name, "prompt") {
+					return "", errors.New("damaged")
+				}
+				<-ctx.Done()
+				return "", ctx.Err()
+			}
+			return h.Process.Text(ctx, record, name)
+		}
+		m, err = bgagent.New(client, cfg)
+		require.NoError(t, err)
+		require.Len(t, m.Restored().Damage, 1)
+		_ = m.Close(context.Background())
+	})
+}
+
+func TestEachReadOfATextHasADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, client, cfg := withPending(t, 3)
+		var mu sync.Mutex
+		without := 0
+		h.text = func(ctx context.Context, record, name string) (string, error) {
+			if _, ok := ctx.Deadline(); !ok {
+				mu.Lock()
+				without++
+				mu.Unlock()
+			}
+			return h.Process.Text(ctx, record, name)
+		}
+		m, err := bgagent.New(client, cfg)
+		require.NoError(t, err)
+		require.Zero(t, without)
+		_ = m.Close(context.Background())
+	})
+}
+
+func TestATaskWhoseResultIsSlowCanBeResumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, client := &storetest.Memory{}, working(time.Second)
+		h := &hands{Process: memory.Process()}
+		cfg := bgagent.Config{Store: h, Notify: (&inbox{}).notify}
+		m := manage(t, client, cfg)
+		task := launch(t, m, "task 0")
+		time.Sleep(time.Minute)
+		require.NoError(t, m.Close(t.Context()))
+		h = &hands{Process: memory.Process()}
+		cfg.Store = h
+		m, err := bgagent.New(client, cfg)
+		require.NoError(t, err)
+		h.text = func(ctx context.Context, record, name string) (string, error) {
+			if strings.HasPrefix(name, "result") {
+				time.Sleep(bgagent.DefaultStoreTimeout + time.Second) // like os.ReadFile, it cannot be interrupted
+			}
+			return h.Process.Text(ctx, record, name)
+		}
+		h.history = func(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
+			time.Sleep(time.Millisecond)
+			return h.Process.History(ctx, q)
+		}
+		_, err = m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "go on"})
+		require.NoError(t, err)
+		_ = m.Close(context.Background())
 	})
 }
