@@ -383,7 +383,9 @@ func (h *hammer) observe() {
 		e.Error, e.Stop = "an error", bgagent.StopReason(h.r.IntN(9))
 		h.lie(e.Session)
 	case bgagent.HostDeleted:
-		h.o.sessionDeleted(e.Session)
+		if e.Client != "nobody" { // the manager ignores events of a client that it does not have
+			h.o.sessionDeleted(e.Session)
+		}
 		if h.r.IntN(2) == 0 {
 			h.vanish(e.Session)
 		}

@@ -47,6 +47,7 @@ type oracle struct {
 	seen      map[attemptKey]map[string]bool // ids of the notices about the attempt that were shown to a host
 	delivered map[attemptKey]string          // id of the delivered notice about the attempt
 	carrier   map[attemptKey]*life           // the process that delivered that notice
+	found     map[attemptKey]bool            // notices that were settled in the store when the process began
 	overLimit int
 	life      *life
 	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call to TakeNotice
@@ -105,7 +106,7 @@ func newOracle(seed uint64) *oracle {
 		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{}, repeats: map[string]bool{}, unheard: map[string]bool{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]*life{}, quiets: map[attemptKey]int{},
-		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, carrier: map[attemptKey]*life{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
+		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, carrier: map[attemptKey]*life{}, found: map[attemptKey]bool{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
 		super: map[attemptKey]bool{}, noParent: map[string]bool{}, deleted: map[string]bool{}, calls: map[string]*host{},
 		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, chosen: map[openQuestion]string{}, options: map[string]*answering{}, heal: make(chan struct{}),
 	}

@@ -46,7 +46,7 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 // that calls TakeNotice later gets a new notice about the attempt. The item in the new notice has the same
 // id as the item in the old notice.
 func (o *oracle) mayRename(key attemptKey, n bgagent.Notice) bool {
-	return o.carrier[key] != o.life && o.noParent[n.Session]
+	return o.carrier[key] != o.life && !o.found[key] && o.noParent[n.Session]
 }
 
 // sessionDeleted records that the manager will be told that the session was deleted. It must be called before

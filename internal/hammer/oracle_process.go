@@ -73,6 +73,7 @@ func (o *oracle) opens(tasks []bgagent.Task) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.forced = map[string]bool{}
+	clear(o.found)
 	for _, t := range tasks {
 		key := attemptKey{t.ID, t.Attempt}
 		if t.Status == bgagent.Running {
@@ -91,7 +92,7 @@ func (o *oracle) opens(tasks []bgagent.Task) {
 			o.ends[key] = t.Cause
 		}
 		if t.Notice.Settled() {
-			o.notices[key], o.earlier[key] = t.Notice, true
+			o.notices[key], o.earlier[key], o.found[key] = t.Notice, true, true
 		}
 	}
 }
