@@ -8,6 +8,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/storetest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -171,5 +172,44 @@ func TestRunReturnsItsOwnAttempt(t *testing.T) {
 		task := <-got
 		require.Equal(t, bgagent.Cancelled, task.Status)
 		require.Equal(t, 1, task.Attempt)
+	})
+}
+
+// The task is cancelled while its launch is being written, and resumed as soon as both are durable. Run might
+// return before or after the resume, so the test tries it several times.
+func TestRunReturnsItsOwnAttemptEvenIfItsLaunchIsNotYetDurable(t *testing.T) {
+	withHands(t, working(time.Minute), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, h *hands) {
+		h.mu.Lock()
+		h.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
+			time.Sleep(time.Second)
+			return h.Process.Write(ctx, b)
+		}
+		h.mu.Unlock()
+		for range 50 {
+			_, events := m.Subscribe(100)
+			go func() {
+				_, _ = m.Launch(context.Background(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "other"})
+			}()
+			synctest.Wait() // a write has begun, so the launch and its cancellation are in the next one
+			got := make(chan bgagent.Task, 1)
+			go func() {
+				task, _ := m.Run(context.Background(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "work"})
+				got <- task
+			}()
+			synctest.Wait()
+			go func() { _, _ = m.CancelAll(context.Background(), bgagent.Caller{}, bgagent.CancelOptions{}) }()
+			e, err := events.Next(t.Context())
+			for err == nil && (e.Kind != bgagent.EventEnded || e.Task.Prompt != "work") {
+				e, err = events.Next(t.Context())
+			}
+			require.NoError(t, err)
+			events.Close()
+			_, err = m.Resume(t.Context(), bgagent.Caller{}, e.Task.ID, bgagent.ResumeInput{Prompt: "more"})
+			require.NoError(t, err)
+			task := <-got
+			require.Equal(t, bgagent.Cancelled, task.Status)
+			require.Equal(t, 1, task.Attempt)
+			ended(t, m, task.ID)
+		}
 	})
 }

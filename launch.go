@@ -37,22 +37,26 @@ import (
 // it from the store later.
 func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)
-	return m.launch(ctx, by, in, false)
+	return m.launch(ctx, by, in, nil)
 }
 
-func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInput, foreground bool) (snap Task, err error) {
+// The method "launch" does the work of Launch and Run. The argument "w" is nil for Launch. For Run, it waits for
+// the end of the task from the moment of the launch, because the task can end and be resumed before the launch
+// is durable.
+func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInput, w *waiter) (snap Task, err error) {
 	if err := m.start(ctx); err != nil {
 		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
 	}
-	t, snap := m.repeated(by, in, foreground)
+	t, snap := m.repeated(by, in, w)
 	if t == nil {
 		p, err := m.prepare(ctx, by, in)
 		if err != nil {
 			return Task{}, fmt.Errorf("bgagent: launch: %w", err)
 		}
 		m.update(func(st *state, now int64) {
-			if t, err = st.admit(by, &p, foreground, now); err == nil {
+			if t, err = st.admit(by, &p, w != nil, now); err == nil {
 				st.settle(now) // settling can start the task
+				st.awaitEnd(t, w)
 				snap = st.snapshot(t)
 			} else if n := st.nodes[by.Session]; n != nil {
 				st.touchNode(n)
@@ -70,7 +74,7 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 
 // The method "repeated" returns the live task that an earlier copy of the same tool call launched,
 // if any. It does not call the host.
-func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool) (t *task, snap Task) {
+func (m *BackgroundManager) repeated(by Caller, in LaunchInput, w *waiter) (t *task, snap Task) {
 	if by.ToolCallID == "" {
 		return nil, snap
 	}
@@ -79,7 +83,8 @@ func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool)
 		if st.closing || st.draining {
 			return
 		}
-		if t = st.sameCall(by, hash, foreground); t != nil {
+		if t = st.sameCall(by, hash, w != nil); t != nil {
+			st.awaitEnd(t, w)
 			snap = st.snapshot(t)
 		}
 	})
@@ -278,10 +283,11 @@ func title(description, prompt string) string {
 // but cannot read it, Resume does not open an attempt, and the error matches [ErrStore].
 func (m *BackgroundManager) Resume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
 	m.heard(by.Session)
-	return m.resume(ctx, by, ref, in, false)
+	return m.resume(ctx, by, ref, in, nil)
 }
 
-func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, in ResumeInput, foreground bool) (s Task, err error) {
+// The method "resume" does the work of Resume and RunResume. For the argument "w", see the method "launch".
+func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, in ResumeInput, w *waiter) (s Task, err error) {
 	if err := m.start(ctx); err != nil {
 		return s, fmt.Errorf("bgagent: resume: %w", err)
 	}
@@ -310,8 +316,9 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 			err = fmt.Errorf("%w: %w", ErrStore, unread)
 			return
 		}
-		if t, err = st.resume(values, by, chain, ref, in, foreground, now); err == nil {
+		if t, err = st.resume(values, by, chain, ref, in, w != nil, now); err == nil {
 			st.settle(now) // the attempt might start immediately
+			st.awaitEnd(t, w)
 			s = st.snapshot(t)
 		} else if n := st.nodes[by.Session]; n != nil {
 			st.touchNode(n)

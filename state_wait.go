@@ -95,6 +95,7 @@ type waiter struct {
 	ch    chan struct{} // channel with a buffer for one token
 	due   bool          // listed in the field "wakes" of the effects
 	place int           // for the store: position among the waiters for the same batch
+	of    *task         // for Run: the task; nil before the launch
 	no    int           // for Run: number of the attempt that Run waits for
 	end   *Task         // for Run: the task as it was at the end of the attempt in the field "no"; a later resume does not change this copy
 }
@@ -118,6 +119,18 @@ func (st *state) keepEnd(t *task) {
 			s := st.truth(t)
 			w.end = &s
 		}
+	}
+}
+
+// awaitEnd makes w wait for the end of the task's latest attempt. The attempt might already have ended. w may be nil.
+func (st *state) awaitEnd(t *task, w *waiter) {
+	if w == nil {
+		return
+	}
+	w.of, w.no = t, int(t.no)
+	st.await(t, w)
+	if !t.live() {
+		st.keepEnd(t)
 	}
 }
 

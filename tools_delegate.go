@@ -52,11 +52,11 @@ func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
 	case ref != "" && foreground:
 		t, err = c.m.runResume(c.ctx, c.by, ref, resume, c.out)
 	case ref != "":
-		t, err = c.m.resume(c.ctx, c.by, ref, resume, false)
+		t, err = c.m.resume(c.ctx, c.by, ref, resume, nil)
 	case foreground:
 		t, err = c.m.run(c.ctx, c.by, launch, c.out)
 	default:
-		t, err = c.m.launch(c.ctx, c.by, launch, false)
+		t, err = c.m.launch(c.ctx, c.by, launch, nil)
 	}
 	res := DelegateTaskResult{}
 	if t.ID != "" {

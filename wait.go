@@ -282,19 +282,16 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 // returns ErrGoesOn if the task must wait for its model provider for more than a minute (see
 // [PhaseParked]). The same applies if the task or a task below it asks a question. The task then
 // continues in the background, and a notice will report its end. Run returns the task together with
-// these errors. If the task ends and its record expires before Run begins to wait, the error matches
-// [ErrExpired]. All other errors are those of [BackgroundManager.Launch].
+// these errors. All other errors are those of [BackgroundManager.Launch].
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)
 	return m.run(ctx, by, in, nil)
 }
 
 func (m *BackgroundManager) run(ctx context.Context, by Caller, in LaunchInput, out *handing) (Task, error) {
-	s, err := m.launch(ctx, by, in, true)
-	if err != nil {
-		return s, err
-	}
-	return m.foreground(ctx, by, s, out)
+	w := newWaiter()
+	s, err := m.launch(ctx, by, in, &w)
+	return m.foreground(ctx, by, s, err, &w, out)
 }
 
 // RunResume resumes a task, as [BackgroundManager.Resume] does, and waits until it has ended, as
@@ -305,27 +302,20 @@ func (m *BackgroundManager) RunResume(ctx context.Context, by Caller, ref string
 }
 
 func (m *BackgroundManager) runResume(ctx context.Context, by Caller, ref string, in ResumeInput, out *handing) (Task, error) {
-	s, err := m.resume(ctx, by, ref, in, true)
+	w := newWaiter()
+	s, err := m.resume(ctx, by, ref, in, &w)
+	return m.foreground(ctx, by, s, err, &w, out)
+}
+
+// foreground waits until the task in w.of has ended. The arguments s and err are the results of its launch or resume.
+func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, err error, w *waiter, out *handing) (Task, error) {
+	t := w.of
+	if t != nil {
+		defer m.leave(w, t)
+	}
 	if err != nil {
 		return s, err
 	}
-	return m.foreground(ctx, by, s, out)
-}
-
-func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, out *handing) (Task, error) {
-	w := newWaiter()
-	w.no = s.Attempt
-	var t *task
-	m.update(func(st *state, _ int64) {
-		if t, _ = st.find(s.ID); t != nil {
-			w.no = int(t.followed(int32(w.no))) // the attempt might already have been superseded
-			st.await(t, &w)
-		}
-	})
-	if t == nil {
-		return s, fmt.Errorf("bgagent: run: task %s: %w", s.ID, ErrExpired)
-	}
-	defer m.leave(&w, t)
 	for {
 		done, again := false, pauseCheck
 		left := callGoesOn
@@ -338,7 +328,7 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, o
 		}
 		var why callEnd
 		m.update(func(st *state, now int64) {
-			if s, done, why = st.foreground(left, by, t, &w, out, now); done {
+			if s, done, why = st.foreground(left, by, t, w, out, now); done {
 				err = st.notStored(err, t)
 			} else if st.mayHaveSlotSoon(t, now) {
 				again = sourceWithin
