@@ -286,19 +286,40 @@ func (x *wakes) taken() {
 	}
 }
 
+// news is the part of an event that the snapshot of the task does not contain.
+type news struct {
+	kind     EventKind
+	budget   *BudgetLimit
+	question *Question
+}
+
+// event returns the event, with its own copies of everything in it.
+func (x news) event(t Task) Event {
+	return Event{Kind: x.kind, Task: t, Budget: x.budget.clone(), Question: x.question.clone()}
+}
+
 // emit sends an event to every subscriber. If the event reports a change that is not durable yet,
 // the event is held back.
-func (st *state) emit(kind EventKind, t *task) { st.emitWith(Event{Kind: kind}, t) }
+func (st *state) emit(kind EventKind, t *task) { st.emitNews(news{kind: kind}, t) }
 
-// emitWith is like emit, but for an event with a budget limit or a question.
-func (st *state) emitWith(e Event, t *task) {
-	if st.storing != nil && st.holdEvent(e, t) {
+// emitNews is like emit, but for an event with a budget limit or a question.
+func (st *state) emitNews(x news, t *task) {
+	if st.storing != nil && st.holdBack(x, t) {
 		return
 	}
 	st.seq++
+	if len(st.subs) > 0 {
+		st.publish(x, t)
+	}
+}
+
+// publish is a separate function, because an event is large: a frame with events makes the stack of each
+// goroutine that emits one grow, even if nobody has subscribed.
+func (st *state) publish(x news, t *task) {
 	for _, s := range st.subs {
-		// Each subscriber gets its own snapshot, because a snapshot holds maps and slices.
-		s.put(Event{Seq: st.seq, Kind: e.Kind, Task: st.snapshot(t), Budget: e.Budget.clone(), Question: e.Question.clone()})
+		e := x.event(st.snapshot(t)) // each subscriber gets its own snapshot, because a snapshot holds maps and slices
+		e.Seq = st.seq
+		s.put(e)
 		st.fx.after.wakes.add(&s.waiter)
 	}
 }

@@ -450,7 +450,7 @@ func (st *state) noteUsage(a *attempt) {
 
 // emitBudget sends an EventBudget.
 func (st *state) emitBudget(t *task, l BudgetLimit) {
-	st.emitWith(Event{Kind: EventBudget, Budget: &l}, t)
+	st.emitNews(news{kind: EventBudget, budget: &l}, t)
 }
 
 // budgetUse returns the budget of the task for a snapshot. It is zero if the task has none.

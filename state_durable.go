@@ -5,13 +5,13 @@ import "time"
 // With a store, an effect must not become visible before the change that caused it is durable.
 // Until then, the code in this file holds back host calls, notices, events and the ends of tasks.
 
-// holdEvent notes that the task's record might have changed. If the event reports a change that is not
-// durable yet, holdEvent holds back the event and returns true.
-func (st *state) holdEvent(e Event, t *task) bool {
-	switch e.Kind {
+// holdBack notes that the task's record might have changed. If the event reports a change that is not
+// durable yet, holdBack holds back the event and returns true.
+func (st *state) holdBack(x news, t *task) bool {
+	switch x.kind {
 	case EventLaunched, EventResumed, EventEnded, EventSuperseded:
 		st.mustKeep(t)
-		st.storing.task(t).fresh = e.Kind == EventLaunched || st.storing.task(t).fresh
+		st.storing.task(t).fresh = x.kind == EventLaunched || st.storing.task(t).fresh
 	case EventProgress:
 	default:
 		st.changed(t)
@@ -19,9 +19,14 @@ func (st *state) holdEvent(e Event, t *task) bool {
 	if st.kept(t) {
 		return false
 	}
-	s := st.storing
-	s.events = append(s.events, heldEvent{s.tasks[t].must, t, Event{Kind: e.Kind, Task: st.truth(t), Budget: e.Budget.clone(), Question: e.Question.clone()}})
+	st.holdEvent(x, t)
 	return true
+}
+
+// holdEvent holds back an event until the task's last urgent change is durable.
+func (st *state) holdEvent(x news, t *task) {
+	s := st.storing
+	s.events = append(s.events, heldEvent{s.tasks[t].must, t, x.event(st.truth(t))})
 }
 
 // sendEvent sends an event that was held back.

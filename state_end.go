@@ -173,7 +173,9 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	st.emit(EventEnded, t)
 	st.logTask(logEnded, t)
 	st.owe(t, now)
-	st.keepEnd(t)
+	if len(st.waiters) > 0 {
+		st.keepEnd(t)
+	}
 	st.forgetCall(t)
 	st.wakeTask(t)
 	if a != nil {

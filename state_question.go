@@ -202,7 +202,7 @@ func (st *state) showQuestion(a *attempt) {
 // questionChanged records an urgent change to a question and reports it.
 func (st *state) questionChanged(x *asked) {
 	st.mustKeep(x.a.t)
-	st.emitWith(Event{Kind: EventQuestion, Question: &x.Question}, x.a.t)
+	st.emitNews(news{kind: EventQuestion, question: &x.Question}, x.a.t)
 }
 
 // questionOver records the outcome of an open question.
