@@ -3,6 +3,7 @@
 package hammer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -23,6 +24,7 @@ import (
 var (
 	runTime = flag.Duration("hammer.time", 2*time.Second, "how long the hammer starts new runs")
 	runs    = flag.Int("hammer.runs", 0, "how many runs the hammer starts even if that takes longer than hammer.time")
+	first   = flag.Uint64("hammer.first", 0, "seed of the first run; 0 for a random one")
 	oneSeed = flag.Uint64("hammer.seed", 0, "seed of a single run to repeat")
 )
 
@@ -40,8 +42,9 @@ var (
 )
 
 // Run performs random runs for the duration given by the flag -hammer.time, and at least the number
-// of runs given by the flag -hammer.runs. If the flag -hammer.seed is set, Run repeats the run with
-// that seed instead. Each failure message contains the seed of the run.
+// of runs given by the flag -hammer.runs. The seed of each run is that of the run before plus 1. If the
+// flag -hammer.seed is set, Run repeats the run with that seed instead. Each failure message contains
+// the seed of the run.
 func Run(t *testing.T, o Options) {
 	met := matrix{}
 	if *oneSeed != 0 {
@@ -50,7 +53,7 @@ func Run(t *testing.T, o Options) {
 		}
 		return
 	}
-	x := hammering{o: o, base: rand.Uint64N(1_000_000_000) + 1, end: time.Now().Add(*runTime), met: met}
+	x := hammering{o: o, base: cmp.Or(*first, rand.Uint64N(1_000_000_000)+1), end: time.Now().Add(*runTime), met: met}
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() { x.work(t) })
