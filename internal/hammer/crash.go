@@ -137,6 +137,7 @@ func (l *life) end(r *rand.Rand) bool {
 	ends := h.o.closedAt.IsZero() && !l.over.Swap(true)
 	if ends {
 		h.o.logLocked("the process ends")
+		h.o.deaths = append(h.o.deaths, time.Now())
 	}
 	h.o.mu.Unlock()
 	if !ends {

@@ -482,6 +482,9 @@ func (h *hammer) settled() {
 	}
 	for _, t := range tasks {
 		key := attemptKey{t.ID, t.Attempt}
+		if _, ok := o.ends[key]; !ok && o.diedAt(t.Ended) {
+			continue
+		}
 		if _, ok := o.ends[key]; !ok && !h.closed {
 			o.faultLocked("%s.%d ended without an event", t.ID, t.Attempt)
 		}

@@ -52,6 +52,7 @@ type oracle struct {
 	life      *life
 	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call to TakeNotice
 	pulled    map[attemptKey]bool     // latest values of the field "pulls" in earlier processes; a later process might not know about the pull
+	deaths    []time.Time             // when processes ended
 	noParent  map[string]bool         // sessions that were reported as deleted
 	deleted   map[string]bool         // tasks for which Forget was called, and whether it has succeeded
 	earlier   map[attemptKey]bool     // notices that an earlier process settled; a later process might not know this

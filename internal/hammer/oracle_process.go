@@ -3,6 +3,7 @@ package hammer
 import (
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -66,6 +67,13 @@ func (o *oracle) forgot(id string) {
 	if !errors.Is(err, bgagent.ErrUnknownTask) {
 		o.faultLocked("%s was deleted, but Get returns %v", id, err)
 	}
+}
+
+// diedAt reports whether a process died shortly after the given end of a task. The end can be durable although the
+// process died before it learned this and sent the event. The next process does not load such a task if nothing of
+// it is owed.
+func (o *oracle) diedAt(ended time.Time) bool {
+	return slices.ContainsFunc(o.deaths, func(d time.Time) bool { return !ended.After(d) && d.Sub(ended) < time.Minute })
 }
 
 // The method "opens" checks and records the tasks that a new process has restored from the store.
