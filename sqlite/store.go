@@ -7,9 +7,9 @@
 // text.
 //
 //   - The file tasks.db is the database. While the database is in use, the files tasks.db-wal and
-//     tasks.db-shm exist next to it. Only SQLite may open these files. On some systems, any other
-//     program that opens and closes them, for example to copy them, can break SQLite's locks.
-//     [Reader.Backup] makes a copy.
+//     tasks.db-shm exist next to it. The file tasks.db-wal usually has at most 16 MiB. Only SQLite may
+//     open these files. On some systems, any other program that opens and closes them, for example to
+//     copy them, can break SQLite's locks. [Reader.Backup] makes a copy.
 //   - The file named lock belongs to the manager that has the store open. It also contains the
 //     number of the last batch, because a database that has lost its tasks.db-wal does not show
 //     that batches are missing.
