@@ -103,6 +103,7 @@ func (m *BackgroundManager) loadTasks(records []StoreRecord) ([]loadedTask, erro
 // loadTask loads the task of the record.
 func (m *BackgroundManager) loadTask(ctx context.Context, r StoreRecord) (*storedTask, error) {
 	var loaded [1]loadedTask
+	r.Kind = StoreTask // History returns only tasks
 	texts := m.decodeTasks([]StoreRecord{r}, loaded[:])
 	if err := m.readTexts(ctx, texts).finish(); err != nil {
 		return nil, err
@@ -155,8 +156,9 @@ func (w *wantedText) got(text string, err error) {
 // textReading reads texts, one after another, on a goroutine.
 type textReading struct {
 	m       *BackgroundManager
-	ctx     context.Context
-	texts   []wantedText // texts without an answer
+	ctx     context.Context // also ends when the manager closes the store
+	end     func()          // releases ctx
+	texts   []wantedText    // texts without an answer
 	answers chan textAnswer
 	stop    context.CancelFunc // makes the goroutine return after the call that it makes
 }
@@ -169,7 +171,9 @@ type textAnswer struct {
 
 // readTexts starts to read the texts.
 func (m *BackgroundManager) readTexts(ctx context.Context, texts []wantedText) *textReading {
-	r := &textReading{m: m, ctx: ctx, texts: texts}
+	ctx, cancel := context.WithCancelCause(ctx)
+	unlink := context.AfterFunc(m.store.ctx, func() { cancel(ErrClosed) })
+	r := &textReading{m: m, ctx: ctx, texts: texts, end: func() { unlink(); cancel(nil) }}
 	r.start()
 	return r
 }
@@ -206,6 +210,9 @@ func (r *textReading) start() {
 			text, err := r.m.readText(ctx, w)
 			a.err = nil
 			answers <- textAnswer{text, err}
+			if errors.Is(err, errTookTooLong) && w.needed { // the caller gives up
+				return
+			}
 			if err != nil && w.needed {
 				damaged, of = textAnswer{"", err}, w.of
 			}
@@ -235,7 +242,7 @@ func (r *textReading) finish() error {
 	if r == nil {
 		return nil
 	}
-	defer func() { r.stop() }()
+	defer r.end()
 	limit := time.NewTimer(r.m.cfg.StoreTimeout)
 	defer limit.Stop()
 	for len(r.texts) > 0 {
@@ -247,7 +254,9 @@ func (r *textReading) finish() error {
 			for len(r.texts) > 0 && r.texts[0].of.err != nil {
 				r.texts = r.texts[1:]
 			}
+			r.stop()
 			r.start()
+			limit.Reset(r.m.cfg.StoreTimeout)
 			continue
 		}
 		w := &r.texts[0]

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -296,4 +297,101 @@ func TestATaskWhoseResultIsSlowCanBeResumed(t *testing.T) {
 		require.NoError(t, err)
 		_ = m.Close(context.Background())
 	})
+}
+
+// withStoredEnd returns a manager that has loaded nothing, and whose store contains an ended task.
+func withStoredEnd(t *testing.T) (*hands, *bgagent.BackgroundManager, bgagent.Task) {
+	t.Helper()
+	memory, client := &storetest.Memory{}, working(time.Second)
+	h := &hands{Process: memory.Process()}
+	cfg := bgagent.Config{Store: h, Notify: (&inbox{}).notify}
+	m := manage(t, client, cfg)
+	task := launch(t, m, "task 0")
+	time.Sleep(time.Minute)
+	require.NoError(t, m.Close(t.Context()))
+	h = &hands{Process: memory.Process()}
+	cfg.Store = h
+	m, err := bgagent.New(client, cfg)
+	require.NoError(t, err)
+	return h, m, task
+}
+
+func TestHistoryNeedNotSetTheKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, m, task := withStoredEnd(t)
+		h.history = func(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
+			out, err := h.Process.History(ctx, q)
+			for i := range out {
+				out[i].Kind = 0
+			}
+			return out, err
+		}
+		defer func() { _ = m.Close(context.Background()) }()
+		_, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "go on"})
+		require.NoError(t, err)
+	})
+}
+
+func TestNoTextIsReadAfterCloseHasOvertakenAResume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, m, task := withStoredEnd(t)
+		var mu sync.Mutex
+		closed := false
+		var late []string
+		h.text = func(ctx context.Context, record, name string) (string, error) {
+			mu.Lock()
+			if closed {
+				late = append(late, name)
+			}
+			mu.Unlock()
+			time.Sleep(5 * time.Second)
+			return h.Process.Text(ctx, record, name)
+		}
+		h.close = func() error {
+			mu.Lock()
+			closed = true
+			mu.Unlock()
+			return h.Process.Close()
+		}
+		done := make(chan error)
+		go func() {
+			_, err := m.Resume(context.Background(), root, task.ID, bgagent.ResumeInput{Prompt: "go on"})
+			done <- err
+		}()
+		time.Sleep(time.Second)
+		var left *bgagent.CloseError
+		require.ErrorAs(t, m.Close(context.Background()), &left)
+		require.Len(t, left.Hung, 1, "the read takes longer than Close waits for it")
+		require.ErrorIs(t, <-done, bgagent.ErrClosed)
+		time.Sleep(time.Hour)
+		require.Empty(t, late)
+	})
+}
+
+func TestNoTextIsReadAfterANeededOneWasTooLate(t *testing.T) {
+	for range 50 { // the store's answer and Close race
+		synctest.Test(t, func(t *testing.T) {
+			h, client, cfg := withPending(t, 10)
+			var closed, late atomic.Bool
+			h.text = func(ctx context.Context, record, name string) (string, error) {
+				if closed.Load() {
+					late.Store(true)
+				}
+				text, err := h.Process.Text(context.Background(), record, name)
+				if text == "task 5" {
+					<-ctx.Done()
+					return "", ctx.Err()
+				}
+				return text, err
+			}
+			h.close = func() error {
+				closed.Store(true)
+				return h.Process.Close()
+			}
+			_, err := bgagent.New(client, cfg)
+			require.ErrorIs(t, err, bgagent.ErrStore)
+			time.Sleep(time.Hour)
+			require.False(t, late.Load())
+		})
+	}
 }
