@@ -157,6 +157,8 @@ func TestNoTextIsReadAfterTheStoreIsClosed(t *testing.T) {
 		_, err := bgagent.New(client, cfg)
 		require.ErrorIs(t, err, bgagent.ErrStore)
 		time.Sleep(time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
 		require.True(t, closed)
 		require.Zero(t, late, "calls of Store.Text that began after Store.Close had returned")
 	})
@@ -211,6 +213,8 @@ func TestATextThatIsTooLateIsReadOnce(t *testing.T) {
 		m, err := bgagent.New(client, cfg)
 		require.NoError(t, err)
 		time.Sleep(24 * time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
 		require.Len(t, calls, 120)
 		for text, n := range calls {
 			require.Equal(t, 1, n, text)
@@ -265,7 +269,9 @@ func TestEachReadOfATextHasADeadline(t *testing.T) {
 		}
 		m, err := bgagent.New(client, cfg)
 		require.NoError(t, err)
+		mu.Lock()
 		require.Zero(t, without)
+		mu.Unlock()
 		_ = m.Close(context.Background())
 	})
 }
@@ -364,12 +370,14 @@ func TestNoTextIsReadAfterCloseHasOvertakenAResume(t *testing.T) {
 		require.Len(t, left.Hung, 1, "the read takes longer than Close waits for it")
 		require.ErrorIs(t, <-done, bgagent.ErrClosed)
 		time.Sleep(time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
 		require.Empty(t, late)
 	})
 }
 
 func TestNoTextIsReadAfterANeededOneWasTooLate(t *testing.T) {
-	for range 50 { // the store's answer and Close race
+	for range 20 { // the store's answer and Close race
 		synctest.Test(t, func(t *testing.T) {
 			h, client, cfg := withPending(t, 10)
 			var closed, late atomic.Bool
