@@ -226,6 +226,7 @@ func (p *play) run() {
 	var calls sync.WaitGroup
 	var gone []*process
 	for {
+		own := l // the goroutines below can outlive this turn of the loop
 		tasks, sub := l.m.Subscribe(1 << 16)
 		p.book.opens(l, tasks)
 		calls.Go(func() {
@@ -234,12 +235,12 @@ func (p *play) run() {
 				if err != nil {
 					return
 				}
-				p.book.event(l, e)
+				p.book.event(own, e)
 			}
 		})
 		l.m.Start()
 		if l.no == 1 {
-			calls.Go(func() { p.sc.host(l) })
+			calls.Go(func() { p.sc.host(own) })
 		}
 		if l.untilRest() {
 			if l.no > 1 && p.lives > 4 || p.quietLife(l) {
