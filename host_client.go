@@ -201,9 +201,13 @@ func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what str
 	}
 	var zero T
 	if err := context.Cause(ctx); errors.Is(err, errTookTooLong) {
-		return zero, fmt.Errorf("%s: %w (%v)", what, errTookTooLong, timeout)
+		return zero, tookTooLong(what, timeout)
 	}
 	return zero, fmt.Errorf("%s: %w", what, context.Cause(ctx))
+}
+
+func tookTooLong(what string, limit time.Duration) error {
+	return fmt.Errorf("%s: %w (%v)", what, errTookTooLong, limit)
 }
 
 // agentNames returns the names of the client's agents for an error text. It returns nil if the

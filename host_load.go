@@ -169,8 +169,11 @@ type textAnswer struct {
 	err  error
 }
 
-// readTexts starts to read the texts.
+// readTexts starts to read the texts. If there are none, it returns nil.
 func (m *BackgroundManager) readTexts(ctx context.Context, texts []wantedText) *textReading {
+	if len(texts) == 0 {
+		return nil
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	unlink := context.AfterFunc(m.store.ctx, func() { cancel(ErrClosed) })
 	r := &textReading{m: m, ctx: ctx, texts: texts, end: func() { unlink(); cancel(nil) }}
@@ -226,13 +229,9 @@ func (m *BackgroundManager) readText(ctx context.Context, w *wantedText) (string
 	defer cancel()
 	text, err := m.cfg.Store.Text(ctx, w.key, w.name)
 	if err != nil && errors.Is(context.Cause(ctx), errTookTooLong) {
-		return "", m.textTookTooLong()
+		return "", tookTooLong("Store.Text", m.cfg.StoreTimeout)
 	}
 	return text, storeError(err)
-}
-
-func (m *BackgroundManager) textTookTooLong() error {
-	return fmt.Errorf("Store.Text: %w (%v)", errTookTooLong, m.cfg.StoreTimeout)
 }
 
 // finish waits until all texts are read, and adds them to their tasks. It returns an error if the store is
@@ -298,5 +297,5 @@ func (r *textReading) await(limit *time.Timer) (a textAnswer, ok bool) {
 	r.stop()
 	r.answers = make(chan textAnswer)
 	close(r.answers) // no more answers of this goroutine are taken
-	return textAnswer{"", r.m.textTookTooLong()}, true
+	return textAnswer{"", tookTooLong("Store.Text", r.m.cfg.StoreTimeout)}, true
 }

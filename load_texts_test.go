@@ -278,17 +278,7 @@ func TestEachReadOfATextHasADeadline(t *testing.T) {
 
 func TestATaskWhoseResultIsSlowCanBeResumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		memory, client := &storetest.Memory{}, working(time.Second)
-		h := &hands{Process: memory.Process()}
-		cfg := bgagent.Config{Store: h, Notify: (&inbox{}).notify}
-		m := manage(t, client, cfg)
-		task := launch(t, m, "task 0")
-		time.Sleep(time.Minute)
-		require.NoError(t, m.Close(t.Context()))
-		h = &hands{Process: memory.Process()}
-		cfg.Store = h
-		m, err := bgagent.New(client, cfg)
-		require.NoError(t, err)
+		h, m, task := withStoredEnd(t)
 		h.text = func(ctx context.Context, record, name string) (string, error) {
 			if strings.HasPrefix(name, "result") {
 				time.Sleep(bgagent.DefaultStoreTimeout + time.Second) // like os.ReadFile, it cannot be interrupted
@@ -299,7 +289,7 @@ func TestATaskWhoseResultIsSlowCanBeResumed(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			return h.Process.History(ctx, q)
 		}
-		_, err = m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "go on"})
+		_, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "go on"})
 		require.NoError(t, err)
 		_ = m.Close(context.Background())
 	})

@@ -304,7 +304,7 @@ func (st *state) emit(kind EventKind, t *task) { st.emitNews(news{kind: kind}, t
 
 // emitNews is like emit, but for an event with a budget limit or a question.
 func (st *state) emitNews(x news, t *task) {
-	if st.storing != nil && st.holdBack(x, t) {
+	if st.storing != nil && st.holdEvent(x, t) {
 		return
 	}
 	st.seq++

@@ -5,9 +5,9 @@ import "time"
 // With a store, an effect must not become visible before the change that caused it is durable.
 // Until then, the code in this file holds back host calls, notices, events and the ends of tasks.
 
-// holdBack notes that the task's record might have changed. If the event reports a change that is not
-// durable yet, holdBack holds back the event and returns true.
-func (st *state) holdBack(x news, t *task) bool {
+// holdEvent notes that the task's record might have changed. If the event reports a change that is not
+// durable yet, holdEvent holds back the event and returns true.
+func (st *state) holdEvent(x news, t *task) bool {
 	switch x.kind {
 	case EventLaunched, EventResumed, EventEnded, EventSuperseded:
 		st.mustKeep(t)
@@ -19,12 +19,13 @@ func (st *state) holdBack(x news, t *task) bool {
 	if st.kept(t) {
 		return false
 	}
-	st.holdEvent(x, t)
+	st.addHeld(x, t)
 	return true
 }
 
-// holdEvent holds back an event until the task's last urgent change is durable.
-func (st *state) holdEvent(x news, t *task) {
+// addHeld holds back an event until the task's last urgent change is durable. Like publish, it is a separate
+// function because of its large frame.
+func (st *state) addHeld(x news, t *task) {
 	s := st.storing
 	s.events = append(s.events, heldEvent{s.tasks[t].must, t, x.event(st.truth(t))})
 }

@@ -173,7 +173,7 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	st.emit(EventEnded, t)
 	st.logTask(logEnded, t)
 	st.owe(t, now)
-	if len(st.waiters) > 0 {
+	if len(st.waiters) > 0 { // checked here, because keepEnd has a large frame; see publish
 		st.keepEnd(t)
 	}
 	st.forgetCall(t)

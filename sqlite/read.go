@@ -11,17 +11,25 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-const columns = "key, kind, due, status, agent, parent, root, session, launched, ended, size, sum, data"
+const columns = "key, due, status, " + headerColumns + ", size, sum, data"
+
+// headerColumns are the columns that scanHeader reads.
+const headerColumns = "kind, agent, parent, root, session, launched, ended"
+
+// scanHeader returns the header in the statement's current row. The argument "from" is the number of the first of
+// the headerColumns.
+func scanHeader(s *sqlite3.Stmt, from int) header {
+	return header{
+		kind: s.ColumnText(from), agent: s.ColumnText(from + 1), parent: s.ColumnText(from + 2), root: s.ColumnText(from + 3),
+		session: s.ColumnText(from + 4), launched: s.ColumnText(from + 5), ended: s.ColumnText(from + 6),
+	}
+}
 
 // scan returns the record in the statement's current row, and the checksum in this row. If the record is
 // damaged, the result "problem" describes the damage.
 func scan(s *sqlite3.Stmt) (r bgagent.StoreRecord, sum int64, problem string) {
 	raw := row{
-		key: s.ColumnText(0), due: s.ColumnBool(2), status: s.ColumnText(3), data: string(s.ColumnRawBlob(12)),
-		header: header{
-			kind: s.ColumnText(1), agent: s.ColumnText(4), parent: s.ColumnText(5), root: s.ColumnText(6), session: s.ColumnText(7),
-			launched: s.ColumnText(8), ended: s.ColumnText(9),
-		},
+		key: s.ColumnText(0), due: s.ColumnBool(1), status: s.ColumnText(2), header: scanHeader(s, 3), data: string(s.ColumnRawBlob(12)),
 	}
 	size, sum := s.ColumnInt64(10), s.ColumnInt64(11)
 	switch {

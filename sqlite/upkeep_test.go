@@ -150,13 +150,7 @@ func TestAWALThatCannotBeShortenedIsSaidOnce(t *testing.T) {
 	if err := conn.Exec("BEGIN; SELECT count(*) FROM records"); err != nil {
 		t.Fatal(err)
 	}
-	wal := func() int64 {
-		info, err := os.Lstat(filepath.Join(dir, databaseName+"-wal"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return info.Size()
-	}
+	wal := func() int64 { return walSize(t, dir) }
 	for n := range uint64(3) {
 		b := &bgagent.StoreBatch{Number: n + 1, Records: []bgagent.StoreRecord{task(int(n))}}
 		for i := range 25 {

@@ -323,11 +323,8 @@ func (w *writer) find(key string) (stored, error) {
 
 // read reads what the table contains about the record.
 func (w *writer) read(key string) (in stored, err error) {
-	err = w.ask("SELECT id, due, sum, kind, agent, parent, root, session, launched, ended FROM records WHERE key = ?", func(s *sqlite3.Stmt) {
-		in = stored{id: s.ColumnInt64(0), due: s.ColumnBool(1), sum: s.ColumnInt64(2), header: header{
-			kind: s.ColumnText(3), agent: s.ColumnText(4), parent: s.ColumnText(5), root: s.ColumnText(6), session: s.ColumnText(7),
-			launched: s.ColumnText(8), ended: s.ColumnText(9),
-		}}
+	err = w.ask("SELECT id, due, sum, "+headerColumns+" FROM records WHERE key = ?", func(s *sqlite3.Stmt) {
+		in = stored{id: s.ColumnInt64(0), due: s.ColumnBool(1), sum: s.ColumnInt64(2), header: scanHeader(s, 3)}
 	}, key)
 	return in, err
 }
@@ -350,14 +347,13 @@ func (w *writer) put(r *row, t *tally) (id int64, err error) {
 	}
 	now := stored{id: in.id, due: r.due, sum: r.sum(), header: r.header}
 	if in.id == 0 {
-		if err := w.insert(r, now.sum); err != nil {
-			return 0, err
-		}
+		err = w.insert(r, now.sum)
 		now.id = w.conn.LastInsertRowID()
 	} else {
-		if err := w.update(r, in, now.sum); err != nil {
-			return 0, err
-		}
+		err = w.update(r, in, now.sum)
+	}
+	if err != nil {
+		return 0, err
 	}
 	t.sub(in.due, in.sum)
 	t.add(now.due, now.sum)

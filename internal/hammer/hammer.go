@@ -482,13 +482,12 @@ func (h *hammer) settled() {
 	}
 	for _, t := range tasks {
 		key := attemptKey{t.ID, t.Attempt}
-		if _, ok := o.ends[key]; !ok && o.diedAt(t.Ended) {
-			continue
-		}
-		if _, ok := o.ends[key]; !ok && !h.closed {
+		_, reported := o.ends[key]
+		silent := h.closed || !reported && o.diedAt(t.Ended) // a closed manager and a dead process send no events
+		if !reported && !silent {
 			o.faultLocked("%s.%d ended without an event", t.ID, t.Attempt)
 		}
-		if state, ok := o.notices[key]; !ok && !h.closed || !t.Notice.Settled() { // a closed manager sends no events
+		if state, ok := o.notices[key]; !ok && !silent || !t.Notice.Settled() {
 			o.faultLocked("the notice of %s.%d is %q, but the event says %q", t.ID, t.Attempt, t.Notice, state)
 		}
 	}
