@@ -61,7 +61,13 @@ func (p *pool) setLimit(n int, capped bool) {
 
 func (p *pool) figures() Figures { return Figures{p.name, p.limit, p.inUse, p.waiting, p.coolDown()} }
 
-func (p *pool) hasRoom() bool { return p.inUse < p.open || p.cool != nil && p.hasRoomInCool() }
+// isPlain reports whether p can grant slots, and neither caps nor a cool-down apply to it.
+func (p *pool) isPlain() bool { return p.open > 0 }
+
+// isOpen reports whether p is plain and has a free slot.
+func (p *pool) isOpen() bool { return p.inUse < p.open }
+
+func (p *pool) hasRoom() bool { return p.isOpen() || p.cool != nil && p.hasRoomInCool() }
 
 // hasRoomInCool is hasRoom for a pool with a cool-down.
 func (p *pool) hasRoomInCool() bool {

@@ -23,20 +23,35 @@ func (s Slot) Release() {
 		return
 	}
 	k := r.key
+	if p := k.pool; p.isPlain() && p.first == nil && r.prev == nil && m.weight <= maxIdle {
+		uncount(&r.Waiter, k) // the usual case needs nothing else
+		m.recycle(r)
+		m.mu.Unlock()
+		return
+	}
+	next, more := m.leaveProved(r)
+	m.mu.Unlock()
+	Tell(next, more)
+}
+
+// leaveProved releases the slot of r, recycles r, and returns the waiters that get slots as a result. A slot
+// that is released without a refusal counts as proved.
+func (m *Manager) leaveProved(r *record) (next *Waiter, more []*Waiter) {
+	k := r.key
 	var granted []*Waiter
-	if r.prev != nil && r.passes() { // a slot that is released without a refusal counts as proved
+	if r.passes() {
 		granted = m.proved(&r.Waiter)
 	}
 	m.giveBack(&r.Waiter, k)
 	m.recycle(r)
-	if granted == nil && m.settled(k) {
-		m.mu.Unlock()
-		return
+	next, more = m.settle(k)
+	if len(granted) == 0 {
+		return next, more
 	}
-	next, more := m.settle(k)
-	m.mu.Unlock()
-	Tell(nil, granted)
-	Tell(next, more)
+	if next != nil {
+		granted = append(granted, next)
+	}
+	return nil, append(granted, more...)
 }
 
 // record is the state behind a Slot. Records are reused, so that a slot costs no allocation. The field gen
@@ -76,9 +91,16 @@ func (m *Manager) recycle(r *record) {
 	}
 }
 
-// handOut grants a free slot. The pool must have room. A pool with room has no waiters, so no
-// waiter is passed over.
+// handOut grants a free slot of a plain pool. The pool must have room. A pool with room has no
+// waiters, so no waiter is passed over.
 func (m *Manager) handOut(k *key) Slot {
+	r := m.record()
+	count(&r.Waiter, k)
+	return Slot{r, r.gen}
+}
+
+// handOutInCool is handOut for a pool with a cool-down.
+func (m *Manager) handOutInCool(k *key) Slot {
 	r := m.record()
 	grant(&r.Waiter, k)
 	return Slot{r, r.gen}
@@ -162,7 +184,10 @@ func (h *Handle) Name() string { return h.name }
 // lock locks m.mu and returns the key.
 func (h *Handle) lock() *key {
 	h.m.mu.Lock()
-	return h.found()
+	if k := h.key; k.pool != nil { // found, without a call
+		return k
+	}
+	return h.lookUp()
 }
 
 // found returns the key. The lock m.mu is held.
@@ -188,7 +213,13 @@ func (h *Handle) Acquire(ctx context.Context) (Slot, error) {
 		default:
 		}
 	}
-	return h.m.acquire(ctx, done, h.lock())
+	m, k := h.m, h.lock()
+	if k.pool.isOpen() {
+		s := m.handOut(k)
+		m.mu.Unlock()
+		return s, nil
+	}
+	return m.acquire(ctx, done, k)
 }
 
 // TryAcquire is like [Manager.TryAcquire], with the handle's name.

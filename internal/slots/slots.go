@@ -145,13 +145,20 @@ func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 		default:
 		}
 	}
-	return m.acquire(ctx, done, m.lockModel(model))
+	k := m.lockModel(model)
+	if k.pool.isOpen() {
+		s := m.handOut(k)
+		m.mu.Unlock()
+		return s, nil
+	}
+	return m.acquire(ctx, done, k)
 }
 
-// acquire takes a slot or waits for one. The caller holds m.mu, and the method "acquire" unlocks it.
+// acquire takes a slot of a pool that is not open, or waits for one. The caller holds m.mu, and the method
+// "acquire" unlocks it.
 func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	if k.pool.hasRoom() {
-		s := m.handOut(k)
+		s := m.handOutInCool(k)
 		m.mu.Unlock()
 		return s, nil
 	}
@@ -164,14 +171,14 @@ func (m *Manager) TryAcquire(model string) (Slot, bool) { return m.try(m.lockMod
 
 // try is TryAcquire for a key. The caller holds m.mu, and the method "try" unlocks it.
 func (m *Manager) try(k *key) (Slot, bool) {
-	if !k.pool.hasRoom() {
-		s, ok := m.tryCapped(k)
-		m.mu.Unlock()
-		return s, ok
+	defer m.mu.Unlock()
+	switch {
+	case k.pool.isOpen():
+		return m.handOut(k), true
+	case k.pool.hasRoom():
+		return m.handOutInCool(k), true
 	}
-	s := m.handOut(k)
-	m.mu.Unlock()
-	return s, true
+	return m.tryCapped(k)
 }
 
 // Stats returns the figures of the pool that counts the model.

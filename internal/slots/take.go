@@ -76,11 +76,23 @@ func (m *Manager) TakeAll(all []Join) (granted []*Waiter) {
 	return granted
 }
 
-// grant gives w a free slot.
-func grant(w *Waiter, k *key) {
+// count counts w as the holder of a slot of k.
+func count(w *Waiter, k *key) {
 	w.key = k
 	k.inUse++
 	k.pool.inUse++
+}
+
+// uncount reverses count.
+func uncount(w *Waiter, k *key) {
+	w.key = nil
+	k.inUse--
+	k.pool.inUse--
+}
+
+// grant gives w a free slot.
+func grant(w *Waiter, k *key) {
+	count(w, k)
 	if c := k.pool.cool; c != nil {
 		w.prev = &c.mark
 		c.unproven++
@@ -147,17 +159,10 @@ func (m *Manager) giveBack(w *Waiter, k *key) {
 	if w.prev != nil { // this check saves a call in the usual case
 		w.dropPass()
 	}
-	w.key = nil
-	k.inUse--
-	k.pool.inUse--
+	uncount(w, k)
 	if m.capped != nil {
 		m.capped.count(k, -1)
 	}
-}
-
-// settled reports whether no work remains after a slot of k was released.
-func (m *Manager) settled(k *key) bool {
-	return k.pool.first == nil && m.weight <= maxIdle && m.capped == nil && k.pool.cool == nil
 }
 
 // settle must be called after a waiter or a slot of k has left. It grants the slots that can
