@@ -20,9 +20,9 @@ func (m *BackgroundManager) deliver(n *node) {
 		if env == nil {
 			return
 		}
-		told := m.words.told(env.notice)
+		text := m.words.told(env.notice).Text
 		if m.cfg.Store != nil {
-			sealed := m.sealNotice(n, env, told.Text)
+			sealed := m.sealNotice(n, env, text)
 			m.update(func(st *state, _ int64) {
 				// During the write, Close or Suspend might have begun, or everything in the notice
 				// might have been settled.
@@ -35,7 +35,7 @@ func (m *BackgroundManager) deliver(n *node) {
 			}
 		}
 		answer, detail := noticeRecorded, ""
-		switch err := m.notify(cl, n.session, told); {
+		switch err := m.notify(cl, n.session, &env.notice, text); {
 		case err == nil:
 		case errors.Is(err, ErrBusy):
 			answer = noticeBusy
@@ -97,12 +97,15 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 
 // notify passes a notice to the host. If Config.Notify is nil, it calls the clients that are
 // notifiers, one after another, until one of them knows the session. If the argument "by" is not
-// nil, it is a client that knows the session, and is called first.
-func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
+// nil, it is a client that knows the session, and is called first. The argument "text" is the text of the
+// notice.
+func (m *BackgroundManager) notify(by *client, session string, n *Notice, text string) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
 			// Pass a copy, because the host might change the notice, and a repetition must deliver it unchanged.
-			return struct{}{}, lookedAt(f(ctx, session, n.clone()))
+			told := n.clone()
+			told.Text = text
+			return struct{}{}, lookedAt(f(ctx, session, told))
 		})
 		return err
 	}

@@ -227,10 +227,10 @@ func (c *checker) task(t *task) {
 	if t.sess != nil {
 		c.expect(st.session(t.sess.id) == t.sess, "session of task %s is not indexed", t)
 	}
-	if t.debt >= int32(len(t.up.owed)) {
-		c.expect(false, "debt %d of task %s is out of range: its parent has %d debts", t.debt, t, len(t.up.owed))
-	} else if t.debt >= 0 {
-		d := t.up.owed[t.debt]
+	if t.debt() >= len(t.up.owed) {
+		c.expect(false, "debt %d of task %s is out of range: its parent has %d debts", t.debt(), t, len(t.up.owed))
+	} else if t.debt() >= 0 {
+		d := t.up.owed[t.debt()]
 		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t)
 	}
 }
@@ -300,6 +300,9 @@ func (c *checker) questions(t *task, a *attempt) {
 func (c *checker) alarm(t *task, a *attempt) {
 	if a == nil || !a.ended && !a.live() || a.stage != stageNone && !a.inCall && a.heldAt == 0 {
 		return
+	}
+	for l := range attemptLimits {
+		c.expect(a.ended || a.limits()&(1<<l) != 0 || c.st.limitEnd(l, a) == 0, "the time limit %d of task %s applies, but the method limits leaves it out", l, t)
 	}
 	at, al := c.st.earliest(a), &a.alarm
 	c.expect(at == 0 || al.index > 0 && al.at <= max(at, c.st.now+1), "a time limit of task %s passes at %d without an alarm: call setDeadline where its clock starts", t, at)

@@ -138,7 +138,7 @@ var planted = map[string]struct {
 	}},
 	"a session's name":     {"is indexed wrongly", func(x scene) func() { return plant(&x.running.sess.id, "b") }},
 	"a session of another": {"has no task", func(x scene) func() { return plant(&x.running.sess.task, x.owed) }},
-	"another's debt":       {"points elsewhere", func(x scene) func() { return plant(&x.root.owed[x.owed.debt].no, 7) }},
+	"another's debt":       {"points elsewhere", func(x scene) func() { return plant(&x.root.owed[x.owed.debt()].no, 7) }},
 	"who is followed":      {"is followed: true", func(x scene) func() { return plantIn(x.running.run.cl.followed, x.running.run, struct{}{}) }},
 
 	"a record for ever":    {"would never be forgotten", func(x scene) func() { return plant(&x.read.fin.line, nil) }},

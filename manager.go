@@ -114,37 +114,6 @@ type BackgroundManager struct {
 	ticked   chan struct{} // closed by the tick that Close waits for
 }
 
-type goKind uint8
-
-// The kinds of goroutines. CloseError.Hung contains their names. A new kind needs a name in goNames.
-// If effects start goroutines of the new kind, m.expect must count them.
-const (
-	goWorker goKind = iota
-	goCall
-	goAbort
-	goNotify
-	goPoll
-	goEvents
-	goLog
-	goForget
-	goStore
-	goSlots
-	goKinds
-)
-
-var goNames = [goKinds]string{
-	goWorker: "CreateSession, RunTurn or StartTurn",
-	goCall:   "another host call",
-	goAbort:  "Abort",
-	goNotify: "Notify",
-	goPoll:   "Statuses or Messages",
-	goEvents: "Events",
-	goLog:    "the logger",
-	goForget: "ForgetSession",
-	goStore:  "a call to Config.Store",
-	goSlots:  "a call to Config.Slots",
-}
-
 // New returns a manager that runs tasks on the client sc. The client must be either a [TurnRunner]
 // or a [TurnStarter]. If an argument is wrong, New returns an [*InputError]. The caller must call
 // Close when the manager is no longer needed.
@@ -474,27 +443,4 @@ func (m *BackgroundManager) tick() {
 			st.ringDue(now)
 		}
 	})
-}
-
-// spawn counts a goroutine of kind k and starts it.
-func (m *BackgroundManager) spawn(k goKind, f func()) {
-	m.running[k].Add(1)
-	m.begin(k, f)
-}
-
-// begin starts a goroutine that was counted by the method "expect" or "spawn". The manager starts all
-// its goroutines with this method.
-func (m *BackgroundManager) begin(k goKind, f func()) {
-	go func() {
-		defer func() {
-			if m.running[k].Add(-1) < 0 {
-				panic("bgagent: bug: a goroutine was not counted: " + goNames[k])
-			}
-			select {
-			case m.exited <- struct{}{}:
-			default:
-			}
-		}()
-		f()
-	}()
 }

@@ -56,14 +56,7 @@ func (w wording) notice(n Notice) string {
 		b.Line("## Background Tasks Ended\n")
 	}
 	b.Field("Notice ID", mdtext.Code(n.ID, idMax))
-	var good, bad []NoticeItem
-	for _, it := range items {
-		if it.Status == Completed {
-			good = append(good, it)
-		} else {
-			bad = append(bad, it)
-		}
-	}
+	good, bad := completedFirst(items)
 	ends := len(items) > 0 || len(n.Questions) == 0
 	if ends {
 		b.Field("Completed", strconv.Itoa(len(good)))
@@ -98,6 +91,20 @@ func (w wording) notice(n Notice) string {
 		w.noticeEnd(&b, n, len(good), bad)
 	}
 	return strings.TrimRight(b.String(), "\n")
+}
+
+// completedFirst divides the items into those that completed and the others. Usually all of them belong to
+// one part, and nothing is copied.
+func completedFirst(items []NoticeItem) (good, bad []NoticeItem) {
+	completed := func(it NoticeItem) bool { return it.Status == Completed }
+	other := func(it NoticeItem) bool { return !completed(it) }
+	switch {
+	case !slices.ContainsFunc(items, other):
+		return items, nil
+	case !slices.ContainsFunc(items, completed):
+		return nil, items
+	}
+	return slices.DeleteFunc(slices.Clone(items), other), slices.DeleteFunc(slices.Clone(items), completed)
 }
 
 // sameItems reports whether two lists describe the same attempts. The items and the batch of a

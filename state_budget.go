@@ -286,18 +286,18 @@ func (st *state) countLate(a *attempt, turn int32, u Usage, now int64) {
 // difference.
 func (st *state) countOld(t *task, msg *Message, now int64) {
 	s := t.sess
-	if !st.budgets || s == nil || s.past == nil || s.pastUse == nil || t.is(flagForgotten) {
+	if !st.budgets || s == nil || s.past == nil || s.past.use == nil || t.is(flagForgotten) {
 		return
 	}
-	i := slices.Index(s.past[:], maphash.String(st.seed, msg.ID))
+	i := slices.Index(s.past.ids[:], maphash.String(st.seed, msg.ID))
 	if i < 0 {
 		return
 	}
-	more := spent{usage: msg.Usage}.beyond(spent{usage: s.pastUse[i]})
+	more := spent{usage: msg.Usage}.beyond(spent{usage: s.past.use[i]})
 	if more == (spent{}) {
 		return
 	}
-	s.pastUse[i] = s.pastUse[i].plus(more.usage)
+	s.past.use[i] = s.past.use[i].plus(more.usage)
 	st.spend(t, more, now)
 	st.enforce(t, nil, now)
 }
@@ -445,7 +445,7 @@ func (st *state) noteUsage(a *attempt) {
 			use[back] = seen.usage
 		}
 	}
-	a.t.sess.past, a.t.sess.pastUse = &past, &use
+	a.t.sess.past = &pastTurns{past, &use}
 }
 
 // emitBudget sends an EventBudget.

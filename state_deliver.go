@@ -317,7 +317,7 @@ func (st *state) unpack(n *node, env *envelope) {
 			continue
 		}
 		if d.t.no == d.no {
-			d.t.debt = int32(len(n.owed))
+			d.t.setDebt(len(n.owed))
 		}
 		n.owed = append(n.owed, d)
 		n.nOwed++

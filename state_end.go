@@ -208,7 +208,7 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	if partial && text == "" && a.sight.prog.toolCalls == 0 && !mdtext.Invisible(a.sight.thought) {
 		text, f.thought = a.sight.thought, true
 	}
-	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, a.openTodos, a.failed
+	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, openCount(a.openTodos), a.failed
 	limit := maxResult
 	if !a.cl.reads {
 		limit = maxResultUnreadable
@@ -277,8 +277,7 @@ func (st *state) stop(a *attempt, now int64) {
 	a.notice = nil
 	st.stopsTrying(a, now)
 	if a.cl.starter && len(a.sight.msgs) > 0 {
-		past := a.sight.last(st.seed)
-		a.t.sess.past = &past
+		st.rememberLast(a)
 		if a.turnStart > 0 { // between turns, the usage of the last turn has already been noted
 			st.noteUsage(a)
 		}

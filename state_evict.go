@@ -397,7 +397,7 @@ func (k *retention) descends(id, session string) bool {
 // earlier status.
 func (st *state) revive(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
-	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, notice: NoticeRead}
+	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, notice: NoticeRead}
 	if unsaid := st.keep.unsaid[tomb.sess]; unsaid != "" {
 		t.extra().unsaid = unsaid
 		delete(st.keep.unsaid, tomb.sess)

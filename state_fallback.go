@@ -318,8 +318,7 @@ func (st *state) fallBack(a *attempt, now int64) {
 		why = reasonFellBack(from, to, &refused{})
 	}
 	if a.cl.starter && len(a.sight.msgs) > 0 && !renews {
-		past := a.sight.last(st.seed)
-		t.sess.past = &past
+		st.rememberLast(a)
 	}
 	next := st.replace(a, why, now)
 	f := st.fell(t, to, why)

@@ -132,12 +132,11 @@ type session struct {
 
 	foreign bool // an earlier process created the session, and the client has not restored the session yet
 
-	task    *task         // nil once the task's record has expired
-	own     *node         // node of the tasks that the session delegated; nil if there are none
-	cursor  Cursor        // position up to which the messages were read
-	past    *pastMessages // last messages of earlier turns; nil for a runner's session
-	pastUse *pastUsage    // usage of the messages in the field "past"; nil if no budget is set
-	aborted int64         // when the last Abort call returned
+	task    *task      // nil once the task's record has expired
+	own     *node      // node of the tasks that the session delegated; nil if there are none
+	cursor  Cursor     // position up to which the messages were read
+	past    *pastTurns // last messages of earlier turns; nil for a runner's session
+	aborted int64      // when the last Abort call returned
 }
 
 // sessionIndex finds sessions by id. It maps hashes of ids to sessions. Such a map grows and

@@ -243,7 +243,7 @@ func (st *state) owedAgain(t *task, now int64) {
 		st.giveUpNotice(t, now)
 		return
 	}
-	t.debt = int32(len(n.owed))
+	t.setDebt(len(n.owed))
 	n.owed = append(n.owed, debt{t, t.no, now})
 	n.nOwed++
 	if n.oldest == 0 {

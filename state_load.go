@@ -60,7 +60,7 @@ func (st *state) load(tasks []*storedTask, nodes []*storedNode, now int64) {
 func (st *state) loadTask(x *storedTask) *task {
 	t := &task{
 		st: st, ids: x.id, title: x.Title, text: x.texts[textOf("prompt", x.Attempt)], call: x.Call,
-		queued: st.at(x.Queued), no: x.Attempt, debt: -1,
+		queued: st.at(x.Queued), no: x.Attempt,
 	}
 	t.kind = st.kind(kindKey{agent: x.Agent, model: x.Model, client: x.Client, depth: x.Depth, named: !x.ModelChosen}, x.cl, x.Rules)
 	if x.Metadata != nil || x.System != "" || x.Directory != "" || x.Past != nil || x.CallHash|x.ResumeHash != 0 || x.Unsaid != "" {
@@ -231,7 +231,7 @@ func (st *state) loadEnd(t *task, x *storedTask) {
 	e := x.End
 	f := &outcome{
 		started: st.at(e.Started), ended: st.at(e.Ended), activity: st.at(e.Activity), reason: e.Reason, result: x.texts[e.Result],
-		turns: e.Turns, todos: e.OpenTodos, partial: e.Partial, thought: e.Thought, cut: e.Cut, unsaid: e.Unsaid,
+		turns: e.Turns, todos: openCount(e.OpenTodos), partial: e.Partial, thought: e.Thought, cut: e.Cut, unsaid: e.Unsaid,
 	}
 	if e.ToolCalls > 0 || e.LastText != "" || e.Todos != nil || e.Usage != (Usage{}) {
 		f.prog = &progress{
@@ -294,7 +294,7 @@ func (st *state) loadBatches(n *node, ends []loadedEnd, now int64) {
 		owed[e.batch] = true
 		at := max(min(st.at(e.at), now), 1) // the recorded time can be in the future, because the clock might have been set back
 		if e.no == e.t.no {
-			e.t.debt = int32(len(n.owed))
+			e.t.setDebt(len(n.owed))
 		}
 		n.owed = append(n.owed, debt{e.t, e.no, at})
 		n.nOwed++

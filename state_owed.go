@@ -74,7 +74,7 @@ func (st *state) owe(t *task, now int64) {
 		if n.owed == nil {
 			n.owed = make([]debt, 0, n.roomForOwed())
 		}
-		t.debt = int32(len(n.owed))
+		t.setDebt(len(n.owed))
 		n.owed = append(n.owed, debt{t, t.no, now})
 		n.nOwed++
 		if n.oldest == 0 {
@@ -115,7 +115,8 @@ func (n *node) roomForOwed() int { return min(n.live+1, 128) }
 
 // settleNotice settles the notice about the task's latest attempt.
 func (st *state) settleNotice(t *task, s NoticeState, now int64) {
-	t.notice, t.debt = s, -1
+	t.notice = s
+	t.setDebt(-1)
 	st.emit(EventNotice, t)
 	st.expirable(t, now)
 }
@@ -171,7 +172,7 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	t.settlePast(0, s)
 	n := t.up
 	n.unpackTask(t)
-	if i := t.debt; i >= 0 {
+	if i := t.debt(); i >= 0 {
 		n.owed[i].t = nil
 		n.nOwed--
 	}
@@ -255,7 +256,7 @@ func (n *node) compact() {
 	for _, d := range n.owed[n.head:] {
 		if d.t != nil {
 			if d.t.no == d.no {
-				d.t.debt = int32(len(kept))
+				d.t.setDebt(len(kept))
 			}
 			kept = append(kept, d)
 		}
@@ -345,7 +346,7 @@ func (st *state) pack(n *node, now int64) *envelope {
 	for _, d := range n.emptyOwed() {
 		if d.t != nil {
 			if d.t.no == d.no {
-				d.t.debt = -1
+				d.t.setDebt(-1)
 			}
 			env.debts = append(env.debts, d)
 		}
@@ -428,7 +429,7 @@ func (st *state) item(t *task, no int32) NoticeItem {
 // are settled.
 func (n *node) closedSettled() bool {
 	for _, c := range n.closed {
-		if c.t.no != c.no || c.t.debt >= 0 {
+		if c.t.no != c.no || c.t.debt() >= 0 {
 			return false
 		}
 	}

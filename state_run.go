@@ -2,6 +2,7 @@ package bgagent
 
 import (
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -17,6 +18,9 @@ func openTodos(list []Todo) (n int32) {
 	}
 	return n
 }
+
+// openCount limits a number of open todos to the range of outcome.todos.
+func openCount(n int32) uint16 { return uint16(max(0, min(n, math.MaxUint16))) }
 
 // job holds the arguments of one host call. It is filled in under the lock.
 type job struct {
@@ -145,7 +149,7 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	if a.cl.starter || a.sight != &nothingSeen {
 		a.seen().begin(a.promptID, now)
 		if past := t.sess.past; past != nil {
-			a.sight.past = *past
+			a.sight.past = past.ids
 		}
 	}
 	*p = Prompt{}

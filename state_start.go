@@ -71,7 +71,7 @@ func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, e
 		return nil, err
 	}
 
-	t := &task{st: st, up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
+	t := &task{st: st, up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1}
 	st.register(t)
 	if hash != 0 && st.calls[hash] == nil {
 		st.calls[hash] = t
@@ -492,6 +492,6 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		t.transition(Pending, CauseNone)
 	}
 	t.no = st.lastNumber(t) + 1
-	t.debt, t.notice, t.queued = -1, NoticeNone, now
+	t.notice, t.queued = NoticeNone, now
 	st.madeProgress(t)
 }

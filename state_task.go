@@ -32,7 +32,6 @@ type task struct {
 
 	queued int64
 	no     int32 // number of the latest attempt; 0 if the launch was withdrawn
-	debt   int32 // index of the latest attempt's debt in up.owed; -1 if up.owed does not contain the debt
 	status Status
 	cause  Cause
 	notice NoticeState
@@ -51,6 +50,22 @@ const (
 	flagSlot                              // the task has a slot, and the grant was processed
 	flagUnanswered                        // a foreground call has not returned the task yet
 )
+
+// debt returns the index of the latest attempt's debt in up.owed, or -1 if up.owed does not contain the
+// debt. Only an attempt that has ended has a debt.
+func (t *task) debt() int {
+	if t.fin == nil {
+		return -1
+	}
+	return int(t.fin.owed) - 1
+}
+
+// setDebt sets the result of the method "debt". The latest attempt must have ended, unless i is -1.
+func (t *task) setDebt(i int) {
+	if t.fin != nil || i >= 0 {
+		t.fin.owed = int32(i + 1)
+	}
+}
 
 // id returns the task's id, bg_….
 func (t *task) id() string { return t.ids[:idLen] }
@@ -141,8 +156,9 @@ type outcome struct {
 	result   string
 	prog     *progress
 	turns    int32
-	todos    int32
-	failed   bool // the last host call of the attempt failed; the manager keeps the error for Err
+	owed     int32  // index of the attempt's debt in up.owed, counted from 1; 0 if up.owed does not contain the debt
+	todos    uint16 // number of open todos; at most the greatest number of the type
+	failed   bool   // the last host call of the attempt failed; the manager keeps the error for Err
 	partial  bool
 	thought  bool // whether the result is the agent's reasoning, not an answer
 	cut      bool

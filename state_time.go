@@ -1,6 +1,9 @@
 package bgagent
 
-import "time"
+import (
+	"math/bits"
+	"time"
+)
 
 // The code in this file holds all deadlines, and applies the time limits of attempts.
 
@@ -128,12 +131,11 @@ type deadlines struct {
 
 // The method "first" returns the earliest deadline, or 0 if there is none.
 func (d *deadlines) first() (at int64) {
-	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.accounts.first(), d.outages.first(), d.keep, d.shut, d.store, d.beat, d.trouble, d.careful} {
-		if t != 0 && (at == 0 || t < at) {
-			at = t
-		}
-	}
-	return at
+	// Every update calls this method. The conversions turn 0, which means never, into the greatest number.
+	heaps := min(uint64(d.attempts.first())-1, uint64(d.queued.first())-1, uint64(d.nodes.first())-1,
+		uint64(d.accounts.first())-1, uint64(d.outages.first())-1)
+	return int64(min(heaps, uint64(d.keep)-1, uint64(d.shut)-1, uint64(d.store)-1, uint64(d.beat)-1,
+		uint64(d.trouble)-1, uint64(d.careful)-1) + 1)
 }
 
 // ringDue handles all alarms whose time has come.
@@ -290,13 +292,63 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	}
 }
 
-// The method "limits" returns the range of the time limits that can apply to the attempt. The range
-// includes the result "first", but not the result "end".
-func (a *attempt) limits() (first, end attemptLimit) {
-	if a.ended {
-		return untilStopped, untilStopped + 1
+// limitSet is a set of time limits. Bit l stands for the limit l.
+type limitSet uint16
+
+func limitsOf(all ...attemptLimit) (s limitSet) {
+	for _, l := range all {
+		s |= 1 << l
 	}
-	return untilStopped + 1, attemptLimits
+	return s
+}
+
+var (
+	limitsOfStopping  = limitsOf(untilStopped)
+	limitsOfAll       = limitsOf(untilAnswered, untilOld, untilNews)
+	limitsOfSeen      = limitsOf(untilHalted, untilStale)
+	limitsOfParked    = limitsOf(untilFallback, untilParked)
+	limitsOfHeld      = limitsOf(untilReachable)
+	limitsOfStarters  = limitsOf(untilSilent, untilLook)
+	limitsOfQuestions = limitsOf(untilExpired, untilAsleep)
+	limitsOfUnproved  = limitsOf(untilProved)
+)
+
+// The method "limits" returns a set that contains every time limit that applies to the attempt. It costs
+// less than calling limitEnd for all limits, and most attempts need few of them. The invariants check that
+// no other limit applies.
+func (a *attempt) limits() limitSet {
+	if a.ended {
+		return limitsOfStopping
+	}
+	s := limitsOfAll
+	if a.sight != &nothingSeen || a.stopEnd > 0 {
+		s |= limitsOfSeen
+	}
+	if a.parkedFor != notParked {
+		s |= limitsOfParked
+	}
+	if a.heldAt != 0 {
+		s |= limitsOfHeld
+	}
+	if a.cl.starter {
+		s |= limitsOfStarters
+	}
+	if a.t.questions() != nil {
+		s |= limitsOfQuestions
+	}
+	if a.cl.showsRetries != nil {
+		s |= limitsOfUnproved
+	}
+	return s
+}
+
+// The method "each" iterates over the limits in s, in their order.
+func (s limitSet) each(yield func(attemptLimit) bool) {
+	for ; s != 0; s &= s - 1 {
+		if !yield(attemptLimit(bits.TrailingZeros16(uint16(s)))) {
+			return
+		}
+	}
 }
 
 // setDeadline makes sure that the attempt's alarm rings no later than its earliest time limit.
@@ -308,7 +360,7 @@ func (st *state) setDeadline(a *attempt, now int64) {
 // earliest returns the time at which the first of the attempt's time limits is reached, or 0 if
 // none applies.
 func (st *state) earliest(a *attempt) (at int64) {
-	for l, end := a.limits(); l < end; l++ {
+	for l := range a.limits().each {
 		if t := st.limitEnd(l, a); t > 0 && (at == 0 || t < at) {
 			at = t
 		}
@@ -322,7 +374,7 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 	if !a.ended && !a.live() {
 		return
 	}
-	for l, end := a.limits(); l < end; l++ {
+	for l := range a.limits().each {
 		if t := st.limitEnd(l, a); t > 0 && t <= now {
 			st.applyLimit(l, a, now)
 			if t := st.limitEnd(l, a); t > 0 && t <= now && a.live() {

@@ -191,7 +191,7 @@ func (st *state) unresume(t *task, u *unresumed, now int64) {
 	if b := t.budget(); b != nil && u.more != nil && u.more.budget != nil {
 		u.more.budget.used = b.used
 	}
-	t.text, t.more, t.no, t.queued, t.debt = u.was.text, u.more, u.was.no, u.was.queued, -1
+	t.text, t.more, t.no, t.queued = u.was.text, u.more, u.was.no, u.was.queued
 	if u.revived {
 		t.fin = &outcome{ended: now}
 	} else {
@@ -200,14 +200,15 @@ func (st *state) unresume(t *task, u *unresumed, now int64) {
 	t.transition(Running, CauseNone)
 	t.transition(u.status, u.cause)
 	t.notice = notice
+	t.setDebt(-1)
 	t.set(flagDropped, u.was.is(flagDropped))
 	st.keep.text += int64(len(t.fin.result))
 	for i, d := range up.owed {
 		if d.t == t && d.no == t.no {
-			t.debt = int32(i)
+			t.setDebt(i)
 		}
 	}
-	if t.notice == NoticeOwed && t.debt < 0 && !up.packed(t) {
+	if t.notice == NoticeOwed && t.debt() < 0 && !up.packed(t) {
 		t.notice = NoticeGivenUp
 	}
 	if u.revived {

@@ -116,6 +116,20 @@ const maxOld = 1000
 // to change.
 type pastMessages [4]uint64
 
+// pastTurns holds the last messages of the earlier turns of a session.
+type pastTurns struct {
+	ids pastMessages
+	use *pastUsage // usage of these messages; nil if no budget is set
+}
+
+// rememberLast records the last messages of the attempt's turn in the session.
+func (st *state) rememberLast(a *attempt) {
+	ids := a.sight.last(st.seed)
+	if past := a.t.sess.past; past == nil || past.ids != ids {
+		a.t.sess.past = &pastTurns{ids: ids}
+	}
+}
+
 // The method "last" returns the hashes of the turn's last messages.
 func (s *sight) last(seed maphash.Seed) (past pastMessages) {
 	for id, seen := range s.msgs {

@@ -23,7 +23,7 @@ import (
 // after the lock is released.
 
 // stateImports lists the packages that the state's files may import.
-var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "math", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/mdtext", "github.com/bgagent/bgagent/internal/slots"}
+var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "math", "math/bits", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/mdtext", "github.com/bgagent/bgagent/internal/slots"}
 
 // clocks lists the functions of package time that read a clock or wait.
 var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}

@@ -41,6 +41,9 @@ func Valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 func Invisible(s string) bool { return strings.IndexFunc(s, visible) < 0 }
 
 func visible(r rune) bool {
+	if r < utf8.RuneSelf {
+		return r > ' ' && r != '\x7f'
+	}
 	const brailleBlank, nullNote = '\u2800', '\U0001D159'
 	return r != brailleBlank && r != nullNote && !unicode.IsSpace(r) && !unicode.IsControl(r) &&
 		!unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
