@@ -9,9 +9,9 @@
 // [http.StripPrefix]. The page needs only the handler: the page's files are embedded, and
 // the page sends no request to another server.
 //
-// The manager does not number its slots, so the timeline has lanes instead. Each task gets
-// the lowest lane that was free when the task began. A task that waits for its own tasks
-// has no slot but keeps its lane, so a pool can have more lanes than its limit.
+// The manager does not number its slots, so the timeline has lanes instead. Each task gets the lowest lane
+// that was free when the task began. A task that waits for tasks that it launched has no slot but keeps its
+// lane, so a pool can have more lanes than its limit.
 //
 // If the manager has a store, the page also shows the latest 1,000 tasks that have ended and are
 // only in the store. A task that is deleted from the store stays on open pages, but its details
@@ -78,15 +78,15 @@ type Config struct {
 	// it only if a login protects the page, even on loopback: otherwise, every program on the machine
 	// could grant itself permission to run a command.
 	AllowPermit bool
-	// Log reads what a task's program has printed. It returns the text after the given offset, and
-	// the offset of the text that follows. The text can be only the next part of the log. At the end
-	// of the log, the text is empty and the offset is unchanged. An error is shown on the page. Log
-	// must be safe for concurrent use. If Log is nil, the page shows no logs.
+	// Log reads what a task's program has printed. It returns text from the given offset on, and the offset
+	// of the text that follows. It need not return the whole rest of the log at once. At the end of the log,
+	// the text is empty and the offset is unchanged. An error is shown on the page. Log must be safe for
+	// concurrent use. If Log is nil, the page shows no logs.
 	Log func(ctx context.Context, task string, offset int64) (text string, next int64, err error)
 	// Process is the name of this process. The page shows it if there are other processes.
 	Process string
-	// Others gives the page the tasks of other processes. If it is nil, the page shows only the manager's
-	// tasks.
+	// Others gives the page access to the tasks of other processes. If it is nil, the page shows only the
+	// manager's tasks.
 	Others Others
 	// Hosts are the host names that are accepted in requests, without a port. If Hosts is empty,
 	// a server on loopback accepts only localhost and loopback addresses, and other servers

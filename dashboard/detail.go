@@ -11,10 +11,10 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// maxMessages is the maximum number of messages of a session that are read in one request.
+// maxMessages is the maximum number of a session's messages that are read in one request.
 const maxMessages = 100
 
-// message is a message of a session as it is sent to the page.
+// message is a session's message as it is sent to the page.
 type message struct {
 	ID        string `json:"id"`
 	Role      string `json:"role"`
@@ -39,8 +39,8 @@ type messagePage struct {
 	Note     string    `json:"note,omitempty"` // the reason why there are no messages
 }
 
-// taskDetail holds the details of one task. Todos replaces the todos in Progress, so that the
-// states of the todos are sent as names.
+// taskDetail holds the details of one task. Todos replaces the todos in Progress, so that the todos' states
+// are sent as names.
 type taskDetail struct {
 	bgagent.Task
 	Pool  string `json:"pool"`
@@ -52,8 +52,7 @@ type todo struct {
 	State string `json:"state"`
 }
 
-// serveTask answers with all details of one task, except for the host's metadata, which can
-// be confidential.
+// serveTask answers with all details of one task except the host's metadata, which can be confidential.
 func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	id := r.URL.Query().Get("id")
 	t, err := h.task(id)
@@ -85,7 +84,7 @@ func (h *Handler) task(id string) (bgagent.Task, error) {
 	return t, err
 }
 
-// logPart is a part of the log of a task.
+// logPart is a part of a task's log.
 type logPart struct {
 	Text string `json:"text"`
 	Next int64  `json:"next"`

@@ -56,7 +56,7 @@ type change struct {
 	gone bool   // the task was evicted
 }
 
-// reader is one open page.
+// reader represents one open page.
 type reader struct {
 	wake      chan struct{}
 	rev       uint64     // number of the last change that the page has read
@@ -72,13 +72,11 @@ const (
 	eventBuffer = 4096
 	// pageRows is the maximum number of rows in one batch.
 	pageRows = 400
-	// refresh is the time after which the feed reads all tasks again. Some changes cause no event,
-	// for example a new pool name after a change of the limits. They reach the pages only with a
-	// refresh.
+	// refresh is the time after which the feed reads all tasks again. Some changes cause no event, for
+	// example a new pool name after a change to the limits. They reach the pages only with a refresh.
 	refresh = time.Minute
-	// maxGone is the maximum number of evicted tasks that are remembered for pages that have not
-	// read about their eviction yet. A page that is too slow to read about all of them starts
-	// over.
+	// maxGone is the maximum number of evicted tasks that are remembered for pages that have not yet read
+	// about the evictions. A page that is too slow to read about all of them starts over.
 	maxGone = 10_000
 )
 
@@ -215,7 +213,7 @@ func (f *feed) take(s *feedState, e *bgagent.Event) {
 	}
 }
 
-// resync stores the states in the given list of the manager's tasks. A task that is not in the list is no
+// resync records the states from the given list of the manager's tasks. A task that is not in the list is no
 // longer in memory; see the method "expired".
 func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	have := make(map[string]bool, len(tasks))
@@ -260,8 +258,7 @@ func (f *feed) flush(s *feedState) {
 	}
 }
 
-// end stores the final state of the pools for the pages, and then marks the manager as
-// closed.
+// The method "end" stores the final state of the pools for the pages, and then marks the manager as closed.
 func (f *feed) end(s *feedState) {
 	f.flush(s)
 	f.mu.Lock()
@@ -389,7 +386,7 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	return b, true
 }
 
-// empty reports whether the batch contains nothing new for a page.
+// The method "empty" reports whether the batch contains nothing new for a page.
 func (b *batch) empty() bool {
 	return !b.First && len(b.Rows) == 0 && len(b.Gone) == 0 && b.Pools == nil && b.Processes == nil
 }

@@ -11,20 +11,20 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Others gives the page the tasks of other processes, such as those of a cluster. All calls act on behalf
-// of the host. The methods must be safe for concurrent use.
+// Others gives the page access to the tasks of other processes, such as those of a cluster. All calls act on
+// behalf of the host. The methods must be safe for concurrent use.
 type Others interface {
-	// Processes returns the other processes with their tasks, without prompts and results: all that have
-	// not ended, and up to the given number of those that have ended. It should return within a few
-	// seconds, even if a process does not answer. While a page is open, Processes is called every two
-	// seconds, but never twice at the same time.
+	// Processes returns the other processes with their tasks, but without the tasks' prompts and results: all
+	// tasks that have not ended, and up to the given number of ended tasks of each process. It should return
+	// within a few seconds, even if a process does not answer. While a page is open, Processes is called
+	// every two seconds, but calls never overlap.
 	Processes(ctx context.Context, ended int) ([]Process, error)
 	// Read returns a task with its prompt and result. If no other process has the task, the error matches
-	// [bgagent.ErrUnknownTask]. This applies to all methods that have an id.
+	// [bgagent.ErrUnknownTask]. This applies to all methods that take an id.
 	Read(ctx context.Context, id string) (bgagent.Task, error)
 	// Cancel cancels a task, and returns the task as it was right before the cancellation.
 	Cancel(ctx context.Context, id, reason string) (bgagent.Task, error)
-	// Answer answers a question of a task.
+	// Answer answers a task's question.
 	Answer(ctx context.Context, id string, in bgagent.AnswerInput) (bgagent.Question, error)
 }
 
@@ -40,8 +40,8 @@ type Process struct {
 }
 
 const (
-	othersEvery = 2 * time.Second  // pause between two calls of Others.Processes
-	othersTime  = 20 * time.Second // maximum time of one call of Others.Processes
+	othersEvery = 2 * time.Second  // pause between two calls to Others.Processes
+	othersTime  = 20 * time.Second // maximum duration of one call to Others.Processes
 	othersEnded = 200              // number of ended tasks of each other process
 )
 
@@ -114,7 +114,7 @@ func (f *feed) takeOthers(s *feedState, all []Process, err error) {
 	}
 }
 
-// unknown returns the known processes with the error as their problem.
+// The method "unknown" returns the processes that were last known, each with the error as its problem.
 func (f *feed) unknown(s *feedState, err error) (all []Process) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -133,15 +133,15 @@ func (s *feedState) isOwn(id string) bool {
 	return el != nil && !el.Value.(*change).gone && el.Value.(*change).Process == ""
 }
 
-// elsewhere reports whether an error of the manager means that it does not have the task, and another process
-// might have it.
+// The method "elsewhere" reports whether the manager's error means that the manager does not have the task,
+// but that another process might have it.
 func (h *Handler) elsewhere(err error) bool {
 	return h.cfg.Others != nil && errors.Is(err, bgagent.ErrUnknownTask)
 }
 
-// onlyThere returns the error for an operation that only the task's own process can perform. The
-// argument "here" is the error that this process's manager returned. It is returned unchanged if the
-// task cannot belong to another process.
+// onlyThere returns the error for an operation that only the task's own process can perform. The argument
+// "here" is the error that this process's manager returned. If the task cannot belong to another process,
+// this error is returned unchanged.
 func (h *Handler) onlyThere(ctx context.Context, id string, here error) error {
 	if !h.elsewhere(here) {
 		return here

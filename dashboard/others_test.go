@@ -15,7 +15,8 @@ import (
 	"github.com/bgagent/bgagent/dashboard"
 )
 
-// others simulates two other processes. The process m2 answers, and the process m3 does what the test sets.
+// The type "others" simulates two other processes. The process m2 answers, and the process m3 does what the
+// test sets.
 type others struct {
 	mu       sync.Mutex
 	all      []dashboard.Process

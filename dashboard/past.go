@@ -12,7 +12,7 @@ import (
 // manager's store and no longer in memory.
 const pastRows = 1000
 
-// past holds the tasks that have ended and are only in the store.
+// The type "past" holds the tasks that have ended and are only in the store.
 type past struct {
 	stored bool            // the manager has a store
 	ids    map[string]bool // ids of the tasks

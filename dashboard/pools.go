@@ -13,10 +13,9 @@ import (
 // then pools named by the limits, and then pools that were shown earlier.
 const maxPools = 200
 
-// poolOf returns the name of the pool under which the page shows the task. It is the pool
-// that counts the task or, for a task without a model, the cap or the pool of its agent. Even
-// if another pool blocks a pending task, the page shows the task under this name, so that its
-// row stays in one place.
+// poolOf returns the name of the pool under which the page shows the task. It is the pool that counts the
+// task or, for a task without a model, its agent's cap or pool. Even if another pool blocks a pending task,
+// the page shows the task under this name, so that its row stays in one place.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	agent := strings.ToLower(strings.TrimSpace(t.Agent))
 	switch {
@@ -29,8 +28,8 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	}
 }
 
-// first returns the first sort key of a pool: 0 for the cap of all tasks, and 1 for every other pool. With this
-// order, a phone shows the cap of all tasks without scrolling.
+// The function "first" returns a pool's first sort key: 0 for the overall task cap, and 1 for every other
+// pool. With this order, a phone shows the overall cap without scrolling.
 func first(pool string) int {
 	if pool == "total" {
 		return 0
@@ -38,8 +37,8 @@ func first(pool string) int {
 	return 1
 }
 
-// poolStats returns the figures of all pools that the page shows. The cap of all tasks comes first, and the
-// pools after it are sorted by name. The argument "before" holds the pools that were shown last time. A pool
+// poolStats returns the figures for every pool shown on the page. The overall task cap comes first, and the
+// other pools are sorted by name. The argument "before" holds the pools that were shown last time. A pool
 // that is no longer used stays, so that the page does not jump when a pool is empty for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
 	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, because nil means unchanged

@@ -14,7 +14,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// asking returns a manager with a task that asks the question, the task's id, and the question.
+// The function "asking" returns a manager with a task that asks the question, the task's id, and the
+// question.
 func asking(t *testing.T, q bgagent.Question) (*bgagent.BackgroundManager, string, bgagent.Question) {
 	t.Helper()
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{

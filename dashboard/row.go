@@ -47,8 +47,8 @@ type row struct {
 	Asks    int     `json:"asks,omitempty"`  // number of open questions
 	Heard   int64   `json:"heard,omitempty"` // time of the last activity, in ms since 1970
 
-	// The field "todos" is a digest of the todo list. It is not sent. When the todos change, the
-	// digest makes the row differ, so a page that shows the task's details fetches them again.
+	// The field "todos" is a digest of the todo list. It is not sent. When the todos change, the digest makes
+	// the row differ, so a page that shows the task's details fetches the details again.
 	todos uint64
 	// The field "asked" is a digest of the open questions. Like the field "todos", it is not sent.
 	asked uint64

@@ -13,9 +13,8 @@ const (
 	// connections that are silent for a minute, and a page reconnects if it does not get
 	// anything for 40 s.
 	beat = 15 * time.Second
-	// writeTimeout is the maximum time to write one message. If a page takes longer, its stream
-	// is closed. writeTimeout also replaces the server's WriteTimeout, which would end every
-	// stream.
+	// writeTimeout is the maximum time that writing one message can take. If a page takes longer, its stream
+	// is closed. writeTimeout also replaces the server's WriteTimeout, which would end every stream.
 	writeTimeout = 30 * time.Second
 )
 

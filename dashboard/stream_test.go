@@ -103,7 +103,7 @@ func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
 	return v
 }
 
-// pass lets time pass and waits until all goroutines in the bubble are blocked.
+// The function "pass" lets time pass and waits until all goroutines in the bubble are blocked.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

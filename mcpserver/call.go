@@ -23,8 +23,8 @@ type Structured struct {
 	TimedOut bool       `json:"timed_out,omitempty"` // the wait timed out before the tasks ended
 }
 
-// TaskInfo describes the resource and the state of a task in a form for programs. The task's
-// result is in the text and in the resource.
+// TaskInfo describes a task's resource and state in a form for programs. The task's result is in the text and
+// in the resource.
 type TaskInfo struct {
 	ID          string         `json:"id"`
 	URI         string         `json:"uri"` // the task's resource
@@ -97,7 +97,7 @@ func (sc *scope) answer(r bgagent.ToolResult) *mcp.CallToolResult {
 	return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: r.Text}}, StructuredContent: out, IsError: r.IsError}
 }
 
-// foreground returns the arguments of a call that delegates in the foreground. It returns
+// The function "foreground" returns the arguments of a call that delegates in the foreground. It returns
 // false for all other calls, and for calls that the tool would refuse.
 func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.DelegateTaskArgs, ok bool) {
 	if d.Usual != bgagent.ToolDelegateTask || json.Unmarshal(req.Params.Arguments, &args) != nil {
@@ -106,8 +106,9 @@ func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.Deleg
 	return args, args.Foreground()
 }
 
-// foreground delegates a task and answers with the task's result. The task runs in the background: if the
-// caller disconnects, the task continues, and the notice that it has ended is still owed to the scope.
+// The method "foreground" delegates a task and answers with the task's result. The task runs in the
+// background: if the caller disconnects, the task continues, and the notice of its end is still owed to the
+// scope.
 func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*mcp.CallToolResult, error) {
 	t, answer, err := sc.begin(ctx, by, args)
 	if t == nil {
@@ -210,7 +211,7 @@ func (sc *scope) nextProgress(ctx context.Context, sub *bgagent.Subscription) (s
 	}
 }
 
-// describe returns one line about the state and the progress of a task.
+// describe returns one line about a task's state and progress.
 func describe(t bgagent.Task) string {
 	text := cleantext.Line(t.Agent+" ("+t.Description+"):") + " "
 	switch {

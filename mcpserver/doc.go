@@ -18,12 +18,11 @@
 //
 // # How a caller learns that a task has ended
 //
-// A server cannot start a turn of its caller. Therefore, the descriptions and answers of the
-// tools ask the caller to wait when it has nothing else to do. The notices that are owed to a
-// scope come with the answer to the scope's next tool call. If background_output is called
-// with the argument "block" and without a task id, it waits until the next task ends. By
-// default, it waits for at most 50 s, because clients abandon a call after 60 s. During a
-// call with a progress token, the caller gets progress notifications. If a call is cancelled
+// A server cannot make its caller begin a turn. Therefore, the tools' descriptions and answers ask the caller
+// to wait when it has nothing else to do. The notices that are owed to a scope come with the answer to the
+// scope's next tool call. If background_output is called with the argument "block" and without a task id, it
+// waits until the next task ends. By default, it waits for at most 50 s, because clients abandon a call after
+// 60 s. During a call with a progress token, the caller gets progress notifications. If a call is cancelled
 // or its client disconnects, the wait ends and the task continues.
 //
 // A client that repeats a delegation gets the same task if both calls have the same tool use id in

@@ -53,11 +53,10 @@ const sessionTimeout = time.Hour
 // version on, each request is independent of the others. Versions are dates.
 const withoutSessions = "2026-07-28"
 
-// Handler returns a handler that serves callers over the protocol's streamable HTTP. A
-// request with a wrong token or without a token is answered with status 401. A request
-// from a page of another origin is answered with status 403. The body of a request is read
-// only after these checks. It must arrive within 30 s and must not exceed 4 MiB. A client
-// that does not read anything for 30 s is disconnected.
+// Handler returns a handler that serves callers over the protocol's streamable HTTP. A request with a wrong
+// token or without a token is answered with status 401. A request from a page of another origin is answered
+// with status 403. A request's body is read only after these checks. It must arrive within 30 s and must not
+// exceed 4 MiB. A client that does not read anything for 30 s is disconnected.
 //
 // Connections end when the http.Server that serves the handler is closed. The http.Server
 // should set ReadHeaderTimeout and IdleTimeout, so that idle connections end. If strangers
@@ -127,8 +126,8 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	return hurried(protection.Handler(h)), nil
 }
 
-// hurried limits the time that the server spends on the body of a request that h refuses without
-// reading the body.
+// The function "hurried" limits the time that the server spends on the body of a request that h refuses
+// without reading the body.
 func hurried(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hasBody(r) {
@@ -188,8 +187,8 @@ func (cfg *HTTPConfig) check() error {
 	return nil
 }
 
-// challenge adds the header WWW-Authenticate, which asks for a bearer token, to every
-// response with status 401.
+// The function "challenge" adds the header WWW-Authenticate, which asks for a bearer token, to every response
+// with status 401.
 func challenge(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(&challenger{streamWriter{w}}, r)

@@ -46,7 +46,7 @@ func (f fields) object(name string) (o fields) {
 	return o
 }
 
-// listens holds the open requests of one connection that listen to tasks.
+// The type "listens" holds the open requests of one connection that listen to tasks.
 type listens struct {
 	sc *scope
 
@@ -54,7 +54,7 @@ type listens struct {
 	by map[string]*listen // keyed by the JSON form of the request's id
 }
 
-// listen holds the state of one request to listen to tasks.
+// The type "listen" holds the state of one request to listen to tasks.
 type listen struct {
 	handles []string            // accepted handles
 	tasks   map[string][]string // handles of tasks that have not ended, by the address of the task's resource
@@ -139,7 +139,7 @@ func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Messag
 	return changes
 }
 
-// acknowledged inserts the accepted handles into the acknowledgement. It returns the
+// The method "acknowledged" inserts the accepted handles into the acknowledgement. It returns the
 // acknowledgement, followed by a notification for each handle whose task has already ended.
 func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc.Request, params, meta fields) []jsonrpc.Message {
 	notifications := params.object("notifications")
@@ -173,8 +173,8 @@ func (l *listens) changes(ctx context.Context, listen *listen, address string, m
 	return messages
 }
 
-// change returns a notification with the state of a handle's task. The end of the task is reported
-// only once per handle. If endOnly is true, no other state is reported.
+// The method "change" returns a notification with the state of a handle's task. The end of the task is
+// reported only once per handle. If endOnly is true, no other state is reported.
 func (l *listens) change(ctx context.Context, listen *listen, address, handle string, meta fields, endOnly bool) []jsonrpc.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -256,7 +256,7 @@ func (c *translatedConn) Close() error {
 	return c.Connection.Close()
 }
 
-// listening translates HTTP requests that listen to tasks, and the streams that answer them.
+// The method "listening" translates HTTP requests that listen to tasks, and the streams that answer them.
 func (sc *scope) listening(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost || r.Header.Get("Mcp-Method") != methodListen {

@@ -49,8 +49,8 @@ func newOutbox[T any](write func(T) error, fail func()) *outbox[T] {
 	return q
 }
 
-// put adds an item to the queue. It returns the error of an earlier write, or an error
-// if the queue is full or closed.
+// put adds an item to the queue. If an earlier write failed, put returns that write's error. It also returns
+// an error if the queue is full or closed.
 func (q *outbox[T]) put(item T, size int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -111,8 +111,8 @@ func (q *outbox[T]) run() {
 	}
 }
 
-// close waits until the queued items have been written, but not longer than writeTimeout.
-// Items that have not been written within this time are dropped.
+// close waits until the queued items have been written, but no longer than writeTimeout. Items that have not
+// been written within this time are dropped.
 func (q *outbox[T]) close() {
 	q.mu.Lock()
 	q.closed = true
@@ -151,7 +151,7 @@ func sizeOf(m jsonrpc.Message) int {
 	return envelope
 }
 
-// piece is one write to the response of a request, or a flush of the response.
+// piece is one write to a request's response, or a flush of the response.
 type piece struct {
 	data  []byte
 	flush bool
@@ -164,7 +164,7 @@ type queued struct {
 	q     *outbox[piece]
 }
 
-// queue calls h with a response writer that never blocks. If the client does not read the
+// The function "queue" calls h with a response writer that never blocks. If the client does not read the
 // response, the request's context is cancelled.
 func queue(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

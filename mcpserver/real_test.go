@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// scenarios are the scenarios of the conformance package that do not need the tools, resources
-// and prompts of the package's own example server.
+// The variable "scenarios" lists those of the conformance package's scenarios that do not need the tools,
+// resources and prompts of the package's own example server.
 var scenarios = []string{"server-initialize", "ping", "tools-list", "resources-list", "server-sse-multiple-streams", "dns-rebinding-protection"}
 
 func TestTheProtocolsConformancePackage(t *testing.T) {
@@ -42,7 +42,7 @@ func runScript(t *testing.T, w *realagent.World, name string, args ...string) []
 	node, modules := w.Requester()
 	script, err := os.ReadFile(filepath.Join("testdata", name))
 	require.NoError(t, err)
-	// Node looks for the packages in the folder of the script.
+	// Node looks for the packages in the script's folder.
 	require.NoError(t, os.Symlink(modules, filepath.Join(w.Dir, "node_modules")))
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, name), script, 0o644))
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

@@ -19,9 +19,8 @@ const (
 // uri returns the address of a task's resource.
 func uri(id string) string { return resourcePrefix + id }
 
-// task returns the task of the scope whose resource has the given address. It does not settle
-// the notice about the task. For a task of another scope, it returns the same error as for a
-// task that does not exist.
+// task returns the scope's task whose resource has the given address. It does not settle the notice about the
+// task. For a task of another scope, it returns the same error as for a task that does not exist.
 func (sc *scope) task(address string) (bgagent.Task, error) {
 	id, ok := strings.CutPrefix(address, resourcePrefix)
 	if !ok {
@@ -105,7 +104,7 @@ func (sc *scope) follow() {
 	})
 }
 
-// changed notifies the subscribers to the task's resource. The error is ignored, because one
+// The method "changed" notifies the subscribers to the task's resource. The error is ignored, because one
 // client's failure does not concern the others.
 func (sc *scope) changed(t bgagent.Task) {
 	_ = sc.server.ResourceUpdated(sc.s.life, &mcp.ResourceUpdatedNotificationParams{URI: uri(t.ID)})

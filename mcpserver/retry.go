@@ -8,9 +8,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// metaToolUse is the key in _meta for the id of the tool use that a call belongs to.
-// Claude Code sends the same id when it repeats the call. Request ids and progress
-// tokens cannot identify a repeated call, because both are new each time.
+// metaToolUse is the key in _meta for the id of the tool use to which a call belongs. Claude Code sends the
+// same id when it repeats the call. Request ids and progress tokens cannot identify a repeated call, because
+// both are new each time.
 const metaToolUse = "claudecode/toolUseId"
 
 // maxToolCallID is the maximum length of a tool use id, in bytes. Longer ids are ignored.
@@ -36,9 +36,8 @@ type awaited struct {
 	attempt int
 }
 
-// The method "again" returns the task of an earlier call that this call repeats. The earlier call
-// must have the same tool use id and the same arguments, and the end of its task must not have been
-// reported yet.
+// If this call repeats an earlier call, the method "again" returns the earlier call's task. Both calls must
+// have the same tool use id and the same arguments, and the end of the task must not have been reported yet.
 func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagent.Task, bool) {
 	args.RunInBackground, args.Background = nil, nil
 	sc.mu.Lock()
@@ -58,7 +57,7 @@ func (sc *scope) owes(a awaited) (bgagent.Task, bool) {
 	return t, err == nil && t.Attempt == a.attempt && (!t.Status.Terminal() || t.Notice == bgagent.NoticeOwed)
 }
 
-// settle forgets the recorded delegations that are over. The lock of the scope must be held.
+// settle forgets the recorded delegations that are over. The scope's lock must be held.
 func (sc *scope) settle() {
 	maps.DeleteFunc(sc.awaited, func(_ string, a awaited) bool {
 		_, owed := sc.owes(a)

@@ -21,9 +21,9 @@ type Config struct {
 	// the version of this module.
 	Name, Version string
 
-	// Tools determines the agents in the description of delegate_task, and can rename or omit
-	// tools. A program at the maximum depth of a chain of agents should omit delegate_task. New
-	// always sets NoNotices, because an MCP server cannot start a turn of its caller.
+	// Tools determines the agents in the description of delegate_task, and can rename or omit tools. A
+	// program at the maximum depth of a chain of agents should omit delegate_task. New always sets NoNotices,
+	// because an MCP server cannot make its caller begin a turn.
 	Tools bgagent.ToolOptions
 
 	// Logger gets the protocol library's log messages. If it is nil, nothing is logged.
@@ -104,11 +104,11 @@ func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	return sc.server, nil
 }
 
-// Forget drops the protocol server of a scope and its subscriptions, and reports whether it did. Call it when the
-// last connection of the scope has ended. The tasks of the scope are not affected, and a later connection gets a
-// new protocol server. Forget drops nothing while the text of a notice waits for the next answer. It also drops
-// nothing while the caller might repeat a foreground delegation, because the task is live or its end has not
-// been reported.
+// Forget drops a scope's protocol server and subscriptions, and reports whether it did. Call it when the
+// scope's last connection has ended. The scope's tasks are not affected, and a later connection gets a new
+// protocol server. Forget drops nothing while a notice's text is still to be sent with the next answer. It
+// also drops nothing while the caller might repeat a foreground delegation, because the task is live or its
+// end has not been reported.
 func (s *Server) Forget(name string) bool {
 	return s.drop(name, func(sc *scope) bool {
 		sc.settle()
@@ -117,13 +117,13 @@ func (s *Server) Forget(name string) bool {
 }
 
 // Drop is like Forget, but it drops the protocol server even if texts or delegations are left. Call it when
-// nobody will use the scope again, for example because it is the session of a task that has ended.
+// nobody will use the scope again, for example because the scope is the session of a task that has ended.
 func (s *Server) Drop(name string) {
 	s.drop(name, func(*scope) bool { return true })
 }
 
-// drop drops the protocol server of a scope if the function "condition" returns true, and reports whether it
-// did.
+// The method "drop" drops a scope's protocol server if the function "condition" returns true, and reports
+// whether it did.
 func (s *Server) drop(name string, condition func(*scope) bool) bool {
 	s.mu.Lock()
 	sc := s.scopes[name]

@@ -86,7 +86,7 @@ func connect(t *testing.T, s *mcpserver.Server, scope string, o *mcp.ClientOptio
 	return cs
 }
 
-// use calls a tool.
+// The function "use" calls a tool.
 func use(t *testing.T, cs *mcp.ClientSession, tool string, args map[string]any) (*mcp.CallToolResult, mcpserver.Structured) {
 	t.Helper()
 	r, err := cs.CallTool(t.Context(), &mcp.CallToolParams{Name: tool, Arguments: args})

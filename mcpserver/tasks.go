@@ -21,13 +21,12 @@ import (
 // immediately with a handle, written ID.ATTEMPT. The client requests the result with
 // tasks/get.
 //
-// The status of a failed task is "completed", because its call still has an answer. The
-// extension's status "failed" is for calls that have no answer because of a protocol error.
+// A failed task has the status "completed", because its call still has an answer. The extension's status
+// "failed" is for calls that have no answer because of a protocol error.
 //
-// A client that names handles in a request to listen gets notifications/tasks whenever the
-// task of one of the handles changes. When the task ends, the notification contains the
-// result. This notification settles the notice about the task, and so does an answer to
-// tasks/get that contains the result.
+// A client that names handles in a request to listen gets notifications/tasks whenever one of the handles'
+// tasks changes. When the task ends, the notification contains the result. This notification settles the
+// notice about the task, and so does an answer to tasks/get that contains the result.
 const ExtensionTasks = "io.modelcontextprotocol/tasks"
 
 // pollInterval is the suggested pause between two tasks/get requests.
@@ -48,7 +47,7 @@ type taskState struct {
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
-// complete encodes an answer with the resultType that the extension requires.
+// The function "complete" encodes an answer with the resultType that the extension requires.
 func complete(r *mcp.CallToolResult) (json.RawMessage, error) {
 	raw, err := json.Marshal(r)
 	if err != nil {

@@ -33,7 +33,7 @@ func newDeepServer(t *testing.T) (*bgagent.BackgroundManager, *mcpserver.Server)
 	return m, s
 }
 
-// running launches a task and returns it once it has a session.
+// The function "running" launches a task and returns it once it has a session.
 func running(t *testing.T, m *bgagent.BackgroundManager, by, prompt string) bgagent.Task {
 	t.Helper()
 	task, err := m.Launch(t.Context(), bgagent.Caller{Session: by}, bgagent.LaunchInput{Agent: "worker", Prompt: prompt})
@@ -45,7 +45,8 @@ func running(t *testing.T, m *bgagent.BackgroundManager, by, prompt string) bgag
 	return task
 }
 
-// A scope can be the session of a task. It has the tasks below this task, on every level, and no others.
+// A scope can be the session of a task. Such a scope has the tasks below this task, on every level, and no
+// others.
 func TestTheScopeOfATaskHasTheTasksBelowIt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m, s := newDeepServer(t)

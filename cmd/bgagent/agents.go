@@ -69,8 +69,9 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 	return nil
 }
 
-// report prints a line for each agent, in the order of the answers, and names the agents that are slow to
-// answer. It returns whether any agent other than a demo agent can start, and how many agents cannot start.
+// report prints a line for each agent, in the order in which the answers arrive, and names the agents that
+// are slow to answer. It returns whether any agent other than a demo agent can start, and how many agents
+// cannot start.
 func report(w io.Writer, agents []settings.Agent, answers <-chan fleet.Check) (outside bool, bad int, err error) {
 	var names, kinds, models int
 	var awaited []string

@@ -54,9 +54,9 @@ func (c answerCmd) Run(all *cli, stop stops) error {
 	return say("answered %s with %s: %s", id, q.Answer, q.Title)
 }
 
-// onlyQuestion returns the key of the only question of a task. A question for a permission must be named by
-// its key. Otherwise, a user could grant a permission that was requested after the user looked at the
-// questions.
+// onlyQuestion returns the key of the only question of a task. A question that asks for permission must be
+// named by its key. Otherwise, a user could grant a permission that was requested after the user looked at
+// the questions.
 func onlyQuestion(t bgagent.Task) (string, error) {
 	switch len(t.Questions) {
 	case 0:
@@ -95,7 +95,7 @@ func printQuestions(w io.Writer, t bgagent.Task, controlled bool) {
 	}
 }
 
-// answerCommands returns one command for each option. The command answers the question with that option.
+// answerCommands returns, for each option, a command that answers the question with that option.
 func answerCommands(id string, q bgagent.Question) (commands []string) {
 	for _, option := range q.Options {
 		words := []string{"bgagent answer"}
@@ -107,8 +107,8 @@ func answerCommands(id string, q bgagent.Question) (commands []string) {
 	return commands
 }
 
-// quoted returns a word of a command line, quoted for a POSIX shell. Control characters are left
-// out.
+// The function "quoted" puts the word in quotes for a POSIX shell, if necessary. It removes control
+// characters.
 func quoted(word string) string {
 	word = cleantext.Line(word)
 	plain := func(r rune) bool {

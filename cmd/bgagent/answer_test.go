@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asker returns an agent that asks the questions one after the other. The answer of the agent consists of the
-// options that were chosen.
+// asker returns an agent that asks the questions one after the other. The agent's answer consists of the
+// chosen options.
 func asker(questions ...bgagent.Question) inproc.Agent {
 	return func(ctx context.Context, turn *inproc.Turn) (string, error) {
 		var chosen []string
@@ -57,7 +57,7 @@ func servesAgent(t *testing.T, p *place, agent inproc.Agent) *bgagent.Background
 	return m
 }
 
-// untilAsked waits until the task asks a question, and returns it.
+// untilAsked waits until the task asks a question, and returns the question.
 func untilAsked(t *testing.T, m *bgagent.BackgroundManager, id string) (q bgagent.Question) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -116,7 +116,8 @@ func TestAnAnswerNamesOneOfSeveralQuestions(t *testing.T) {
 	require.EqualError(t, err, "task bg_x asks several questions, so the key of one is needed: q1.a (One?), q2.b (Two?)")
 }
 
-// A key can be left out only if a task asks exactly one question and this question is not for a permission.
+// A key can be left out only if a task asks exactly one question, and this question does not ask for
+// permission.
 func TestAKeyCanBeLeftOutForAChoice(t *testing.T) {
 	key, err := onlyQuestion(bgagent.Task{ID: "bg_x", Questions: []bgagent.Question{{Key: "q1.a", Kind: bgagent.QuestionChoice}}})
 	require.NoError(t, err)

@@ -71,23 +71,22 @@ func (s *serving) acceptBridges(roots []string, callers mcpserver.HTTPConfig) *b
 	return s.bridges
 }
 
-// openScopes counts the open bridges of each scope. It also decides when the protocol server of a scope is
-// forgotten.
+// openScopes counts the open bridges of each scope. It also decides when to forget a scope's protocol server.
 type openScopes struct {
 	server *mcpserver.Server
 
 	mu      sync.Mutex
-	guarded map[string]bool // whether the protocol server of a scope exists and checks resumes, by scope
-	open    map[string]int  // number of open bridges, by scope
+	guarded map[string]bool // by scope: whether its protocol server exists and checks resumes
+	open    map[string]int  // by scope: number of open bridges
 }
 
 func newScopes(server *mcpserver.Server) *openScopes {
 	return &openScopes{server: server, guarded: map[string]bool{}, open: map[string]int{}}
 }
 
-// enter counts a bridge. It also calls the function "guard" with the scope's protocol server, unless that
-// function has already been called for the server. The protocol server stays the same until the method
-// "leave" is called.
+// The method "enter" adds a bridge to the count. It also calls the function "guard" with the scope's protocol
+// server, unless that function has already been called for this server. The scope keeps its protocol server
+// until the method "leave" is called.
 func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -100,8 +99,9 @@ func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
 	return err
 }
 
-// leave stops counting a bridge that has ended. After the last bridge with a scope, the method "leave"
-// forgets the scope's protocol server, unless a notice or a foreground delegation waits for the next bridge.
+// The method "leave" subtracts a bridge that has ended from the count. If no bridge with the scope is left,
+// the method forgets the scope's protocol server, unless a notice or a foreground delegation waits for the
+// next bridge.
 func (o *openScopes) leave(scope string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -112,8 +112,8 @@ func (o *openScopes) leave(scope string) {
 	o.forget(scope)
 }
 
-// owed reports whether a notice or a foreground delegation waits for the next bridge with the scope. It may be
-// called only while no bridge has the scope.
+// The method "owed" reports whether a notice or a foreground delegation waits for the next bridge with the
+// scope. It may be called only while no bridge has the scope.
 func (o *openScopes) owed(scope string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -121,15 +121,15 @@ func (o *openScopes) owed(scope string) bool {
 	return o.guarded[scope]
 }
 
-// forget forgets the protocol server of a scope that no bridge has, unless the server is still needed. o.mu
-// must be held.
+// The method "forget" discards the protocol server of a scope that no bridge has, unless the server is still
+// needed. o.mu must be held.
 func (o *openScopes) forget(scope string) {
 	if o.server.Forget(scope) {
 		delete(o.guarded, scope)
 	}
 }
 
-// drop forgets a scope that has no bridge and will not be used again.
+// The method "drop" forgets a scope that has no bridge and will not be used again.
 func (o *openScopes) drop(scope string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -138,7 +138,7 @@ func (o *openScopes) drop(scope string) {
 }
 
 // taskInTurn returns the task of the turn whose programs have the mark. It returns an error if the task
-// cannot launch others: its place in the tree is unknown, or it is as deep as the maximum depth allows.
+// cannot launch others, because its place in the tree is unknown or because it is at the maximum depth.
 func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
 	id := s.crew.TaskInTurn(mark)
 	t, err := s.manager.Get(id)
@@ -169,9 +169,9 @@ func (s *serving) prepareLaunch(ctx context.Context, by bgagent.Caller, in bgage
 	return s.bridges.Prepare(ctx, by, in)
 }
 
-// checkResumes returns a middleware for the calls of the bridges with the scope. The middleware refuses to
-// resume a task if the project's file does not allow this, or if the turn that contains the bridge has ended. It
-// is needed because the manager does not call PrepareLaunch for a resume.
+// checkResumes returns a middleware for calls from the scope's bridges. The middleware refuses to resume a
+// task if the project's file does not allow this, or if the turn that contains the bridge has ended. It is
+// needed because the manager does not call PrepareLaunch for a resume.
 func (s *serving) checkResumes(scope string) mcp.Middleware {
 	return func(next mcp.MethodHandler) mcp.MethodHandler {
 		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
@@ -187,8 +187,8 @@ func (s *serving) checkResumes(scope string) mcp.Middleware {
 	}
 }
 
-// resumes returns the reason why the call to delegate_task may not resume a task. The result is "" if the
-// call may resume the task, or if the tool itself refuses the resume.
+// The method "resumes" returns the reason why the call to delegate_task may not resume a task. The result is
+// "" if the call may resume the task, or if the tool itself refuses the resume.
 func (s *serving) resumes(ctx context.Context, scope string, arguments json.RawMessage) string {
 	var args bgagent.DelegateTaskArgs
 	if json.Unmarshal(arguments, &args) != nil {

@@ -59,8 +59,8 @@ func (c cleanupCmd) Run() error {
 	return errors.Join(problems...)
 }
 
-// end terminates the processes that a dead run left behind. It returns a message that names the run
-// and the processes. If no process was terminated, the message is empty.
+// The function "end" terminates the processes that a dead run left behind. It returns a message that names
+// the run and the processes. If no process was terminated, the message is empty.
 func end(l runs.Left) (string, error) {
 	grace := leftGrace
 	if l.Info.Kept {
@@ -79,7 +79,7 @@ func end(l runs.Left) (string, error) {
 	return fmt.Sprintf("ended the processes of %v, which was killed: %s", l, list(ended)), err
 }
 
-// list joins the descriptions of the processes.
+// The function "list" joins the descriptions of the processes.
 func list(all []procs.Process) string {
 	names := make([]string, len(all))
 	for i, p := range all {
@@ -88,15 +88,14 @@ func list(all []procs.Process) string {
 	return strings.Join(names, ", ")
 }
 
-// life identifies this run. If the run is killed, its id identifies the programs of its agents.
+// life identifies this run. If the run is killed, the run's id identifies its agents' programs.
 type life struct {
 	id  string
 	run *runs.Run // nil if this run could not be recorded
 }
 
-// begin terminates the processes that dead runs left behind, and records this run. If the argument
-// "kept" is true, the tasks of this run are kept. Failures are printed as warnings, and the command
-// continues.
+// The function "begin" terminates the processes that dead runs left behind, and records this run. If kept is
+// true, this run's tasks are kept. Failures are printed as warnings, and the command continues.
 func begin(command string, kept bool) life {
 	l := life{id: runs.NewID()}
 	dir, err := runs.Dir()
@@ -112,7 +111,7 @@ func begin(command string, kept bool) life {
 	return l
 }
 
-// end removes the record of this run.
+// The method "end" removes this run's record.
 func (l life) end() {
 	if err := l.run.Close(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		warn("removing the record of this run: %v", err)

@@ -19,8 +19,8 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// killed returns a place with the two processes that a killed run left behind. The processes are
-// killed after the test.
+// The function "killed" returns a place with the two processes that a killed run left behind. The processes
+// are killed after the test.
 func killed(t *testing.T) *place {
 	p := withAgent(t, lasting)
 	r := p.start("run", "tasks.jsonc", "-o", "out")

@@ -18,8 +18,8 @@ import (
 // joinTime is how long the command "serve" tries to reach the servers of its cluster.
 const joinTime = 30 * time.Second
 
-// clusterManager creates the manager of a process of a cluster. The folder of the process contains
-// only logs and the address for commands.
+// clusterManager creates the manager for a process of a cluster. The process's folder contains only logs and
+// the address for commands.
 func (s *serving) clusterManager(ctx context.Context, set *settings.Settings, state stateFlags) (*bgagent.BackgroundManager, error) {
 	o, err := clusterOptions(set, state)
 	if err != nil {
@@ -67,8 +67,7 @@ func (s *serving) clusterManager(ctx context.Context, set *settings.Settings, st
 	return m, nil
 }
 
-// clusterOptions returns the options for joining the cluster that the configuration names, without
-// the name of the process.
+// clusterOptions returns the options for joining the configured cluster, except for the name of the process.
 func clusterOptions(set *settings.Settings, state stateFlags) (o bgnats.ClusterOptions, err error) {
 	c := set.Cluster
 	if !state.keeps() {
@@ -96,8 +95,8 @@ func clusterOptions(set *settings.Settings, state stateFlags) (o bgnats.ClusterO
 	return o, nil
 }
 
-// joinCluster joins the cluster. It tries for a while, because the servers of the cluster can be started at
-// the same time as this process, and might not accept connections yet.
+// joinCluster joins the cluster. It retries for a while, because the cluster's servers may have been started
+// at the same time as this process and might not accept connections yet.
 func (s *serving) joinCluster(ctx context.Context, c *settings.Cluster, o bgnats.ClusterOptions) error {
 	waiting := time.AfterFunc(waitingTime, func() {
 		warn("waiting for the servers of the cluster: %s; Ctrl-C stops the wait", c.URL)
@@ -117,8 +116,8 @@ func (s *serving) joinCluster(ctx context.Context, c *settings.Cluster, o bgnats
 	return nil
 }
 
-// leaveCluster leaves the cluster. The manager must have been closed. The field s.cluster stays, because
-// other goroutines read it until the end of the process.
+// leaveCluster leaves the cluster. Close the manager first. The field s.cluster keeps its value, because
+// other goroutines read it until the process ends.
 func (s *serving) leaveCluster(ctx context.Context) {
 	if s.cluster == nil {
 		return

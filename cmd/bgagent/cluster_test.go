@@ -24,7 +24,7 @@ import (
 // The tests with several processes and a NATS server are in the module nats/embedded, so that this module does
 // not depend on the NATS server.
 
-// unused returns an address on which nobody listens.
+// The function "unused" returns an address on which nobody listens.
 func unused(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestAServeNoticesThatItsTasksWereTakenOver(t *testing.T) {
 	<-s.follow
 }
 
-// In this test, the event about the store is lost, because events that follow it fill the subscription.
+// In this test, the event about the store is lost, because later events fill the subscription.
 func TestAServeThatMissedEventsNoticesThatItsTasksWereTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var memory storetest.Memory

@@ -23,7 +23,7 @@ func (v *view) String() string {
 	return fmt.Sprintf("bgagent serve, process %s of the cluster%s, on %s", cleantext.Line(v.process), v.instead(), cleantext.Line(v.owner.Host))
 }
 
-// instead returns a phrase about the process that has taken over the tasks, or "".
+// The method "instead" returns a phrase about the process that has taken over the tasks, or "".
 func (v *view) instead() string {
 	if v.takenBy == "" {
 		return ""
@@ -31,9 +31,8 @@ func (v *view) instead() string {
 	return ", taken over by " + cleantext.Line(v.takenBy)
 }
 
-// clusterViews returns a view for each process of the cluster. The argument "s" is the folder of a
-// process of the cluster that runs on this machine. If that process is not running, there are no
-// views.
+// clusterViews returns a view for each process of the cluster. The argument s is the folder of the cluster's
+// process on this machine. If that process is not running, there are no views.
 func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, error) {
 	server, err := control.DialAny(s.Dir)
 	var all []control.ClusterProcess
@@ -60,9 +59,9 @@ func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, err
 	return views, errors.Join(problems...)
 }
 
-// findInCluster returns the task of a cluster with the given id, and a client for a process of the
-// cluster on this machine. The client is nil if no cluster has the task, or if no process of a cluster runs
-// here. If there is an error, a cluster might still have the task.
+// findInCluster searches the clusters for the task with the given id. It returns the task, and a client for
+// one of the cluster's processes on this machine. The client is nil if no cluster has the task, or if no
+// cluster process runs here. If there is an error, a cluster might still have the task.
 func findInCluster(ctx context.Context, stores []statedir.Store, id string) (server *control.Client, t control.SharedTask, err error) {
 	var problems []error
 	for _, s := range stores {
@@ -85,9 +84,9 @@ func findInCluster(ctx context.Context, stores []statedir.Store, id string) (ser
 	return nil, control.SharedTask{}, errors.Join(problems...)
 }
 
-// findAnywhere returns the task with the id. If the task is in a store of this machine, the results are a view of
-// the store, as from the function "find", and the task t. If the task belongs to a cluster, the results are a
-// client for a process of the cluster, and the task "shared".
+// findAnywhere returns the task with the id. If the task is in a store on this machine, the results are the
+// task t and a view of the store, as the function "find" returns it. If the task belongs to a cluster, the
+// results are a client for a process of the cluster, and the task "shared".
 func findAnywhere(ctx context.Context, folder statedir.Folder, id string) (v *view, t bgagent.Task, server *control.Client, shared control.SharedTask, err error) {
 	stores, err := folder.Stores()
 	if err != nil {

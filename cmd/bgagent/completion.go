@@ -52,7 +52,7 @@ type completionFlag struct {
 	path       bool // the value is the path of a file or directory
 }
 
-// completionOf returns the commands and flags in the model of the command line.
+// completionOf returns the commands and flags in the command line's model.
 func completionOf(app *kong.Application) completion {
 	m := completion{flags: flagsOf(app.Node)}
 	for _, node := range app.Children {
@@ -78,7 +78,7 @@ func flagsOf(node *kong.Node) (all []completionFlag) {
 	return all
 }
 
-// words returns the flags as they are typed.
+// The function "words" returns the flags as they are typed.
 func words(flags []completionFlag) []string {
 	var all []string
 	for _, f := range flags {

@@ -59,7 +59,7 @@ type value struct {
 	Origin string          `json:"origin"`
 }
 
-// values returns the effective values, in the order of the documentation.
+// The function "values" returns the effective values, in the order of the documentation.
 func values(set *settings.Settings) (all []value) {
 	for _, s := range set.Limits.Settings() {
 		all = append(all, value{"background_task." + s.Name(), json.RawMessage(s.Value), s.Origin.String()})

@@ -54,7 +54,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 // serveBounded serves at most the given number of open connections, so that file descriptors are left for the
 // agents. At the limit, a new connection replaces the connection that has been waiting longest for a request.
 // If no connection is waiting for a request, the new connection is closed. The argument "patience" limits the
-// time that a client can take to read each piece of an answer.
+// time that a client may take to read each piece of an answer.
 func serveBounded(s *http.Server, l net.Listener, most int, patience time.Duration) error {
 	b := &bounded{Listener: l, most: most, patience: patience, open: map[net.Conn]*held{}}
 	s.ConnState = b.state
@@ -93,9 +93,8 @@ func (b *bounded) Accept() (net.Conn, error) {
 	}
 }
 
-// admit adds a connection to the open connections. If the limit is reached, it first closes the
-// connection that has been waiting longest for a request. If no connection is waiting, it returns
-// nil.
+// The method "admit" adds a connection to the open connections. If the limit is reached, it first closes the
+// connection that has been waiting longest for a request. If no connection is waiting, it returns nil.
 func (b *bounded) admit(c net.Conn) *held {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -118,7 +117,8 @@ func (b *bounded) admit(c net.Conn) *held {
 	return h
 }
 
-// state notes whether a connection is waiting for a request. A new connection is waiting from the start.
+// The method "state" records whether a connection is waiting for a request. A new connection is waiting from
+// the start.
 func (b *bounded) state(c net.Conn, s http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pipes is a listener for connections in memory.
+// pipes is a listener for in-memory connections.
 type pipes chan net.Conn
 
 func (p pipes) Accept() (net.Conn, error) {
@@ -33,7 +33,7 @@ func (p pipes) dial() net.Conn {
 	return here
 }
 
-// served executes f with a server in a synctest bubble.
+// The function "served" executes f with a server in a synctest bubble.
 func served(t *testing.T, most int, h http.HandlerFunc, f func(t *testing.T, p pipes)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := make(pipes)
@@ -107,8 +107,8 @@ func TestAReaderThatStopsReadingIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-// large returns a handler that writes more than all buffers can hold. When the handler
-// stops, it sends the error of its last write, or nil, on the channel "ended".
+// The function "large" returns a handler that writes more than all buffers can hold. When the handler stops,
+// it sends the error of its last write, or nil, on the channel "ended".
 func large(ended chan<- error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		var err error

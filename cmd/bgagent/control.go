@@ -128,8 +128,8 @@ func (c sendCmd) Run(all *cli, stop stops) error {
 // waitingTime is how long a command waits for an answer before it prints what it is waiting for.
 const waitingTime = 3 * time.Second
 
-// sayWaiting prints, after a while, that the command is waiting for the task's server. The returned
-// function prevents this.
+// sayWaiting prints, after a while, that the command is waiting for the task's server. The returned function
+// cancels this message.
 func sayWaiting(id string) (stop func()) {
 	t := time.AfterFunc(waitingTime, func() {
 		warn("waiting for the answer of the bgagent serve that has task %s; Ctrl-C stops the wait", id)

@@ -48,7 +48,7 @@ func delegate(t *testing.T, cs *mcp.ClientSession, prompt string) string {
 	return idIn.FindStringSubmatch(text)[1]
 }
 
-// control returns the path of the file through which commands find the running serve.
+// The method "control" returns the path of the file through which commands find the running serve.
 func (p *place) control() string {
 	p.t.Helper()
 	all, err := filepath.Glob(filepath.Join(p.project, "../../.local/state/bgagent/tasks/serve-*/control.json"))
@@ -68,7 +68,8 @@ func (p *place) does(args ...string) string {
 	return got.out
 }
 
-// refuses executes a command that must fail with the exit code, and returns its error message.
+// The method "refuses" executes a command that must fail with the exit code, and returns the command's error
+// message.
 func (p *place) refuses(code int, args ...string) string {
 	p.t.Helper()
 	got := p.run(args...)

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// delegating returns a place with an agent that runs a shell line. The line can call
-// the script inner.sh, which starts another bgagent with a task for a demo agent.
+// The function "delegating" returns a place with an agent that runs a shell line. The line can call the
+// script inner.sh, which starts another bgagent with a task for a demo agent.
 func delegating(t *testing.T, line string) *place {
 	p := newPlace(t)
 	p.write("inner.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)

@@ -24,8 +24,7 @@ func document(t *testing.T, name string) string {
 	return strings.ReplaceAll(string(b), "\r\n", "\n")
 }
 
-// rows returns the names in backquotes in the first cells of all tables in a
-// document.
+// The function "rows" returns the backquoted names in the first cells of all tables in a document.
 func rows(text string) map[string]bool {
 	out := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^\| (.+?) \|`).FindAllStringSubmatch(text, -1) {
@@ -95,7 +94,7 @@ func TestEveryFieldAndFlagIsDocumented(t *testing.T) {
 	}
 }
 
-// blocks returns those code blocks of a document that are marked with the language.
+// The function "blocks" returns those code blocks of a document that are marked with the language.
 func blocks(text, language string) (out []string) {
 	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
 		out = append(out, m[1])

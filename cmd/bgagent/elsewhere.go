@@ -10,15 +10,15 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// elsewhere gives the tools of "bgagent serve" access to the tasks that callers with tokens have in other
-// processes of the cluster. In another process, the name of a bridge or of a caller without a token might belong
-// to another caller. Therefore, the tools give such a caller only the tasks of this process.
+// The type "elsewhere" gives the tools of "bgagent serve" access to the tasks that callers with tokens have
+// in other processes of the cluster. In another process, the name of a bridge or of a caller without a token
+// might belong to another caller. Therefore, the tools give such a caller only the tasks of this process.
 type elsewhere struct {
 	callers atomic.Pointer[bgnats.Callers] // nil until the method "begin" succeeds
 }
 
-// begin lets the callers with the given tokens use their tasks in all processes of the cluster. The argument
-// "tokens" maps tokens to the names of callers.
+// The method "begin" lets callers with tokens use their tasks in all processes of the cluster. The map
+// "tokens" holds the caller's name for each token.
 func (e *elsewhere) begin(c *bgnats.Cluster, tokens map[string]string) error {
 	secrets := map[string][]string{}
 	for token, name := range tokens {
@@ -76,8 +76,8 @@ func taskElsewhere(t bgnats.CallerTask) bgagent.TaskElsewhere {
 	return bgagent.TaskElsewhere{Task: t.Task, Process: processName(t.Process), Stored: whyStored(t.Err)}
 }
 
-// processName returns the name of a process. If another process has taken over the tasks of p, the name of
-// that process is appended.
+// processName returns the name of p. If another process has taken over p's tasks, that process's name is
+// appended.
 func processName(p bgnats.Process) string {
 	if p.TakenBy != "" {
 		return p.Name + ", taken over by " + p.TakenBy
@@ -86,7 +86,7 @@ func processName(p bgnats.Process) string {
 }
 
 // whyStored describes in a few words why a process did not report the state of its tasks. If the process
-// reported the state, the argument is nil.
+// reported the state, err is nil.
 func whyStored(err error) string {
 	switch {
 	case err == nil:

@@ -39,16 +39,15 @@ func withPicky(t *testing.T, prompts ...string) *place {
 	return p
 }
 
-// asked returns the prompts that the agent "picky" got, one per line.
+// The method "asked" returns the prompts that the agent "picky" got, one per line.
 func (p *place) asked() string {
 	b, _ := os.ReadFile(filepath.Join(p.project, "asked"))
 	return string(b)
 }
 
 func TestFailFastStopsTheRestAfterOneBadEnd(t *testing.T) {
-	// The third task gets the slot as soon as the second ends, so its agent might already be
-	// running when the run is stopped. The third agent hangs, so that the fourth task never gets a
-	// slot.
+	// The third task gets the slot as soon as the second ends, so the third agent might already be running
+	// when the run is stopped. This agent hangs, so that the fourth task never gets a slot.
 	p := withPicky(t, "one", "fail", "hang", "four")
 	got := p.run("run", "tasks.jsonc", "-o", "out", "--fail-fast")
 	require.Equal(t, 1, got.code, got.stderr)

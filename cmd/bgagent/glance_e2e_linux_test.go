@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// step is one tool call of a host. It waits until the gate is open.
+// step is a host's tool call, which waits until the gate is open.
 type step struct {
 	gate string
 	args map[string]any
@@ -66,7 +66,7 @@ type glance struct {
 	hosts map[string]chan string // outputs of the hosts once they have exited
 }
 
-// reply acts as the model of the hosts, and of the tasks that need more than a script.
+// The method "reply" acts as the model for the hosts, and for those tasks that need more than a script.
 func (g *glance) reply(r modelserver.Request) modelserver.Reply {
 	if r.Kind != modelserver.Main {
 		return r.Scripted()
@@ -113,8 +113,8 @@ func hostOf(r modelserver.Request) (string, bool) {
 	return name, found
 }
 
-// host acts as the model of a host program. It delegates tasks. Once the gate "end" is open, it waits until
-// each of its tasks has ended.
+// The method "host" acts as the model for a host program. It delegates tasks. Once the gate "end" is open, it
+// waits until each of the host's tasks has ended.
 func (g *glance) host(name string, r modelserver.Request) modelserver.Reply {
 	tool := map[string]string{"opencode": "bgagent_"}[name]
 	if tool == "" {
@@ -236,8 +236,8 @@ func (g *glance) until(what string, ok func() bool) {
 	g.t.Logf("%s: %s", time.Now().Format(time.TimeOnly), what)
 }
 
-// The method "shows" executes a command in a terminal of 80 columns. It fails the test unless the
-// command prints these words.
+// The method "shows" executes a command in an 80-column terminal. It fails the test unless the command prints
+// the wanted words.
 func (g *glance) shows(command string, want ...string) *screen {
 	g.t.Helper()
 	const cols = 80
@@ -292,9 +292,9 @@ func (g *glance) looksAtThePage(program string) {
 	require.NoError(g.t, err, string(out))
 }
 
-// Three host programs share a server on which at most three tasks run. A terminal of 80 columns, the page,
-// and the page on a phone must show at a glance which tasks run, which are stuck and since when, which failed
-// and why, what they cost, and what they wait for.
+// Three host programs share a server on which at most three tasks run. An 80-column terminal, the page, and
+// the page on a phone must show at a glance which tasks are running, which are stuck and since when, which
+// failed and why, what they cost, and what they wait for.
 func TestThreeHostsShareOneServerAndAGlanceIsEnough(t *testing.T) {
 	g := &glance{t: t, w: realagent.New(t, "opencode", "codex", "claude"), p: newPlace(t), gates: map[string]chan struct{}{}, hosts: map[string]chan string{}}
 	for _, name := range []string{"", "room", "full", "end"} {
@@ -344,8 +344,8 @@ func TestThreeHostsShareOneServerAndAGlanceIsEnough(t *testing.T) {
 	require.Equal(t, 3, g.w.Model.MaxOpen(isTask, key), "no more than three tasks run at the same time, and three do")
 }
 
-// goOn answers the question, and cancels what cannot continue. It fails the test unless each host
-// learns how its tasks ended.
+// The method "goOn" answers the question, and cancels the tasks that cannot continue. It fails the test
+// unless each host learns how its own tasks ended.
 func (g *glance) goOn() {
 	q := g.task(cleaning).Questions[0]
 	g.p.does("answer", g.task(cleaning).ID, q.Key, q.Options[0])
@@ -360,7 +360,7 @@ func (g *glance) goOn() {
 			require.Fail(g.t, "a host program did not exit", name)
 		}
 	}
-	told := map[string]string{} // the last results of each host
+	told := map[string]string{} // each host's latest results
 	for _, r := range g.w.Model.Requests() {
 		if name, isHost := hostOf(r); isHost && r.Kind == modelserver.Main {
 			told[name] = strings.Join(resultsOf(r), "\n")

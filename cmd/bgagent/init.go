@@ -64,8 +64,8 @@ func (c initCmd) Run(all *cli) error {
 	return nil
 }
 
-// link gives a file an additional name. If the file system does not support links, it copies the
-// file.
+// The function "link" gives a file an additional name. If the file system does not support links, it copies
+// the file.
 func link(from, to string) error {
 	err := os.Link(from, to)
 	if err == nil || errors.Is(err, fs.ErrExist) {

@@ -49,8 +49,8 @@ func TestInitWritesWhatIsOnPATHAndOverwritesNothing(t *testing.T) {
 	require.Empty(t, entries)
 }
 
-// completes executes a shell with the completion script and a line that prints completions. It returns the
-// completions, with a space before and after each of them.
+// The method "completes" executes a shell with the completion script and a line that prints completions. It
+// returns the completions, with a space before and after each of them.
 func (p *place) completes(shell, script, line string) string {
 	p.t.Helper()
 	path, err := exec.LookPath(shell)

@@ -32,7 +32,7 @@ func (j *job) close() error {
 	return j.folder.Close()
 }
 
-// input reads the configuration and the list. The error reports the problems of both.
+// The method "input" reads the configuration and the list. The error reports the problems of both.
 func (c *runCmd) input(all *cli) (*settings.Settings, *job, error) {
 	set, wrong := all.settings()
 	if wrong != nil && (c.List == "" && c.Resume == "" || c.List == "-") {
@@ -74,7 +74,7 @@ func reasonOf(err error) error {
 	return err
 }
 
-// job reads the list, or the folder of an earlier run.
+// The method "job" reads the list, or the folder of an earlier run.
 func (c *runCmd) job(known []string) (*job, error) {
 	if c.Resume == "" {
 		tasks, err := c.read(known)

@@ -60,8 +60,8 @@ func openKept(at statedir.Store, copies copyFlags, build func(bgagent.Store) (*b
 	return m, err
 }
 
-// original is a store that must be up to date. Open returns an error if the store contains tasks that have
-// not ended and is a copy or lacks batches.
+// original is a store that must be up to date. Open returns an error if the store is a copy or lacks batches,
+// and contains tasks that have not ended.
 type original struct{ *sqlite.Store }
 
 // Open implements [bgagent.Store].
@@ -95,7 +95,7 @@ func (e *keepError) Error() string {
 	return e.reason() + "; use another folder with --state DIR, or keep no tasks with --state none"
 }
 
-// reason describes only the problem.
+// The method "reason" describes only the problem.
 func (e *keepError) reason() string {
 	var owned *bgagent.StoreOwnedError
 	if errors.As(e.err, &owned) {
@@ -107,8 +107,8 @@ func (e *keepError) reason() string {
 // Unwrap returns the reason.
 func (e *keepError) Unwrap() error { return e.err }
 
-// reasonOfStore returns the error that the store itself returned. It removes the errors that the
-// manager joined with it.
+// reasonOfStore returns the error that the store itself returned. It leaves out the errors that the manager
+// joined with that error.
 func reasonOfStore(err error) error {
 	for {
 		joined, ok := err.(interface{ Unwrap() []error })
@@ -139,8 +139,8 @@ func sayRestored(m *bgagent.BackgroundManager) {
 // sweep removes old stores of the commands "run" and "mcp"; the constants below contain the limits. It also
 // removes what unfinished removals left behind. A store of "serve" limits its own size, so the function
 // "sweep" removes it only if its configuration file no longer exists. Errors are ignored, because the next
-// call tries again. A command must open its own store before it calls the function "sweep", so that its
-// store is not removed.
+// call retries the removals. A command must open its own store before it calls the function "sweep", so that
+// its store is not removed.
 func sweep(f statedir.Folder) {
 	stores, err := f.Stores()
 	if err != nil {

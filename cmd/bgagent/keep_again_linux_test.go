@@ -34,7 +34,7 @@ func killedRun(t *testing.T, p *place) (store string) {
 	return store
 }
 
-// continues resumes the killed run in the folder and checks that its task is continued.
+// The method "continues" resumes the killed run in the folder and checks that its task is continued.
 func (p *place) continues(dir string) {
 	p.t.Helper()
 	p.write("go", "")

@@ -46,8 +46,8 @@ func withMindful(t *testing.T) *place {
 	return p
 }
 
-// askedOf returns, for each task number, one entry per prompt that the agent received, in order.
-// The entry is the argument with the session, or empty if the prompt began a new session.
+// askedOf returns, for each task number, one entry per prompt that the agent received, in order. Each entry
+// is the argument with the session, or empty if the prompt began a new session.
 func (p *place) askedOf() map[string][]string {
 	b, _ := os.ReadFile(filepath.Join(p.project, "asked"))
 	out := map[string][]string{}
@@ -64,7 +64,7 @@ func (p *place) awaitAsked(n int) {
 	require.Eventually(p.t, func() bool { return len(p.askedOf()) >= n }, atMost, 10*time.Millisecond)
 }
 
-// kept returns the kept tasks, by id, as "bgagent tasks" shows them.
+// The method "kept" returns the kept tasks, by id, as "bgagent tasks" shows them.
 func (p *place) kept(args ...string) map[string]keptTask {
 	p.t.Helper()
 	got := p.run(append([]string{"tasks", "--all", "--json"}, args...)...)
@@ -95,7 +95,7 @@ func (p *place) awaitEnded() map[string]keptTask {
 	return all
 }
 
-// saved returns the saved states of the tasks that have not ended, from all stores.
+// The method "saved" returns the saved states of the tasks that have not ended, from all stores.
 func (p *place) saved() (states []string) {
 	stores, _ := filepath.Glob(filepath.Join(p.project, "../../.local/state/bgagent/tasks/*"))
 	for _, dir := range stores {
@@ -114,8 +114,8 @@ func (p *place) saved() (states []string) {
 	return states
 }
 
-// awaitSaved waits until the store contains the session of each task with one of these numbers, and also the
-// information that the agent has written to this session.
+// awaitSaved waits until the store contains, for each task with one of these numbers, the task's session and
+// the fact that the agent has written to the session.
 func (p *place) awaitSaved(numbers ...int) {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool {
@@ -306,7 +306,7 @@ func mcpOf(t *testing.T, p *place) (*mcp.ClientSession, *exec.Cmd) {
 	return client(t, &mcp.CommandTransport{Command: cmd, TerminateDuration: atMost}), cmd
 }
 
-// killMCP kills the "bgagent mcp" of a connection. It also closes the connection, which waits until the
+// killMCP kills the "bgagent mcp" of a connection. It then closes the connection, and thereby waits until the
 // process has ended.
 func killMCP(t *testing.T, cs *mcp.ClientSession, cmd *exec.Cmd) {
 	t.Helper()

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pages is a store whose history has several pages. The field "fail" is the number of times that reading a page
-// after the first one fails.
+// pages is a store whose history has several pages. The field "fail" is the number of reads of later pages
+// that fail.
 type pages struct {
 	*storetest.Process
 	fail  int

@@ -49,8 +49,8 @@ func (v *view) refresh(ctx context.Context) {
 	}
 }
 
-// silent returns the time without a sign of life after which a working task is shown as silent. If no
-// server was asked, the default applies. 0 means never.
+// The method "silent" returns the time without a sign of life after which a working task is shown as silent.
+// If no server was asked, the default applies. 0 means never.
 func (v *view) silent() time.Duration {
 	if v.now != nil {
 		return v.now.Silent
@@ -81,7 +81,7 @@ func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task
 }
 
 // inTask returns an error if this program is running inside a turn of a task. An agent must not control the
-// tasks of others. Like the limit on the depth of tasks, this check stops only well-behaved programs.
+// tasks of others. Like the depth limit, this check stops only well-behaved programs.
 func inTask() error {
 	depth, err := fleet.Depth()
 	switch {
@@ -114,8 +114,8 @@ func controlled(ctx context.Context, all *cli, ref string) (*control.Client, str
 	return c, t.ID, nil
 }
 
-// noServer describes why a task cannot be controlled. The argument "err" is the error that
-// view.server returned. If err is nil, the result is nil.
+// noServer describes why a task cannot be controlled. It expects the error that view.server returned. If this
+// error is nil, the result is nil.
 func noServer(v *view, id string, err error) error {
 	switch {
 	case err == nil:
@@ -132,8 +132,8 @@ func noServer(v *view, id string, err error) error {
 	return &exitError{exitFailed, fmt.Errorf("%v runs as process %d, but %w now: it is starting or ending, or it is an older version; try again, or start it again", v, v.owner.PID, err)}
 }
 
-// refused returns the error to report for a request that failed. If the server reported that the request was
-// invalid, the returned error has the exit code for invalid input.
+// The function "refused" returns the error to report for a request that failed. If the server reported that
+// the request was invalid, the returned error has the exit code for invalid input.
 func refused(err error) error {
 	var e *control.Error
 	if errors.As(err, &e) && e.Input {
@@ -143,7 +143,7 @@ func refused(err error) error {
 }
 
 // undone is like the function "refused", but for requests that change something. The argument "then" is the
-// advice for the case that the outcome of the request is unknown.
+// advice to give if the request's outcome is unknown.
 func undone(err error, then string) error {
 	if errors.Is(err, control.ErrUnanswered) {
 		return fmt.Errorf("the request was sent, but %w; it can still take effect: %s", err, then)
@@ -151,8 +151,7 @@ func undone(err error, then string) error {
 	return refused(err)
 }
 
-// clock returns the time of day of the argument "at". The result includes the date if the argument "now" is
-// on another day.
+// clock returns the time of day of "at". The result includes the date if "now" is on another day.
 func clock(at, now time.Time) string {
 	at, now = at.Local(), now.Local()
 	if at.YearDay() == now.YearDay() && at.Year() == now.Year() {
@@ -161,8 +160,8 @@ func clock(at, now time.Time) string {
 	return at.Format(time.DateTime)
 }
 
-// doing describes what a task is doing or, if it has ended, how it ended. The argument "silent" is the
-// result of view.silent.
+// The function "doing" describes what a task is doing or, if it has ended, how it ended. The argument
+// "silent" is the result of view.silent.
 func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail string) {
 	since := func(at time.Time) string { return max(now.Sub(at), 0).Round(time.Second).String() }
 	switch {
@@ -194,7 +193,7 @@ func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail s
 	return "running", ""
 }
 
-// clean returns each string as a single line without control characters.
+// The function "clean" returns each string as a single line without control characters.
 func clean(texts ...string) []any {
 	out := make([]any, len(texts))
 	for i, text := range texts {

@@ -77,8 +77,8 @@ func library(l *slog.Logger) *slog.Logger {
 	return slog.New(problemsOnly{l.Handler()})
 }
 
-// logEvent writes a line if a task was launched, resumed or started, if it ended or another attempt has replaced
-// it, for trouble with the store, and for missed events. It ignores all other events.
+// logEvent writes a line if a task was launched, resumed or started, if a task ended or was replaced by
+// another attempt, if the store has trouble, and if events were missed. It ignores all other events.
 func logEvent(l *slog.Logger, e bgagent.Event) {
 	t := e.Task
 	level, attrs := slog.LevelInfo, []slog.Attr{slog.String("task", t.ID), slog.String("agent", t.Agent)}

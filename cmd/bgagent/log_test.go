@@ -104,8 +104,8 @@ func TestTheConfigurationIsPrintedAsJSON(t *testing.T) {
 	require.Equal(t, 2, p.run("config", "--json", "--schema").code)
 }
 
-// When the user stops the server, it might not have read the events about the latest ends of tasks
-// yet. The user must still be notified of the tasks that ended before the stop.
+// When the user stops the server, it might not yet have read the events about the tasks that ended last. The
+// user must still be notified of the tasks that ended before the stop.
 func TestAnEndBeforeTheEndOfTheServerIsTold(t *testing.T) {
 	p := newPlace(t)
 	tell := p.write("tell.sh", "#!/bin/sh\necho \"$BGAGENT_EVENT $BGAGENT_TASK\" >>\"$(dirname \"$0\")/told\"\n")
@@ -123,9 +123,9 @@ func TestAnEndBeforeTheEndOfTheServerIsTold(t *testing.T) {
 	require.Equal(t, "failed before\nfailed before, by a wrong clock\ndone \n", string(told))
 }
 
-// onWrongClock returns a time whose wall clock differs from that of "at". The reading of the monotonic clock
-// is the same. A manager reports such times if the clock was set or the computer was suspended after the
-// manager was created.
+// onWrongClock returns a time whose wall clock differs from that of "at". Both times have the same reading of
+// the monotonic clock. A manager reports such times if the clock was set or the computer was suspended after
+// the manager was created.
 func onWrongClock(t *testing.T, at time.Time, by time.Duration) time.Time {
 	t.Helper()
 	wrong := at

@@ -185,7 +185,7 @@ func judge(t *testing.T, w *realagent.World, prefix string) {
 	require.Contains(t, got[3], "coder went on")
 }
 
-// finished waits until the model has sent its last answer to the host.
+// The function "finished" waits until the model has sent its last answer to the host.
 func finished(t *testing.T, w *realagent.World) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -216,7 +216,7 @@ func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 	judge(t, w, "bgagent_")
 }
 
-// hosted executes a host and returns its output.
+// The function "hosted" executes a host and returns its output.
 func hosted(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)

@@ -15,7 +15,7 @@
 //	bgagent cancel ID             cancels a task of a running serve
 //	bgagent resume ID PROMPT      continues a task that has ended, on a running serve
 //	bgagent send ID TEXT          sends a message to a task of a running serve
-//	bgagent answer ID [KEY] OPTION  answers a question of a task of a running serve
+//	bgagent answer ID [KEY] OPTION  answers a question from a task of a running serve
 //	bgagent prune [ID]            deletes kept tasks
 //	bgagent cleanup               lists or ends the processes that killed runs have left behind
 //	bgagent version               prints the version
@@ -82,8 +82,8 @@ type cli struct {
 	About   versionCmd `cmd:"" name:"version" help:"Print the version."`
 }
 
-// settings loads the configuration that the command line asks for. The error reports all problems. If there is
-// an error, the settings are returned only if the agents' names are known.
+// The method "settings" loads the configuration that the command line asks for. The error reports all
+// problems. If there is an error, the settings are returned only if the agents' names are known.
 func (c *cli) settings() (*settings.Settings, error) {
 	files := []string{c.Config}
 	if c.Config == "" {
@@ -136,7 +136,8 @@ func sayFiles(s *settings.Settings) {
 	}
 }
 
-// found returns a sentence that lists the agents that are available without a configuration file.
+// The function "found" returns a sentence that lists the agents that are available without a configuration
+// file.
 func found(s *settings.Settings) string {
 	list := ""
 	for _, a := range s.Agents {
@@ -222,8 +223,8 @@ func emptyArgument(args []string) string {
 	return ""
 }
 
-// misread describes what is wrong with the command line. It points to the help of the
-// command or, if no command was named, lists the commands.
+// The function "misread" describes what is wrong with the command line. It points to the help of the command
+// or, if no command was named, lists the commands.
 func misread(parser *kong.Kong, err error) string {
 	text := strings.TrimSuffix(err.Error(), ` but got "EOL" (<EOL>)`)
 	if text != err.Error() { // kong's wording for a flag at the end of the command line
@@ -262,7 +263,7 @@ func exitCode(err error) int {
 	return code
 }
 
-// flat splits joined errors, so that each error is printed on a separate line.
+// The function "flat" splits joined errors, so that each error is printed on a separate line.
 func flat(err error) []error {
 	if err == nil {
 		return nil

@@ -79,7 +79,7 @@ func (p *place) write(name, text string) string {
 	return path
 }
 
-// user writes the user's configuration file.
+// The method "user" writes the user's configuration file.
 func (p *place) user(text string) {
 	p.write("../../config/bgagent/bgagent.jsonc", text)
 }
@@ -113,7 +113,7 @@ func (p *place) feed(input string, args ...string) outcome {
 	return outcome{cmd.ProcessState.ExitCode(), out.String(), problems.String()}
 }
 
-// index reads the index of a results folder.
+// The method "index" reads the index of a results folder.
 func (p *place) index(dir string) results.Index {
 	p.t.Helper()
 	b, err := os.ReadFile(filepath.Join(p.project, dir, results.IndexName))

@@ -2,7 +2,7 @@
 
 package main
 
-// outputGone always reports false. It is called after the signal SIGPIPE, and on systems other than Unix, a
+// outputGone always reports false. It is called after the signal SIGPIPE, but on systems other than Unix, a
 // broken pipe does not cause a signal.
 func outputGone() bool { return false }
 

@@ -10,11 +10,11 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// pageOthers gives the page of "bgagent serve" the tasks of the other processes of its cluster.
+// pageOthers gives the page of "bgagent serve" access to the tasks of the cluster's other processes.
 type pageOthers struct{ cluster *bgnats.Cluster }
 
 // pageReadTime is how long the page waits for a task of another process. While it waits, and if the process
-// does not answer, the page shows what the list of tasks contains.
+// does not answer, the page shows what the task list contains.
 const pageReadTime = 4 * time.Second
 
 // Processes implements [dashboard.Others].

@@ -29,7 +29,7 @@ func (c *serveCmd) sayHow(addr net.Addr) {
 
 // pasteLines returns the commands and settings for one caller. The argument "from" is the name of the
 // variable that holds the caller's token, or an @ followed by the path of the file that holds the token. If
-// there are no tokens, it is empty.
+// there are no tokens, this argument is empty.
 func pasteLines(url, caller, from string) string {
 	var b strings.Builder
 	title, header, variable, file := "to use it from", "", "", ""

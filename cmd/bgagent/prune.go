@@ -28,7 +28,7 @@ func (pruneCmd) Help() string {
 Exit codes: 0 the tasks were deleted or counted; 1 some could not be deleted; 2 invalid input, or there is no such task.`
 }
 
-// pruned counts tasks in one or more stores.
+// The type "pruned" counts tasks in one or more stores.
 type pruned struct {
 	ended int // number of tasks that were deleted, or that --yes would delete
 	due   int // number of ended tasks that stay because the next process needs them

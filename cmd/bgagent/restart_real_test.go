@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gated is a model that holds its answers until the test releases them. The key of a conversation has the
-// form AGENT-ANSWER, and its second part selects the answer.
+// gated is a model that holds its answers until the test releases them. A conversation's key has the form
+// AGENT-ANSWER, and the second part of the key selects the answer.
 type gated struct {
 	t    *testing.T
 	w    *realagent.World
@@ -32,7 +32,7 @@ type gated struct {
 
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
-// file returns the path of a file that the command of a conversation uses.
+// file returns the path of a file that a conversation's command uses.
 func (h *gated) file(key, name string) string { return filepath.Join(h.w.Dir, key+"."+name) }
 
 func (h *gated) reply(r modelserver.Request) modelserver.Reply {
@@ -69,7 +69,7 @@ func (h *gated) reply(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("the answer of " + r.Key)
 }
 
-// asked returns the requests of the conversation.
+// The method "asked" returns the requests of the conversation.
 func (h *gated) asked(key string) (list []modelserver.Request) {
 	for _, r := range h.w.Model.Requests() {
 		if isMain(r) && r.Key == key {
@@ -79,7 +79,7 @@ func (h *gated) asked(key string) (list []modelserver.Request) {
 	return list
 }
 
-// begun reports whether the model has sent the beginning of its text, or whether the command is
+// The method "begun" reports whether the model has sent the beginning of its text, or whether the command is
 // running.
 func (h *gated) begun(key string) bool {
 	h.mu.Lock()
@@ -94,8 +94,7 @@ func (h *gated) until(what string, ok func() bool) {
 	require.Eventually(h.t, ok, 5*time.Minute, 200*time.Millisecond, what)
 }
 
-// savedWith reports whether the text is in the saved state of a task that has not ended, in any of the
-// stores.
+// savedWith reports whether any store contains the text in the saved state of a task that has not ended.
 func (p *place) savedWith(text string) bool {
 	return slices.ContainsFunc(p.saved(), func(state string) bool { return strings.Contains(state, text) })
 }

@@ -23,7 +23,7 @@ func withAgent(t *testing.T, script string) *place {
 	return p
 }
 
-// rows returns the tasks of an index as raw JSON objects.
+// The method "rows" returns the tasks of an index as raw JSON objects.
 func (p *place) rows(dir string) []map[string]any {
 	p.t.Helper()
 	var x struct{ Tasks []map[string]any }

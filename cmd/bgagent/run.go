@@ -92,8 +92,8 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	return r.run(crew, job.open, func() display.Display { return c.display(len(job.tasks)) })
 }
 
-// check refuses invalid flags and invalid combinations of flags. It returns the limits on how long
-// the run can take and how many US dollars it can cost; 0 means no limit.
+// The method "check" refuses invalid flags and invalid combinations of flags. It returns the limits on how
+// long the run can take and how many US dollars it can cost; 0 means no limit.
 func (c *runCmd) check() (limit time.Duration, cost float64, err error) {
 	var errs []error
 	if c.Resume != "" && c.List != "" {
@@ -138,7 +138,8 @@ func fits(tasks int, set *settings.Settings) error {
 	return nil
 }
 
-// display returns the display that the flags, the environment and the kind of standard output require.
+// The method "display" returns the display that the flags, the environment and the kind of standard output
+// require.
 func (c *runCmd) display(tasks int) display.Display {
 	switch {
 	case c.JSON:

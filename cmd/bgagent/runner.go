@@ -70,11 +70,12 @@ type runner struct {
 
 	behind  bool          // the index on disk lacks tasks that have ended
 	indexed time.Time     // when the index was last written
-	cost    time.Duration // how long it took to write the index last time
+	cost    time.Duration // how long the last write of the index took
 }
 
-// run runs the list, from creating the manager to printing the summary. Invalid settings are reported before
-// a folder is created. A folder that cannot be written is reported before any agent starts to work.
+// run runs the list. It does everything from creating the manager to printing the summary. Invalid settings
+// are reported before a folder is created. A folder that cannot be written to is reported before any agent
+// starts to work.
 func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
 	r.halted, r.halt = context.WithCancelCause(context.Background())
 	defer r.halt(nil)
@@ -123,8 +124,8 @@ func (r *runner) prepare(open func() (*results.Folder, error)) (err error) {
 	}
 	if r.folder, err = open(); err == nil && r.state != nil {
 		// The results folder identifies the store, so the manager with the store can be created only after
-		// the folder. The first manager only served to find errors in the configuration before the folder
-		// was created.
+		// the folder. The first manager's only purpose was to find errors in the configuration before the
+		// folder was created.
 		if err = r.manager.Close(r.stop.hard); err == nil {
 			r.manager, err = r.keptManager()
 		}
@@ -151,9 +152,10 @@ func (r *runner) newManager(store bgagent.Store) (*bgagent.BackgroundManager, er
 	})
 }
 
-// problem reports a problem to the user. Tasks that end badly are reported by endedBadly instead. The method
-// "problem" can be called concurrently. While the table is shown, the table prints the problem, because
-// standard error is often the same terminal, and a line written there would damage the table.
+// The method "problem" reports a problem to the user. Tasks that end badly are reported by endedBadly
+// instead. The method "problem" can be called concurrently. While the table is shown, the table prints the
+// problem, because standard error is often the same terminal, and a line written there would damage the
+// table.
 func (r *runner) problem(err error) {
 	if table, ok := r.show.(*display.Table); ok && !r.over.Load() {
 		table.Note(err.Error())
@@ -195,8 +197,7 @@ func (r *runner) launch() {
 	}
 }
 
-// launchTask launches the task with the index i in the list. If the launch fails, the task is
-// recorded as failed.
+// launchTask launches the task at index i in the list. If the launch fails, the task is recorded as failed.
 func (r *runner) launchTask(i int, t tasklist.Task) {
 	task, err := r.manager.Launch(context.Background(), bgagent.Caller{Session: runScope}, bgagent.LaunchInput{
 		Agent: t.Agent, Prompt: t.Prompt, Description: t.Description, Model: t.Model, Directory: t.Directory,
@@ -249,7 +250,8 @@ func (r *runner) follow(events *bgagent.Subscription) {
 	}
 }
 
-// next waits for an event, but at most for lookTime, so that the display is updated even without events.
+// The function "next" waits for an event, but at most for lookTime, so that the display is updated even
+// without events.
 func next(events *bgagent.Subscription) (bgagent.Event, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
@@ -380,7 +382,7 @@ func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) stri
 	return name
 }
 
-// row shows the row of a task that has not ended.
+// The method "row" shows the row of a task that has not ended.
 func (r *runner) row(number int, t bgagent.Task) {
 	t.Result, t.Prompt = "", ""
 	r.show.Show(display.Row{Number: number, Task: t, Stale: r.stale})
@@ -436,8 +438,8 @@ func (r *runner) close(crew *fleet.Fleet) {
 	}
 }
 
-// end writes the index, shows the summary and returns the error with the exit code of the run, or
-// nil if all went well.
+// The method "end" writes the index, shows the summary and returns the error with the run's exit code, or nil
+// if all went well.
 func (r *runner) end(interrupted bool) error {
 	r.index.Ended, r.index.Interrupted = time.Now(), interrupted
 	for _, e := range r.index.Tasks {

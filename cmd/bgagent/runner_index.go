@@ -29,7 +29,7 @@ func (r *runner) begin(j *job) {
 	}
 }
 
-// kept returns the number of tasks that an earlier run completed.
+// The method "kept" returns the number of tasks that an earlier run completed.
 func (r *runner) kept() (n int) {
 	for _, e := range r.index.Tasks {
 		if e.Status.Terminal() {

@@ -32,15 +32,15 @@ func (r *runner) keep(f stateFlags) error {
 	return nil
 }
 
-// cannotContinue returns the error of a resumed run whose kept tasks cannot be used. In this case,
-// the run must not start, because it would run these tasks a second time.
+// cannotContinue returns the error for a resumed run whose kept tasks cannot be used. In this case, the run
+// must not start, because it would run these tasks a second time.
 func (r *runner) cannotContinue(err error) error {
 	return &exitError{exitInput, fmt.Errorf("the kept tasks of this run cannot be continued, and some may not have ended: %w. Nothing was started. To run again all tasks that have not completed, use --state none", err)}
 }
 
-// keptManager creates the manager with the run's store. If this run resumes an earlier run whose
-// tasks are kept, it uses the store of that run. Otherwise, it creates a store. If a new store
-// cannot be used, keptManager prints a warning, and the manager has no store.
+// keptManager creates the manager with the run's store. If this run resumes an earlier run whose tasks are
+// kept, it uses that run's store. Otherwise, it creates a store. If a new store cannot be used, keptManager
+// prints a warning, and the manager has no store.
 func (r *runner) keptManager() (*bgagent.BackgroundManager, error) {
 	defer func() { sweep(*r.state) }()
 	at, found, err := r.earlierStore()
@@ -63,10 +63,10 @@ func (r *runner) keptManager() (*bgagent.BackgroundManager, error) {
 	return m, nil
 }
 
-// earlierStore returns the store of the earlier run that this run resumes, and whether there is one. It
-// returns an error if the store cannot be found or belongs to another results folder. There is one exception:
-// if all tasks of the earlier run have ended, the store may be missing or belong to the folder from which
-// this results folder was copied. The run then continues without the store.
+// earlierStore returns the store of the earlier run that this run resumes, and whether there is such a store.
+// It returns an error if the store cannot be found or belongs to another results folder. There is one
+// exception: if all tasks of the earlier run have ended, the store may be missing or belong to the folder
+// from which this results folder was copied. The run then continues without the store.
 func (r *runner) earlierStore() (at statedir.Store, found bool, err error) {
 	if r.index.State == "" {
 		return at, false, nil
@@ -184,9 +184,9 @@ func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 	return true
 }
 
-// latest returns, for each entry of the list, the kept task that was launched last. If an entry has
-// no kept task, the id is empty. If the result of a completed task is not in the results folder, the
-// task contains the result.
+// The method "latest" returns, for each entry of the list, the kept task that was launched last. If an entry
+// has no kept task, the id is empty. If the result of a completed task is not in the results folder, the task
+// contains the result.
 func (r *runner) latest(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 	kept, err := keptTasks(m)
 	if err != nil {
@@ -214,8 +214,8 @@ func (r *runner) latest(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 	return last, nil
 }
 
-// keptTasks returns the tasks in memory, and the ended tasks in the store without their texts.
-// Some tasks can occur twice.
+// keptTasks returns the tasks in memory and the ended tasks in the store. The tasks from the store have no
+// texts. Some tasks can occur twice.
 func keptTasks(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 	for tries := 0; ; tries++ {
 		all := m.List(bgagent.Query{})

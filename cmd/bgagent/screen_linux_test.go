@@ -23,7 +23,7 @@ type screen struct {
 	style    string
 }
 
-// screenOf returns the screen after the output was written to it.
+// screenOf returns a screen to which the output has been written.
 func screenOf(out string, cols int) *screen {
 	s := &screen{cols: cols}
 	for len(out) > 0 {
@@ -77,7 +77,7 @@ func (s *screen) put(r rune) {
 	s.col++
 }
 
-// control executes an escape sequence.
+// The method "control" executes an escape sequence.
 func (s *screen) control(parameters string, what byte) {
 	first, _, _ := strings.Cut(parameters, ";")
 	n, err := strconv.Atoi(first)
@@ -120,8 +120,7 @@ func (s *screen) control(parameters string, what byte) {
 	}
 }
 
-// blanks returns the cells of the current line between two columns. The caller clears
-// them.
+// The method "blanks" returns the cells of the current line between two columns. The caller clears them.
 func (s *screen) blanks(from, to int) []cell { return s.line()[from:to] }
 
 // String returns the lines of the screen without trailing blanks.
@@ -137,7 +136,7 @@ func (s *screen) String() string {
 	return b.String()
 }
 
-// The method "from" returns the screen without the lines before the first line that begins with the text.
+// The method "from" returns the part of the screen that starts at the first line that begins with the text.
 func (s *screen) from(begin string) *screen {
 	for i, line := range strings.Split(s.String(), "\n") {
 		if strings.HasPrefix(line, begin) {

@@ -17,7 +17,7 @@ const minSecret = 16
 // maxSecret is the maximum size, in bytes, of a file with a token or password.
 const maxSecret = 64 << 10
 
-// secrets reads tokens and passwords from environment variables and files.
+// The type "secrets" reads tokens and passwords from environment variables and files.
 type secrets struct {
 	used []string // names of the environment variables that were read
 }
@@ -61,7 +61,7 @@ func readSecret(path string) (string, error) {
 	return strings.TrimRight(strings.TrimPrefix(string(b), "\ufeff"), "\r\n"), err
 }
 
-// private returns an error if other users can access the file.
+// The function "private" returns an error if other users can access the file.
 func private(path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -73,8 +73,8 @@ func private(path string) error {
 	return nil
 }
 
-// forget removes the variables from the environment of this program, so that the programs that it
-// starts do not inherit them.
+// forget removes the variables from this program's environment, so that the programs that it starts do not
+// inherit them.
 func (s *secrets) forget() {
 	for _, name := range s.used {
 		_ = os.Unsetenv(name)

@@ -73,7 +73,7 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	return errors.Join(err, s.end(stop))
 }
 
-// callers returns the HTTP server's configuration according to the flags: the callers and their
+// The method "callers" returns the HTTP server's configuration according to the flags: the callers and their
 // tokens, or one scope for all callers if there are no tokens.
 func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	cfg := mcpserver.HTTPConfig{Origins: c.Origin}
@@ -124,11 +124,11 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	return cfg, checkNames(cfg.Tokens)
 }
 
-// known returns a handler that verifies the host names of requests that arrive on a loopback address, and
-// passes the requests on to h. It refuses every name except localhost, loopback addresses and the names given
-// with --host. A refused request comes either from a proxy, whose name must be given with --host, or from a
-// web page whose domain name resolves to this machine. Requests for names given with --host are passed on
-// without their local address, so that the inner handlers do not check the name again.
+// The method "known" returns a handler that verifies the host names of requests that arrive on a loopback
+// address, and passes the requests on to h. It refuses every name except localhost, loopback addresses and
+// the names given with --host. A refused request comes either from a proxy, whose name must be given with
+// --host, or from a web page whose domain name resolves to this machine. Requests for names given with --host
+// are passed on without their local address, so that the inner handlers do not check the name again.
 func (c *serveCmd) known(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		addr, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
@@ -205,9 +205,9 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 // maxCommands is the maximum number of commands from terminals that are served at the same time.
 const maxCommands = 64
 
-// silent returns the time without a sign of life after which a working task is shown as silent: half of the
-// time after which the manager cancels the task, but at most 90 s. This way, a task that hangs is marked even
-// if it is cancelled late or never.
+// The method "silent" returns the time without a sign of life after which a working task is shown as silent:
+// half of the time after which the manager cancels the task, but at most 90 s. This way, a task that hangs is
+// marked even if it is cancelled late or never.
 func (s *serving) silent() time.Duration {
 	if s.stale == 0 { // the manager does not cancel silent tasks
 		return dashboard.DefaultSilent

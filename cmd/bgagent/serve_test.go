@@ -29,7 +29,7 @@ func client(t *testing.T, transport mcp.Transport) *mcp.ClientSession {
 	return cs
 }
 
-// callTool calls a tool and returns the text of its result.
+// callTool calls a tool and returns the result's text.
 func callTool(t *testing.T, cs *mcp.ClientSession, name string, args map[string]any) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), atMost)
@@ -64,8 +64,8 @@ func TestANoticeToACallerCarriesResultsWhereTheFileSaysSo(t *testing.T) {
 		p.write(".bgagent.jsonc", `{"background_task": {"totalConcurrency": 1, "noticeResultBytes": `+bytes+`}, "agents": {"wait": {"kind": "inproc"}}}`)
 		cs := client(t, &mcp.CommandTransport{Command: p.command("mcp"), TerminateDuration: atMost})
 		callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "the first"})
-		// The second task waits for the slot of the first task. Therefore, when the call for the
-		// second task returns, the first task has ended.
+		// The second task waits for the first task's slot. Therefore, when the call for the second task
+		// returns, the first task has ended.
 		_, notice, told := strings.Cut(callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "2 ms", "run_in_background": false}), "Ended")
 		require.True(t, told, "the caller is told how the first task ended")
 		require.Equal(t, want != "", strings.Contains(notice, result), notice)

@@ -43,15 +43,16 @@ type serving struct {
 	logger  *slog.Logger // nil if nothing is logged
 	logFile *os.File
 	notify  *notify.Notifier
-	ending  atomic.Pointer[time.Time] // when the end of the server began, with a reading of the monotonic clock; nil before that
-	follow  chan struct{}             // closed when all events have been handled
+	ending  atomic.Pointer[time.Time] // when the server began to shut down, with a monotonic reading; nil before
+	follow  chan struct{}             // closed after all events have been handled
 	lost    chan error                // gets the reason why the tasks belong to another process
 }
 
 // startServing creates a serving and begins to follow its manager's events. If this program is running inside
 // a task that is not allowed to delegate, the server does not offer delegate_task. If a signal arrives while
-// startServing waits for a file, both results are nil. The argument "people" reports whether a person can see
-// and answer the tasks' questions. The argument "process" is the name that the user has given to this process.
+// startServing waits for a file, both results are nil. The argument "people" says whether a person can see
+// and answer the tasks' questions. The argument "process" is the name that the user has given to this
+// process.
 func startServing(all *cli, command string, people bool, process string, copies copyFlags, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
@@ -134,9 +135,9 @@ func (s *serving) endLog(t bgagent.Task) {
 
 // tell notifies the user if a task ended badly, and if the last task has ended.
 func (s *serving) tell(t bgagent.Task, last bool) {
-	// The manager measures the times of ends with the monotonic clock. Both times have a reading of this
-	// clock, and Before compares the readings. Therefore, the result is right even if the computer was
-	// suspended or the wall clock was set.
+	// The manager measures when tasks end with the monotonic clock. Both times have a reading of this clock,
+	// and Before compares the readings. Therefore, the result is right even if the computer was suspended or
+	// the wall clock was set.
 	if at := s.ending.Load(); at != nil && !t.Ended.Before(*at) {
 		return // the user has stopped the server and expects its tasks to end
 	}
@@ -183,11 +184,11 @@ func (s *serving) build(ctx context.Context, set *settings.Settings, state state
 	return nil
 }
 
-// stopTime is the maximum time for running tasks to stop after the caller closes the connection. A caller
-// might kill this program soon after it closes the connection.
+// stopTime is the maximum time that running tasks have to stop after the caller closes the connection. A
+// caller might kill this program soon after closing the connection.
 const stopTime = 5 * time.Second
 
-// told returns when all events are logged and all notifications are sent, or when ctx ends.
+// The method "told" returns when all events are logged and all notifications are sent, or when ctx ends.
 func (s *serving) told(ctx context.Context) {
 	select {
 	case <-s.follow:
@@ -196,9 +197,9 @@ func (s *serving) told(ctx context.Context) {
 	s.notify.Close(ctx)
 }
 
-// end cancels all tasks, waits at most stopTime until everything that they started has stopped, and terminates
-// the agent programs. There is one exception: if the tasks of the command "serve" are kept, and the user has not
-// interrupted the command, it suspends the tasks instead of cancelling them.
+// The method "end" cancels all tasks, waits at most stopTime until everything that they started has stopped,
+// and terminates the agent programs. There is one exception: if the tasks of the command "serve" are kept,
+// and the user has not interrupted the command, it suspends the tasks instead of cancelling them.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)

@@ -61,7 +61,7 @@ func (s *serving) open(at statedir.Store) (*bgagent.BackgroundManager, error) {
 	return m, err
 }
 
-// log returns the function that reads a task's log, or nil if there are no logs.
+// The method "log" returns the function that reads a task's log, or nil if there are no logs.
 func (s *serving) log() func(ctx context.Context, task string, from int64) (string, int64, error) {
 	if s.files == nil {
 		return nil
@@ -80,7 +80,7 @@ func (s *serving) withStore(store bgagent.Store) (*bgagent.BackgroundManager, er
 }
 
 // config returns the configuration of a manager with the store, which can be nil. Tasks of mcp are not
-// continued: if the host killed its MCP server, the tasks of that server must not cause costs in a later
+// continued: if the host killed its MCP server, that server's tasks must not cause costs in a later
 // conversation.
 func (s *serving) config(store bgagent.Store) bgagent.Config {
 	cfg := bgagent.Config{
@@ -93,9 +93,9 @@ func (s *serving) config(store bgagent.Store) bgagent.Config {
 	return cfg
 }
 
-// projectManager creates the manager for the command "mcp". Among the project's stores whose
-// processes are dead, it uses the store that was written last. If there is no such store, it creates
-// a store. interruptOlder ends the tasks in the remaining stores.
+// projectManager creates the manager for the command "mcp". Among the project's stores whose processes are
+// dead, it uses the store that was written last. If there is no such store, it creates one. The method
+// interruptOlder ends the tasks in the remaining stores.
 func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundManager, error) {
 	old, fresh, err := folder.Project(".", s.life.id)
 	if err != nil {
@@ -125,7 +125,7 @@ type older struct {
 	done   chan struct{}                         // closed when all stores have been handled, or after the function "stop" is called
 }
 
-// interruptOlder starts to end the tasks in the project's older stores whose processes are dead. It returns
+// interruptOlder starts ending the tasks in the project's older stores whose processes are dead. It returns
 // when this work is done or when ctx ends. If ctx ends first, the work continues while the server begins to
 // answer, because the program that started the server waits only for a limited time.
 func (s *serving) interruptOlder(ctx context.Context) {
@@ -169,14 +169,14 @@ func (s *serving) interruptStore(ctx context.Context, at statedir.Store) {
 	}
 }
 
-// quit makes the work of interruptOlder stop, but does not wait for it.
+// The method "quit" tells interruptOlder to stop its work, but does not wait until the work has stopped.
 func (o *older) quit() {
 	if o.stop != nil {
 		o.stop()
 	}
 }
 
-// await waits until the work of interruptOlder has stopped, or until ctx ends.
+// The method "await" waits until interruptOlder has stopped its work, or until ctx ends.
 func (o *older) await(ctx context.Context) {
 	if o.stop == nil {
 		return
@@ -205,7 +205,7 @@ func hasLive(at statedir.Store) bool {
 const interruptTime = 5 * time.Second
 
 // restore takes over the tasks of an earlier process. The command "serve" continues them, and the command
-// "mcp" ends them. It must be called after the steps of the start that can fail, so that a command that cannot
+// "mcp" ends them. It must be called after all start-up steps that can fail, so that a command that cannot
 // serve changes no task.
 func (s *serving) restore() {
 	found := s.manager.Restored()

@@ -71,8 +71,8 @@ func (c showCmd) Run(all *cli, stop stops) error {
 	return v.print(os.Stdout, t)
 }
 
-// shown returns the id in a form that is suitable for a message: on one line, and not wider than a
-// terminal.
+// The function "shown" returns the id in a form that is suitable for a message: on one line, and no wider
+// than a terminal.
 func shown(id string) string {
 	const most = 80
 	if len(id) > most {
@@ -84,8 +84,8 @@ func shown(id string) string {
 	return id
 }
 
-// find returns the task with the id, and the view of its store. The id can also be that of the
-// task's session. If the error is nil, the caller must close the view's reader.
+// find returns the task with the id, and the view of its store. The id can also be the id of the task's
+// session. If the error is nil, the caller must close the view's reader.
 func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 	stores, err := folder.Stores()
 	if err != nil {
@@ -132,7 +132,7 @@ func findKept(stores []statedir.Store, id string) (*view, bgagent.Task, error) {
 	return nil, bgagent.Task{}, errors.Join(problems...)
 }
 
-// instead names the task that the user might have meant by an id that no task has.
+// The function "instead" names the task that the user might have meant by an id that no task has.
 func instead(stores []statedir.Store, id string) string {
 	var alike []string
 	// Tasks that cannot be read are not suggested.
@@ -157,8 +157,8 @@ func instead(stores []statedir.Store, id string) string {
 	}
 }
 
-// find returns the task with the id, and whether the store contains the task. The id can also be that
-// of the task's session. If find returns true and an error, the task's record cannot be decoded.
+// find returns the task with the id, and whether the store contains the task. The id can also be the id of
+// the task's session. If find returns true and an error, the task's record cannot be decoded.
 func (v *view) find(id string) (bgagent.Task, bool, error) {
 	page, err := v.reader.History(context.Background(), bgagent.StoreQuery{Ref: id, Limit: 1})
 	if err == nil && len(page) == 0 {

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// stops holds the contexts that end when the program must stop. The first signal ends "soft", and the second
-// ends "hard".
+// The type "stops" holds the contexts that end when the program must stop. The first signal ends "soft", and
+// the second ends "hard".
 type stops struct {
 	soft, hard  context.Context
 	interrupted *atomic.Bool // whether the first signal was SIGINT, which Ctrl-C sends

@@ -44,7 +44,7 @@ type standing struct {
 	Owner   int        `json:"owner"`   // PID of the process that uses the store; 0 if there is none
 	Since   *time.Time `json:"since,omitempty"`
 	Process string     `json:"process,omitempty"` // name of the process in its cluster
-	Host    string     `json:"host,omitempty"`    // machine of a process of a cluster
+	Host    string     `json:"host,omitempty"`    // machine of a cluster's process
 	MCP     string     `json:"mcp,omitempty"`     // address of the tools
 	Page    string     `json:"page,omitempty"`    // address of the page
 
@@ -100,8 +100,7 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 	return err
 }
 
-// terminalWidth returns the number of columns of the terminal, or 0 if standard output is not a
-// terminal.
+// terminalWidth returns the terminal's number of columns, or 0 if standard output is not a terminal.
 func terminalWidth() int {
 	width, _, err := term.GetSize(os.Stdout.Fd())
 	if err != nil {
@@ -110,9 +109,9 @@ func terminalWidth() int {
 	return width
 }
 
-// fold breaks lines that are wider than the terminal between two words. The rest of a line is
-// indented by two more columns. Lines that contain a command to copy are not broken. If the width
-// is 0, there is no terminal.
+// The function "fold" breaks lines between two words if they are wider than the terminal. The rest of a line
+// is indented by two more columns. Lines that contain a command to copy are not broken. If the width is 0,
+// there is no terminal.
 func fold(text string, width int) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -126,7 +125,7 @@ func fold(text string, width int) string {
 	return b.String()
 }
 
-// standing summarizes the view's tasks.
+// The method "standing" summarizes the view's tasks.
 func (v *view) standing(now time.Time) standing {
 	st := standing{Command: v.Kind, Path: v.Path, Store: v.Dir, AtLeast: v.more, Tasks: []bgagent.Task{}}
 	if st.Process = v.process; v.process != "" {
@@ -169,8 +168,8 @@ func (v *view) standing(now time.Time) standing {
 	return st
 }
 
-// writeStanding writes the state of a store for people. The width is that of the terminal; 0 means that there
-// is no terminal.
+// writeStanding writes the state of a store for people. The argument "width" is the terminal's width; 0 means
+// that there is no terminal.
 func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int) error {
 	fmt.Fprintf(w, "%s: %s\n", v, v.state())
 	if st.MCP != "" {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stood returns the output of "bgagent status" about the tasks.
+// The function "stood" returns what "bgagent status" prints about the tasks.
 func stood(t *testing.T, v *view, now time.Time) string {
 	t.Helper()
 	var b strings.Builder

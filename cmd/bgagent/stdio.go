@@ -21,8 +21,8 @@ const (
 )
 
 // stdio returns a transport for MCP over two streams, with one message per line. A line that is not a message
-// is answered with an error, as JSON-RPC requires. The transport of the protocol library would end the
-// connection at such a line, and with it the running tasks. The argument "from" describes the input in
+// is answered with an error, as JSON-RPC requires. The protocol library's own transport would end the
+// connection at such a line, and thereby the running tasks. The argument "from" describes the input in
 // warnings.
 func stdio(from string, in io.ReadCloser, out io.Writer) mcp.Transport {
 	w := &lineWriter{w: out}
@@ -63,7 +63,7 @@ func (r *lineReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// maxLine is the maximum number of bytes in a line. It is the limit of the protocol library.
+// maxLine is the maximum number of bytes in a line. It is the protocol library's limit.
 const maxLine = mcp.DefaultMaxLineLength
 
 // The method "line" returns the next line. If the next line is too long, only its beginning is
@@ -127,8 +127,8 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 	return w.w.Write(b)
 }
 
-// refuse writes an error as the answer to a refused line. The answer's id is null, because the id
-// in the line is unknown.
+// refuse answers a refused line with an error. The answer's id is null, because the id in the line is
+// unknown.
 func (w *lineWriter) refuse(code int, why string) error {
 	b, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": nil, "error": map[string]any{"code": code, "message": "the line was refused: " + why}})
 	if err == nil {

@@ -122,7 +122,7 @@ func (r *rawMCP) say(line string) {
 	require.NoError(r.t, err)
 }
 
-// next returns the next line.
+// The method "next" returns the next line.
 func (r *rawMCP) next() []byte {
 	r.t.Helper()
 	line, err := r.lines.ReadBytes('\n')
@@ -130,7 +130,7 @@ func (r *rawMCP) next() []byte {
 	return line
 }
 
-// end ends the input. The program must then exit without an error.
+// The method "end" ends the input. The program must then exit without an error.
 func (r *rawMCP) end() {
 	r.t.Helper()
 	require.NoError(r.t, r.in.Close())

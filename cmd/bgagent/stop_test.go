@@ -90,8 +90,8 @@ func (p *place) pids() (out []int) {
 	return out
 }
 
-// live returns how many of the recorded processes have not exited. All of them run in the project's
-// directory. A process with the same PID in another directory is a different process.
+// The method "live" returns how many of the recorded processes have not exited. All of them run in the
+// project's directory. A process with the same PID in another directory is a different process.
 func (p *place) live() (n int) {
 	p.t.Helper()
 	project, err := filepath.EvalSymlinks(p.project)
@@ -306,7 +306,7 @@ func TestCtrlCTypedIntoTheTableEndsTheRun(t *testing.T) {
 }
 
 // A program that reads from the terminal must get an error. Otherwise, the system would stop the program, and
-// it would never continue.
+// the program would never continue.
 func TestAnAgentThatReadsTheTerminalIsNotStopped(t *testing.T) {
 	p := withAgent(t, `cat >/dev/null
 if read x </dev/tty; then echo "read $x"; else echo no terminal; fi

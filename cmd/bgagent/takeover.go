@@ -42,9 +42,9 @@ func (s *serving) takeOver() {
 	}
 }
 
-// checkStore makes the server exit if the manager's store belongs to another process. It is called if
-// the manager reports trouble with the store, or if events were missed, because the report can be among
-// them.
+// checkStore makes the server exit if the manager's store belongs to another process. It is called if the
+// manager reports trouble with the store, or if events were missed, because that report can be one of the
+// missed events.
 func (s *serving) checkStore() {
 	if s.cluster == nil {
 		return

@@ -42,7 +42,7 @@ type keptTask struct {
 	Store   string       `json:"store"`             // folder of the store
 	Owner   int          `json:"owner"`             // PID of the process that uses the store; 0 if there is none
 	Process string       `json:"process,omitempty"` // name of the process in its cluster
-	Host    string       `json:"host,omitempty"`    // machine of a process of a cluster
+	Host    string       `json:"host,omitempty"`    // machine of a cluster's process
 	Task    bgagent.Task `json:"task"`
 }
 
@@ -82,7 +82,7 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 // are read per store; 0 means all. If some of a store's tasks cannot be read, eachView continues and returns
 // the error at the end. If the function "show" returns an error, eachView returns this error immediately.
 //
-// The tasks of all processes of a cluster are shown if a process of the cluster runs on this machine.
+// If one of a cluster's processes runs on this machine, the tasks of all the cluster's processes are shown.
 func eachView(ctx context.Context, stores []statedir.Store, most int, show func(v *view) error) error {
 	var problems []error
 	seen := map[string]bool{} // the processes of clusters
@@ -122,7 +122,7 @@ func eachView(ctx context.Context, stores []statedir.Store, most int, show func(
 	return errors.Join(problems...)
 }
 
-// view contains the tasks of a store and the owner of the store.
+// view contains a store's tasks and the store's owner.
 type view struct {
 	statedir.Store
 	reader  *sqlite.Reader
@@ -153,9 +153,9 @@ func openView(s statedir.Store) (*view, error) {
 // pageSize is the number of ended tasks that are read or deleted in one step.
 const pageSize = 500
 
-// list reads the tasks into the view. The tasks that have not ended come first. The ended tasks follow,
-// beginning with the task that was launched last. The argument "most" is the maximum number of ended tasks; 0
-// means no maximum. Tasks that can be read are added even if the method "list" returns an error.
+// The method "list" reads the tasks into the view. The tasks that have not ended come first. The ended tasks
+// follow, beginning with the task that was launched last. The argument "most" is the maximum number of ended
+// tasks; 0 means no maximum. Tasks that can be read are added even if the method "list" returns an error.
 func (v *view) list(most int) error {
 	records, err := v.reader.Live(context.Background())
 	problems := []error{err}
@@ -195,9 +195,9 @@ func (v *view) list(most int) error {
 	}
 }
 
-// status returns the status of a task in the words of "bgagent status", with one exception: a task that waits
-// for an answer is always "asking". If the owner of the store is dead, a task that has not ended is not
-// running, so its status begins with "was".
+// status returns a task's status in the words of "bgagent status", with one exception: a task that waits for
+// an answer is always "asking". If the store's owner is dead, a task that has not ended is not running, so
+// its status begins with "was".
 func (v *view) status(t bgagent.Task) string {
 	state, _ := doing(t, time.Now(), 0)
 	switch {
@@ -209,8 +209,8 @@ func (v *view) status(t bgagent.Task) string {
 	return "was " + state
 }
 
-// state describes whether the store's owner is alive. If the owner is dead and some tasks have not ended, the
-// text also says what will happen to them.
+// The method "state" describes whether the store's owner is alive. If the owner is dead and some tasks have
+// not ended, the text also says what will happen to them.
 func (v *view) state() string {
 	switch live := len(v.tasks) > 0 && !v.tasks[0].Status.Terminal(); {
 	case v.lives:
@@ -228,7 +228,8 @@ func (v *view) state() string {
 	}
 }
 
-// write writes the tasks as a table. The width is that of the terminal; 0 means that there is no terminal.
+// write writes the tasks as a table. The argument "width" is the terminal's width; 0 means that there is no
+// terminal.
 func (v *view) write(w io.Writer, width int) error {
 	if len(v.tasks) == 0 && !v.lives {
 		return nil

@@ -5,7 +5,8 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// bad reports whether a task failed or was cancelled. The user might want to know this immediately.
+// The function "bad" reports whether a task failed or was cancelled. The user might want to know this
+// immediately.
 func bad(t bgagent.Task) bool {
 	return t.Status == bgagent.Failed || t.Status == bgagent.Cancelled
 }

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// modes returns the modes of a terminal.
+// The function "modes" returns the modes of a terminal.
 func modes(t *testing.T, tty *os.File) unix.Termios {
 	t.Helper()
 	m, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
@@ -40,8 +40,8 @@ func (p *place) manyWaits(n int, time string) {
 	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 20}, "agents": {"wait": {"kind": "inproc"}}}`)
 }
 
-// gated creates the file with a list of n tasks. The first task ends when the file "go" exists. The
-// others end soon.
+// The method "gated" creates the file with a list of n tasks. The first task ends when the file "go" exists.
+// The others end soon.
 func (p *place) gated(n int) {
 	p.manyWaits(n, "300 ms")
 	p.write("gate.sh", "#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.05; done\necho open\n")

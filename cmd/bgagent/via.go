@@ -27,8 +27,9 @@ type viaFlags struct {
 	TokenFile string `type:"path" placeholder:"FILE" help:"With --via: the file with the server's token. It must be readable only by you."`
 }
 
-// bridge passes on lines from standard input to the server, and from the server to standard output. It ends when
-// the host program closes its output, when a signal arrives, or when the server cannot be used any more.
+// The method "bridge" passes lines from standard input to the server, and from the server to standard output.
+// It ends when the host program closes its output, when a signal arrives, or when the server can no longer be
+// used.
 func (f viaFlags) bridge(all *cli, stop stops) error {
 	turn, err := turnAround()
 	if err != nil {
@@ -86,7 +87,7 @@ func turnAround() (string, error) {
 	return turn, nil
 }
 
-// bridgeLeaveTime is the time that the server has, after a signal, to end the connection.
+// bridgeLeaveTime is the time that the server has to end the connection after a signal.
 const bridgeLeaveTime = 2 * time.Second
 
 // bridgeAnswerTime is the maximum time that the bridge waits for the last answers after the end of its input.
@@ -103,12 +104,12 @@ type bridgeConn interface {
 	CloseWrite() error
 }
 
-// pass copies the streams in both directions.
+// The method "pass" copies data between the streams in both directions.
 func (f viaFlags) pass(ctx context.Context, conn bridgeConn, in io.Reader, host io.Writer) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() {
-		// The bridge waits a while until the server ends the connection. Before the server does that, it makes the
-		// scope available to the next bridge.
+		// The bridge gives the server some time to end the connection. Before the server does that, it makes
+		// the scope available to the next bridge.
 		_ = conn.SetReadDeadline(time.Now().Add(bridgeLeaveTime))
 		_ = conn.CloseWrite()
 	})()
@@ -168,8 +169,8 @@ func (o *outputWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// gone returns an error of one sentence for a server that cannot be used. The bridge ends with this error. It
-// runs no tasks without the server, because the server's limits would not apply to them.
+// The method "gone" returns a one-sentence error for a server that cannot be used. The bridge ends with this
+// error. It runs no tasks without the server, because the server's limits would not apply to them.
 func (f viaFlags) gone(err error) error {
 	var refused *bridge.RefusedError
 	if errors.As(err, &refused) {
@@ -181,7 +182,7 @@ func (f viaFlags) gone(err error) error {
 	return &exitError{exitInput, fmt.Errorf("there is no bgagent serve at %s (%w); start it, and start this program again", f.Via, err)}
 }
 
-// silent returns the error for a server that hangs.
+// The method "silent" returns the error for a server that hangs.
 func (f viaFlags) silent(err error) error {
 	return &exitError{exitInput, fmt.Errorf("the bgagent serve at %s does not respond (%w); if it hangs, end it and start it again, and start this program again", f.Via, err)}
 }
@@ -229,8 +230,8 @@ func projectNarrow(file string) (n bridge.Narrow, err error) {
 	return bridge.Narrow{NoAgents: p.NoAgents, Without: p.Removed, Rules: p.Rules, TaskBudget: p.TaskBudget, TreeBudget: p.TreeBudget}, nil
 }
 
-// bridgeID returns the id that is part of the keys of all of this user's bridges. If no tasks are kept, each
-// bridge has its own id.
+// bridgeID returns the id that the keys of all this user's bridges contain. If no tasks are kept, each bridge
+// has its own id.
 func (f stateFlags) bridgeID() (string, error) {
 	if !f.keeps() {
 		return rand.Text(), nil
@@ -264,8 +265,8 @@ func firstLine(in *bufio.Reader) (line []byte, err error) {
 	}
 }
 
-// programOf returns the name of the host program from its first message. If the message does not
-// contain a name, the result is "unknown".
+// programOf returns the host program's name from the program's first message. If the message does not contain
+// a name, the result is "unknown".
 func programOf(line []byte) string {
 	type info struct{ Name string }
 	var first struct {

@@ -43,7 +43,7 @@ func (p *place) via(url, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// host connects to a bridge as the host program with the given name.
+// The function "host" connects to a bridge as the host program with the given name.
 func host(t *testing.T, cmd *exec.Cmd, name string) *mcp.ClientSession {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -128,7 +128,8 @@ func TestABridgeWithoutAServerSaysSoAndRunsNothing(t *testing.T) {
 
 const hello = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"alpha","version":"1"}}}` + "\n"
 
-// bridged runs a bridge whose input is only the first message of a host program. It returns the outcome.
+// The method "bridged" runs a bridge whose input is only the first message of a host program. It returns the
+// outcome.
 func (p *place) bridged(url, dir string, args ...string) outcome {
 	p.t.Helper()
 	cmd := p.via(url, dir, args...)
@@ -242,8 +243,8 @@ func TestAProjectsFileNarrowsItsBridgeAndNeverWidensIt(t *testing.T) {
 	require.Contains(t, got.stderr, "one/.bgagent.jsonc:1:")
 }
 
-// rawHost is a host program that writes its messages without the protocol library, so that it knows which of
-// them the server has read.
+// rawHost is a host program that writes its messages without the protocol library, so that the test knows
+// which of them the server has read.
 type rawHost struct {
 	t   *testing.T
 	cmd *exec.Cmd

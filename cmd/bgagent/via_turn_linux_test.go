@@ -50,7 +50,7 @@ func withBoss(t *testing.T, limits string) (p *place, url string) {
 
 const failing = `{"subagent_type": "fail", "prompt": "the disk is full", "description": "deep", "run_in_background": false}`
 
-// The task of an agent program and the tasks that the program delegates over a bridge are one tree on one
+// The task of an agent program and the tasks that the program delegates over a bridge form one tree on one
 // server: the limits apply to them together, the depth is known, and each failed task is below the task that
 // delegated it.
 func TestATaskDelegatesOverABridgeAsItself(t *testing.T) {
@@ -104,9 +104,9 @@ func TestTheRestrictionsOfABridgeAlsoHoldBelowItsTasks(t *testing.T) {
 	require.NoFileExists(t, file)
 }
 
-// A project's file can set a budget for all tasks of a bridge. For a bridge inside a turn, the budget is a
-// limit of each task that the bridge launches. Otherwise, the budget could end the other tasks of the program
-// that launched the turn's task.
+// A project's file can set a budget for all tasks of a bridge. For a bridge inside a turn, the budget limits
+// each task that the bridge launches. Otherwise, the budget could end the other tasks of the program that
+// launched the turn's task.
 func TestTheBudgetOfABridgeInATurnDoesNotLimitTheTreeAbove(t *testing.T) {
 	t.Parallel()
 	p, url := withBoss(t, `"maxDepth": 2`)
@@ -130,7 +130,7 @@ type holding struct {
 	*place
 	url   string
 	serve *exec.Cmd
-	host  *mcp.ClientSession // session over the bridge that has launched the task
+	host  *mcp.ClientSession // session over the bridge that launched the task
 	task  string
 }
 
@@ -199,8 +199,8 @@ func TestABridgeThatOutlivesItsTurnIsRefusedByTheServer(t *testing.T) {
 	require.Regexp(t, "^Nothing was resumed: the turn of task .* inside which this bridge was started has ended, so the bridge launches and resumes nothing any more.$", callTool(t, inside, "delegate_task", resume))
 }
 
-// The task's metadata contains only the restrictions that applied to its launch. The restrictions of a
-// bridge inside its turn must also outlive the server.
+// The task's metadata contains only the restrictions that applied to its launch. The restrictions of a bridge
+// inside the task's turn must also outlive the server.
 func TestWhatABridgeInATurnForbidsHoldsAfterARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	h := withHeld(t)

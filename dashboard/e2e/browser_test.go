@@ -95,8 +95,8 @@ func open(t *testing.T, url string, s screen) *tab {
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(int(s.width), int(s.height)),
 	}, flags("disable-quic", "disable-background-networking", "disable-component-update", "disable-sync",
 		"disable-extensions", "disable-dev-shm-usage", "hide-scrollbars", "mute-audio")...)
-	// The browser lives as long as the first context. The first context cannot be the context of the
-	// test, because that context ends before the browser is closed.
+	// The browser lives as long as the first context. The first context cannot be the test's context, because
+	// the test's context ends before the browser is closed.
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)

@@ -20,10 +20,10 @@ import (
 // leastContrast is the minimum contrast that WCAG 2 requires of text at level AA.
 const leastContrast = 4.5
 
-// measureContrast defines the function __contrast, which measures the contrast between each visible
-// text in the document and the colours behind it. The texts are those of elements, those that the
-// style sheet adds, and the values and placeholders of fields. When a text is drawn on a canvas, the
-// script also measures the contrast between the text and the pixel behind it.
+// measureContrast defines the function __contrast, which measures the contrast between each visible text in
+// the document and the colours behind it. These texts include those that the style sheet adds, and the values
+// and placeholders of fields. When a text is drawn on a canvas, the script also measures the contrast between
+// the text and the pixel behind it.
 const measureContrast = `(() => {
   const parse = c => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number); return { r, g, b, a } }
   const over = (top, under) => ({ r: top.r * top.a + under.r * (1 - top.a), g: top.g * top.a + under.g * (1 - top.a), b: top.b * top.a + under.b * (1 - top.a), a: 1 })
@@ -89,7 +89,8 @@ func asksFor(kind bgagent.QuestionKind) inproc.Agent {
 	}
 }
 
-// colourful makes tasks in every state, with every kind of text. It returns their manager and their titles.
+// The function "colourful" makes tasks in every state, with every kind of text. It returns their manager and
+// their titles.
 func colourful(t *testing.T) (*bgagent.BackgroundManager, []string) {
 	parent := make(chan string, 1)
 	var m *bgagent.BackgroundManager

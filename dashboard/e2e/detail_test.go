@@ -32,8 +32,8 @@ func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Confi
 	return srv.URL + "/"
 }
 
-// hold returns a function that blocks a request until the request is cancelled or the test is over.
-// The result "waiting" is the number of blocked requests.
+// The function "hold" returns a function that blocks a request until the request is cancelled or the test is
+// over. The result "waiting" is the number of blocked requests.
 func hold(t *testing.T) (held func(*http.Request), waiting *atomic.Int32) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// withFailing contains the agents of the tests and one that fails.
+// withFailing contains the tests' agents and an agent that fails.
 var withFailing = map[string]inproc.Agent{
 	"echo": agents["echo"], "wait": agents["wait"],
 	"fail": func(context.Context, *inproc.Turn) (string, error) { return "", errors.New("the disk is full") },

@@ -60,8 +60,8 @@ func wholly(element string) string {
 }
 
 // TestAGlanceAtThePageOfThreeHosts checks that the page shows, without a click and even on a phone, which
-// tasks run, are stuck, have failed or wait, with the times, the reasons and the costs. With -e2e.pictures,
-// it makes the pictures for the README.
+// tasks are running, stuck, failed or waiting, together with the times, the reasons and the costs. With
+// -e2e.pictures, it makes the pictures for the README.
 func TestAGlanceAtThePageOfThreeHosts(t *testing.T) {
 	if *givenPage == "" {
 		t.Skip("no page is given; cmd/bgagent runs this test with -e2e.page")

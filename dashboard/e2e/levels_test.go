@@ -78,9 +78,9 @@ func TestAPageThatSleptIsRightAgain(t *testing.T) {
 	require.EqualValues(t, 2, streams.Load())
 }
 
-// The rows of a page must depend only on the last state of each task. This script sends random
-// batches to a store, and compares its rows and sums with those of a new store that gets only the
-// last states. It returns a description of the first difference.
+// A page's rows must depend only on the last state of each task. This script sends random batches to a store,
+// and compares its rows and sums with those of a new store that gets only the last states. It returns a
+// description of the first difference.
 const lastStates = `import(new URL('store.js', location)).then(({ Store }) => {
   let seed = 1
   const below = n => (seed = (seed * 48271) % 2147483647) % n
@@ -172,7 +172,7 @@ func TestTheViewDoesNotFollowARowThatMoves(t *testing.T) {
 	}
 	p := open(t, serve(t, m, dashboard.Config{}), desktop)
 	p.until(rowWith("task 199"))
-	p.js(`tree.scrollTop = 28 * 51`) // hides the row of the session and the rows of the tasks 199 to 150
+	p.js(`tree.scrollTop = 28 * 51`) // hides the session's row and the rows of tasks 199 to 150
 	visible := `[...document.querySelectorAll('#rows .row')].map(r => [r.getBoundingClientRect().top - document.querySelector('#tree .head').getBoundingClientRect().bottom, r.querySelector('.text').textContent]).filter(r => r[0] > -1).sort((a, b) => a[0] - b[0])[0]?.[1]`
 	p.until(visible + ` === 'task 149'`)
 	cancel := func(i int) {

@@ -72,10 +72,10 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 		p.close()
 	}
 
-	// The time until a browser's first page is shown includes the start of the browser. Each
-	// browser is closed before the next one starts, because an open browser takes processor time
-	// from the measured page. The page is opened several times, and the shortest time is used,
-	// because it was measured with the least other load on the machine.
+	// The time until a browser shows its first page includes the browser's start. Each browser is closed
+	// before the next one starts, because an open browser takes processor time from the measured page. The
+	// page is opened several times, and the shortest time is used, because it was measured with the least
+	// other load on the machine.
 	var firsts []time.Duration
 	var p *tab
 	for len(firsts) < 3 || len(firsts) < 8 && slices.Min(firsts) >= firstRows {
@@ -118,7 +118,7 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 	require.Less(t, most, mostRows, "rows in the document")
 }
 
-// countEvents counts the manager's events from the time of the call.
+// countEvents counts the manager's events from the time of this call on.
 func countEvents(t *testing.T, m *bgagent.BackgroundManager) *atomic.Int64 {
 	_, sub := m.Subscribe(1 << 16)
 	var n atomic.Int64

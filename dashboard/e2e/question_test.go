@@ -24,7 +24,7 @@ func asks(ctx context.Context, turn *inproc.Turn) (string, error) {
 
 const question = `document.querySelector('.question')`
 
-// press returns a statement that presses the button for the option.
+// The function "press" returns a statement that presses the button for the option.
 func press(option string) string {
 	return fmt.Sprintf(question+`.querySelectorAll('.options button').forEach(b => { if (b.textContent === %q) b.click() })`, option)
 }

@@ -26,8 +26,8 @@ type Keeper struct {
 	kept  map[string][]*tape // by task id: the tape of the last earlier turn with text, if any, and then the tape of the latest turn
 }
 
-// New returns a Keeper. The argument "most" is the maximum number of bytes of each answer that the Keeper
-// keeps; 0 means Max.
+// New returns a Keeper. The argument "most" is the maximum number of bytes that the Keeper keeps of each
+// answer; 0 means Max.
 func New(most int64) *Keeper {
 	if most == 0 {
 		most = Max
@@ -91,7 +91,7 @@ func (k *Keeper) add(task string, t *tape) {
 	k.kept[task] = append(k.kept[task], t)
 }
 
-// forward passes the report x on to the reporter r.
+// The function "forward" passes the report x on to the reporter r.
 func forward(r *bgagent.Reporter, x bgagent.Report) {
 	switch x.Kind {
 	case bgagent.ReportText:
@@ -136,9 +136,9 @@ func (k *Keeper) Take(task bgagent.Task) *Answer {
 	return found
 }
 
-// Message searches the messages of the task's session. It returns the last message that
-// starts with the task's result, or nil if there is none. Use it for clients that read
-// turns from the messages of a server. The caller must close the answer.
+// Message searches the messages of the task's session. It returns the last message that starts with the
+// task's result, or nil if there is none. Use it for clients that read turns from a server's messages. The
+// caller must close the answer.
 func (k *Keeper) Message(ctx context.Context, from bgagent.MessageReader, task bgagent.Task) *Answer {
 	var text string
 	for cursor, more := bgagent.Cursor(""), true; more; {
@@ -172,7 +172,7 @@ type Answer struct {
 // Size returns the number of bytes that CopyTo writes.
 func (a *Answer) Size() int64 { return a.tape.kept() - a.from }
 
-// Whole returns the length of the answer in bytes before it was cut, and whether it was cut.
+// Whole returns the answer's length in bytes before the answer was cut, and whether it was cut.
 func (a *Answer) Whole() (bytes int64, cut bool) {
 	return a.tape.size - a.from, a.note != ""
 }
@@ -180,7 +180,7 @@ func (a *Answer) Whole() (bytes int64, cut bool) {
 // Note describes the missing part of the answer. If the answer is whole, the note is empty.
 func (a *Answer) Note() string { return a.note }
 
-// CopyTo writes the text. It can be called again.
+// CopyTo writes the text. It can be called more than once.
 func (a *Answer) CopyTo(w io.Writer) error {
 	_, err := io.Copy(w, a.tape.reader(a.from))
 	return err

@@ -22,7 +22,7 @@ func keeper(t *testing.T, most int64) *Keeper {
 	return k
 }
 
-// letters returns a text of n bytes whose lines differ from each other.
+// The function "letters" returns a text of n bytes whose lines differ from each other.
 func letters(n int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < n; i++ {
@@ -31,7 +31,7 @@ func letters(n int) string {
 	return b.String()[:n]
 }
 
-// cut returns a task whose result is only the beginning of the answer.
+// The function "cut" returns a task whose result is only the beginning of the answer.
 func cut(answer string) bgagent.Task {
 	return bgagent.Task{ID: "bg_1", Session: "s", Result: answer[:256<<10], Cut: true}
 }

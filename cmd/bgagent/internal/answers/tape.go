@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// inMemory is the maximum number of bytes of a text that stay in memory. It is the number of bytes of an
-	// answer that a manager keeps. Longer answers are rare, so few answers need a file.
+	// inMemory is the maximum number of bytes of a text that stay in memory. It equals the number of bytes
+	// that a manager keeps of an answer. Longer answers are rare, so few answers need a file.
 	inMemory = 256 << 10
 
 	// clientMax is the minimum number of bytes that remain of a message after a client has cut it.
@@ -82,8 +82,7 @@ func (t *tape) resetLocked() {
 	}
 }
 
-// writeLocked adds text. Bytes beyond the limit of the Keeper are counted but not
-// kept.
+// writeLocked adds text. Bytes beyond the Keeper's limit are counted but not kept.
 func (t *tape) writeLocked(text string) {
 	room := t.keeper.most - t.size
 	t.size += int64(len(text))
@@ -183,7 +182,7 @@ func (t *tape) kept() int64 {
 	return t.keptLocked()
 }
 
-// keptLocked returns the number of bytes of the text that are kept.
+// keptLocked returns how many bytes of the text are kept.
 func (t *tape) keptLocked() int64 {
 	if t.file == nil {
 		return int64(len(t.memory))
@@ -220,7 +219,7 @@ func (t *tape) close() {
 	t.memory, t.closed = nil, true
 }
 
-// empty reports whether there is no text.
+// The method "empty" reports whether there is no text.
 func (t *tape) empty() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

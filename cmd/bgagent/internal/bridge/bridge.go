@@ -25,7 +25,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Path is the last part of the requests' address.
+// Path is the last part of each request's address.
 const Path = "bridge"
 
 const (
@@ -87,8 +87,8 @@ func decode(text string) (h Hello, err error) {
 	return h, nil
 }
 
-// KeyOf returns a bridge's key. The argument "id" is the user's id, "dir" is the folder of the
-// project, and "program" is the name of the host program.
+// KeyOf returns a bridge's key. The arguments are the user's id, the project's folder and the host program's
+// name.
 func KeyOf(id, dir, program string) string {
 	host, _ := os.Hostname()
 	sum := sha256.Sum256([]byte(strings.Join([]string{id, host, dir, program}, "\x00")))

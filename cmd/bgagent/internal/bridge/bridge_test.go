@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// served returns the address of a server that answers each line with the name of the scope and the line.
-// When the input ends, the server writes a last line that reports this.
+// The function "served" returns the address of a server that answers each line with the scope's name and that
+// line. When the input ends, the server writes a last line that reports this.
 func served(t *testing.T, cfg Config) (Address, *Server) {
 	t.Helper()
 	cfg.Serve = func(_ context.Context, scope string, in io.ReadCloser, out io.Writer) error {
@@ -48,7 +48,7 @@ func rootOf(t *testing.T) string {
 	return dir
 }
 
-// said returns the answer to a line that it sends.
+// The function "said" sends a line, and returns the answer to it.
 func said(t *testing.T, c *Conn, line string) string {
 	t.Helper()
 	_, err := io.WriteString(c, line+"\n")

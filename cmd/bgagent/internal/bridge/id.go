@@ -9,12 +9,12 @@ import (
 	"path/filepath"
 )
 
-// idFolder is the name of the folder that contains the file with the id. It is in the state folder.
+// idFolder is the name of the folder that contains the file with the id. This folder is in the state folder.
 const idFolder = "bridge-id"
 
-// ID returns the id that all keys of a user's bridges have in common. It is random, so that the
-// bridges of two users never have the same key. The first bridge writes it into the state folder.
-// The argument "base" is the path of this folder, which must exist.
+// ID returns the id that all keys of a user's bridges have in common. It is random, so that the bridges of
+// two users never have the same key. The first bridge writes it into the state folder. The argument "base" is
+// the state folder's path. The folder must exist.
 //
 // Several processes can call ID at the same time. The folder with the file gets its name only when
 // the file is complete, and no file system renames a folder to the name of an existing folder that
@@ -36,7 +36,7 @@ func ID(base string) (string, error) {
 		return "", err
 	}
 	renamed := os.Rename(part, folder)
-	// If another process was faster, its id is used. The error of the rename differs between systems.
+	// If another process was faster, its id is used. The rename's error differs between systems.
 	if id, err = readID(path); err != nil && renamed != nil {
 		return "", errors.Join(renamed, err)
 	}

@@ -9,9 +9,9 @@ import (
 	"os"
 )
 
-// The restrictions that apply to the launch of a task are in the task's metadata. A bridge inside a turn can
-// also restrict tasks that were launched before it was opened. Such restrictions are stored in a file, so
-// that they still apply after a restart of the server.
+// The restrictions that apply to a task's launch are in the task's metadata. A bridge inside a turn can also
+// restrict tasks that were launched before it was opened. Such restrictions are stored in a file, so that
+// they still apply after the server restarts.
 
 // keptScope is the record of a scope inside a turn, as it is stored in the file.
 type keptScope struct {

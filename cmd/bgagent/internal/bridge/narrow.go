@@ -11,16 +11,15 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// recordKey is the key in a task's metadata for the restrictions that applied to the launch of the task.
-// Every task that a bridge launches has this key, so that the restrictions still apply after a restart of the
-// server.
+// recordKey is the key in a task's metadata for the restrictions that applied to the task's launch. Every
+// task that a bridge launches has this key, so that the restrictions still apply after the server restarts.
 const recordKey = "bgagent.bridge"
 
 // maxRecord is the maximum size of the restrictions in a task's metadata, in bytes.
 const maxRecord = 64 << 10
 
-// record returns the text that [launchedUnder] reads. It leaves out the budgets of trees, because only the
-// bridge at the root sets such a budget.
+// record returns the text that [launchedUnder] reads. It leaves out tree budgets, because only the bridge at
+// the root sets such a budget.
 func record(all []Narrow) (string, error) {
 	kept := []Narrow{}
 	for _, n := range all {
@@ -34,7 +33,7 @@ func record(all []Narrow) (string, error) {
 	return string(b), err
 }
 
-// launchedUnder returns the restrictions that applied to the launch of the task. Only a task that the caller
+// launchedUnder returns the restrictions that applied to the task's launch. Only a task that the caller
 // launched without a bridge has no restrictions.
 func launchedUnder(t Task, caller string) (all []Narrow, err error) {
 	text, recorded := t.Metadata[recordKey]
@@ -52,7 +51,7 @@ func launchedUnder(t Task, caller string) (all []Narrow, err error) {
 	return all, nil
 }
 
-// joined appends the restrictions that are not yet in the list.
+// The function "joined" appends the restrictions that are not yet in the list.
 func joined(list []Narrow, more ...Narrow) []Narrow {
 	for _, n := range more {
 		if !reflect.DeepEqual(n, Narrow{}) && !contains(list, n) {
@@ -66,7 +65,7 @@ func contains(list []Narrow, n Narrow) bool {
 	return slices.ContainsFunc(list, func(other Narrow) bool { return reflect.DeepEqual(n, other) })
 }
 
-// narrower returns the smaller value of each limit. A limit of 0 means no limit.
+// The function "narrower" returns the smaller value of each limit. A limit of 0 means no limit.
 func narrower(a, b bgagent.Budget) bgagent.Budget {
 	return bgagent.Budget{
 		InputTokens:  smaller(a.InputTokens, b.InputTokens),

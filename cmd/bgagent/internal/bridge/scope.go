@@ -17,7 +17,7 @@ type scope struct {
 	left     time.Time // time when the last bridge ended
 	dir      string    // directory of the bridge; "" if the bridges are inside a turn, because each of them has its own directory
 	narrow   []Narrow  // restrictions of its bridges; inside a turn, only the restrictions that the field "launched" does not contain
-	launched []Narrow  // restrictions that applied to the launch of the task
+	launched []Narrow  // restrictions that applied to the task's launch
 	task     string    // id of the task whose turn contains the bridges; "" if there is none
 	above    []string  // see Task.Above; nil if there is no task
 }
@@ -37,7 +37,8 @@ func (s *Server) take(caller, dir string, h Hello) (string, error) {
 	return "", fmt.Errorf("%d bridges of this project and program are open; end some", maxOpen)
 }
 
-// takeInTurn returns the name of the scope of a bridge inside a turn: the session of its task.
+// takeInTurn returns the name of the scope for a bridge inside a turn, which is the session of the turn's
+// task.
 func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 	t, err := s.cfg.Turn(h.Turn)
 	if err != nil {
@@ -91,15 +92,15 @@ func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 // host program. No task is lost when a scope is forgotten: the next bridge gets the same name, and therefore
 // finds the tasks.
 const (
-	// idleTime is the time for which a scope is kept after its last bridge has ended. If a person resumes one of
-	// its tasks within this time, the restrictions of the scope still apply.
+	// idleTime is how long a scope is kept after its last bridge has ended. If a person resumes one of its
+	// tasks within this time, the restrictions of the scope still apply.
 	idleTime = 24 * time.Hour
 	// maxIdle is the maximum number of scopes that are kept after all tasks below them have ended.
 	maxIdle = 1000
 )
 
-// sweep forgets the scopes of tasks that have ended, because such a task launches nothing. It also forgets
-// scopes that have not been used for a long time. s.mu must be held.
+// The method "sweep" forgets the scopes of tasks that have ended, because such a task launches nothing. It
+// also forgets scopes that have not been used for a long time. s.mu must be held.
 func (s *Server) sweep() {
 	var idle []string
 	lost := false // the file contains a forgotten scope
@@ -128,14 +129,14 @@ func (s *Server) sweep() {
 	}
 }
 
-// forget forgets a scope that no bridge has. s.mu must be held.
+// The method "forget" deletes a scope that no bridge has. s.mu must be held.
 func (s *Server) forget(name string) {
 	delete(s.scopes, name)
 	s.cfg.Gone(name)
 }
 
-// leave makes the scope available again. Its restrictions are kept until the next bridge takes the scope. If
-// the scope is inside a turn, they are kept until the task ends.
+// The method "leave" makes the scope available again. Its restrictions are kept until the next bridge takes
+// the scope. If the scope is inside a turn, they are kept until the task ends.
 func (s *Server) leave(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,8 +145,8 @@ func (s *Server) leave(name string) {
 	sc.left = time.Now()
 }
 
-// find returns a copy of a bridge's scope and all restrictions that apply to it. If no bridge has
-// the name, the scope is nil.
+// find returns a copy of the scope with the name, and all restrictions that apply to it. If the server knows
+// no such scope, the scope is nil.
 func (s *Server) find(name string) (*scope, []Narrow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +158,8 @@ func (s *Server) find(name string) (*scope, []Narrow) {
 	return &found, s.restrictions(sc)
 }
 
-// restrictions returns all restrictions that apply to the bridges with the scope. s.mu must be held.
+// The method "restrictions" returns all restrictions that apply to the bridges with the scope. s.mu must be
+// held.
 func (s *Server) restrictions(sc *scope) []Narrow {
 	all := joined(slices.Clone(sc.narrow), sc.launched...)
 	for _, session := range sc.above {

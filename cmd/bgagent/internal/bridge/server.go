@@ -21,7 +21,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// keyed matches bridge keys.
+// The variable "keyed" matches bridge keys.
 var keyed = regexp.MustCompile(`^[a-z0-9]+-[a-z0-9]+-[0-9a-f]{16}$`)
 
 // maxOpen is the maximum number of open bridges with the same key.
@@ -69,8 +69,8 @@ type Config struct {
 	// such scopes. Live, Busy, Owed and Gone are called with a lock held and must not call the server.
 	Gone func(scope string)
 
-	// File is the path of the file with the restrictions of bridges inside turns. The next server reads the
-	// file. If the path is empty, these restrictions are lost when the server ends.
+	// File is the path of the file that stores the restrictions for bridges inside turns. The next server
+	// reads the file. If the path is empty, these restrictions are lost when the server ends.
 	File string
 
 	// Serve serves one caller until the caller ends its input or ctx ends.
@@ -81,7 +81,7 @@ type Config struct {
 type Task struct {
 	ID      string
 	Session string
-	Above   []string // sessions of the tasks above it, beginning with that of its caller; the last one is the root
+	Above   []string // sessions above the task, from its caller's session to the root
 
 	// Metadata is the task's metadata. [Server.Prepare] has added the restrictions of the bridges above the task.
 	Metadata map[string]string
@@ -173,8 +173,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = s.cfg.Serve(ctx, name, input{in, conn, func() { time.AfterFunc(s.answers, cancel) }}, conn) // an error means that the connection broke
 }
 
-// answerTime is the time for which a bridge still gets answers after it ends its input. Without this limit, a
-// call that only waits for a task would keep the scope for a long time.
+// answerTime is how long a bridge still gets answers after it ends its input. Without this limit, a call that
+// only waits for a task would keep the scope for a long time.
 const answerTime = time.Second
 
 // input is the input of a connection from which some bytes have already been read.
@@ -235,9 +235,9 @@ func (s *Server) below(dir string) (string, error) {
 	return "", fmt.Errorf("the directory %s is not below a --root of the server: %s", dir, strings.Join(s.cfg.Roots, ", "))
 }
 
-// Prepare completes a caller's launch. It adds the restrictions of the launch to the task's metadata. It
+// Prepare completes a caller's launch. It adds the restrictions for the launch to the task's metadata. It
 // does nothing if the caller is not a bridge. The context must be that of a call over the bridge. The error
-// says that the project's file does not allow the launch, or that the turn of the bridge has ended.
+// says that the project's file does not allow the launch, or that the bridge's turn has ended.
 func (s *Server) Prepare(ctx context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
 	sc, narrow := s.find(by.Session)
 	if sc == nil {
@@ -272,7 +272,7 @@ func (s *Server) Prepare(ctx context.Context, by bgagent.Caller, in bgagent.Laun
 	return in, nil
 }
 
-// connectionOf returns the bridge to which the context of a call belongs, or the zero value if there is none.
+// connectionOf returns the bridge to which a call's context belongs, or the zero value if there is none.
 func connectionOf(ctx context.Context) connection {
 	c, _ := ctx.Value(connectionKey{}).(connection)
 	return c
@@ -294,8 +294,8 @@ const Instead = ". Delegate a new task instead, with an agent that is allowed"
 // a message, and what to do instead. The argument "scope" is the scope of the bridge. The result is "" if the
 // bridge may do so, or if there is no such bridge. The check is needed because the task may have been
 // launched before the file was changed. A bridge inside a turn may not resume a task after the turn has
-// ended. The context must be that of a call over the bridge. The argument "open" contains the open accounts
-// of trees.
+// ended. The context must be that of a call over the bridge. The argument "open" contains the trees' open
+// accounts.
 func (s *Server) Resumes(ctx context.Context, scope string, t bgagent.Task, open []bgagent.TreeBudget) string {
 	sc, narrow := s.find(scope)
 	if sc == nil {
@@ -311,8 +311,8 @@ func (s *Server) Resumes(ctx context.Context, scope string, t bgagent.Task, open
 	if len(sc.above) > 0 {
 		root = sc.above[len(sc.above)-1]
 	}
-	// The account of the tree must already be open with the limits of the file, because a resume would open it
-	// without these limits.
+	// The tree's account must already be open with the file's limits, because a resume would open it without
+	// these limits.
 	var tree bgagent.Budget
 	for _, b := range open {
 		if b.Root == root {
@@ -330,7 +330,8 @@ func (s *Server) Resumes(ctx context.Context, scope string, t bgagent.Task, open
 	return ""
 }
 
-// refuses returns why the restrictions do not allow the agent, or "" if they allow it.
+// The method "refuses" returns the reason why the restrictions do not allow the agent, or "" if they allow
+// it.
 func (s *Server) refuses(narrow []Narrow, name string) string {
 	agent, known := s.cfg.Agents[name]
 	for _, n := range narrow {

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// turns is a server whose only caller is alice. It also contains the answers to the server's questions
-// about turns. Each mark is also the id of a task.
+// The type "turns" is a server whose only caller is alice. It also contains the answers to the server's
+// questions about turns. Each mark is also the id of a task.
 type turns struct {
 	*Server
 	t     *testing.T
@@ -76,14 +76,14 @@ func (x *turns) open(mark, dir string, n Narrow) (scope string, ctx context.Cont
 	return scope, within(x.t.Context(), dir, h)
 }
 
-// inTurn reports whether the server knows a scope inside a turn.
+// inTurn reports whether the server knows the scope and the scope is inside a turn.
 func (x *turns) inTurn(name string) bool {
 	sc, _ := x.find(name)
 	return sc != nil && sc.task != ""
 }
 
-// launch launches a task over a bridge and begins its turn. The name is also the id of the task, the mark
-// of its turn and the id of its session.
+// The method "launch" launches a task over a bridge and begins the task's turn. The name doubles as the
+// task's id, the turn's mark and the session's id.
 func (x *turns) launch(ctx context.Context, scope, name string) bgagent.LaunchInput {
 	x.t.Helper()
 	in, err := x.Prepare(ctx, bgagent.Caller{Session: scope}, bgagent.LaunchInput{Agent: "free"})

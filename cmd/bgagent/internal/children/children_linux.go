@@ -15,7 +15,7 @@ import (
 // finds such processes. When an adopted process exits, this process reaps it, so that it leaves the process
 // table. Call Adopt once, before any program is started.
 func Adopt() {
-	// Without adoption, Kill would miss processes that a program left running in their own session. The
+	// Without adoption, Kill would miss processes that a program left running in separate sessions. The
 	// clients also terminate these processes, but only later.
 	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil && handlesShow() {
 		ends := make(chan os.Signal, 1)
@@ -48,8 +48,8 @@ type child struct {
 	start string // when it was started; distinguishes it from a later process with the same PID
 }
 
-// kill kills the process if it is still running. The handle ensures that the signal cannot reach another
-// process that gets the PID after the check.
+// The method "kill" kills the process if it is still running. The handle ensures that the signal cannot reach
+// another process that gets the PID after the check.
 func (c child) kill() {
 	h, err := os.FindProcess(c.pid)
 	if err != nil {

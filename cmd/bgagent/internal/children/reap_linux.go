@@ -29,7 +29,8 @@ func reapAll(ends <-chan os.Signal) {
 	}
 }
 
-// reap reaps all adopted children that have exited, each by its process id. It returns their number.
+// The function "reap" reaps all adopted children that have exited, each by its process id. It returns their
+// number.
 func reap() (n int) {
 	zombies := ended()
 	if len(zombies) == 0 {
@@ -52,7 +53,7 @@ func reap() (n int) {
 	return n
 }
 
-// ended returns the children of this process that have exited.
+// The function "ended" returns the children of this process that have exited.
 func ended() (pids []int) {
 	lists, _ := filepath.Glob("/proc/self/task/[0-9]*/children")
 	for _, path := range lists {
@@ -78,7 +79,7 @@ func ended() (pids []int) {
 	return pids
 }
 
-// handles returns the ids of the processes for which this process holds handles.
+// The function "handles" returns the ids of the processes for which this process holds handles.
 func handles() (pids map[int]bool, ok bool) {
 	dir, err := os.Open("/proc/self/fdinfo")
 	if err != nil {
@@ -109,8 +110,8 @@ func handles() (pids map[int]bool, ok bool) {
 	return pids, true
 }
 
-// handlesShow reports whether package os uses handles on this system and the function "handles" can find
-// them. If it returns false, adopted processes are not reaped.
+// handlesShow reports whether package os uses handles on this system and whether the function "handles" can
+// find them. If it returns false, adopted processes are not reaped.
 func handlesShow() bool {
 	p, err := os.FindProcess(os.Getpid())
 	if err != nil {

@@ -29,7 +29,7 @@ func orphan(t *testing.T) (pid int, end func()) {
 	return pid, func() { require.NoError(t, gate.Close()) }
 }
 
-// gone waits until a process is no longer in the process table.
+// The function "gone" waits until a process is no longer in the process table.
 func gone(t *testing.T, pid int) {
 	t.Helper()
 	require.Eventually(t, func() bool {

@@ -118,7 +118,7 @@ func (c *Client) connect(ctx context.Context, network, at string) (net.Conn, err
 	return conn, nil
 }
 
-// check sends a challenge and checks the answer.
+// The method "check" sends a challenge and checks the answer.
 func (c *Client) check(conn net.Conn) error {
 	question := challenge{rand.Text()}
 	body, err := json.Marshal(question)
@@ -211,7 +211,7 @@ func look[Out any](ctx context.Context, c *Client, name string, in any) (Out, er
 	return call[Out](ctx, c, name, in)
 }
 
-// Status returns what the server does.
+// Status returns what the server is doing.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return look[Status](ctx, c, "status", struct{}{})
 }

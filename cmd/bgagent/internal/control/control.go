@@ -30,7 +30,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// fileName is the name of the file with the address, in the store's folder.
+// fileName is the name of the file in the store's folder that contains the address.
 const fileName = "control.json"
 
 // address is the content of the file.

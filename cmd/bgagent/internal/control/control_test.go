@@ -238,7 +238,7 @@ func TestRequestsWithoutTheTokenOrFromWebPagesAreRefused(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 }
 
-// foreign returns a client that assumes that the program at the address is its server.
+// The function "foreign" returns a client that assumes that the program at the address is its server.
 func foreign(t *testing.T, at string) *Client {
 	t.Helper()
 	dir := t.TempDir()

@@ -35,8 +35,7 @@ type Host struct {
 	Cluster *bgnats.Cluster
 	// RemoveLog removes a task's log.
 	RemoveLog func(task string) error
-	// Serve serves the connections of a listener until the server is closed. It limits their
-	// number.
+	// Serve serves a listener's connections until the server is closed. It limits the number of connections.
 	Serve func(*http.Server, net.Listener) error
 }
 
@@ -51,8 +50,8 @@ type Server struct {
 	http   *http.Server
 }
 
-// Listen starts to serve commands, and writes the file with the address into the store's folder,
-// dir. The store must belong to this process.
+// Listen starts serving commands, and writes the file with the address into dir, the store's folder. The
+// store must belong to this process.
 func Listen(dir string, h Host) (*Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -83,10 +82,10 @@ func (s *Server) Close() error {
 // helloName is the request with a challenge.
 const helloName = "hello"
 
-// guard returns a handler that passes on to h only requests that have the token and cannot come from a web
-// page. A browser adds an Origin header to POST requests from web pages. If the page's own domain resolves to
-// loopback (DNS rebinding), the Host header contains that domain. The returned handler also answers
-// challenges, which need no token.
+// The method "guard" returns a handler that passes on to h only requests that have the token and cannot come
+// from a web page. A browser adds an Origin header to POST requests from web pages. If the page's own domain
+// resolves to loopback (DNS rebinding), the Host header contains that domain. The returned handler also
+// answers challenges, which need no token.
 func (s *Server) guard(h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.file.Token))
 	hello := http.NewServeMux()
@@ -110,7 +109,7 @@ func (s *Server) guard(h http.Handler) http.Handler {
 	})
 }
 
-// routes returns the handler of all requests. To add a request, add a line here and a method to
+// The method "routes" returns the handler for all requests. To add a request, add a line here and a method to
 // [Client].
 func (h Host) routes() http.Handler {
 	mux := http.NewServeMux()
@@ -218,8 +217,8 @@ func (h Host) shared(ctx context.Context, in TaskInput) (out SharedTask, err err
 
 var errNoCluster error = &bgagent.InputError{Field: "cluster", Problem: "this server is not a process of a cluster"}
 
-// isElsewhere reports whether an error of the manager means that it does not have the task, and another process
-// of the cluster might have it.
+// isElsewhere reports whether the manager's error means that the manager does not have the task, but that
+// another process of the cluster might have it.
 func (h Host) isElsewhere(err error) bool {
 	return h.Cluster != nil && errors.Is(err, bgagent.ErrUnknownTask)
 }
@@ -260,8 +259,7 @@ func (h Host) cancel(ctx context.Context, in CancelInput) (bgagent.Task, error) 
 	return t, err
 }
 
-// resume resumes a task. The new attempt outlives the request, so it must not end with the context of the
-// request.
+// resume resumes a task. The new attempt outlives the request, so it must not end with the request's context.
 func (h Host) resume(ctx context.Context, in ResumeInput) (bgagent.Task, error) {
 	if in.Prompt == "" {
 		t, err := h.find(in.ID)

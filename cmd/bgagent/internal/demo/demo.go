@@ -57,9 +57,9 @@ const (
 	maxHits  = 50      // maximum number of lines in an answer
 )
 
-// walk reports the task's directory and the directories below it as tool calls, and calls the function
-// "look" for each regular file in them. It skips hidden directories, node_modules, and directories that the
-// task may not read. It stops after maxFiles files.
+// The function "walk" reports the task's directory and the directories below it as tool calls, and calls the
+// function "look" for each regular file in them. It skips hidden directories, node_modules, and directories
+// that the task may not read. It stops after maxFiles files.
 func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.FileInfo)) error {
 	dir := cmp.Or(t.Directory(), ".")
 	files := 0

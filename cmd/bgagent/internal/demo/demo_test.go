@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The function "ask" runs a turn of a demo agent in the same way as a manager.
+// The function "ask" runs a turn of a demo agent as a manager would.
 func ask(ctx context.Context, t *testing.T, agent, prompt, dir string) (bgagent.TurnEnd, int, error) {
 	agents := map[string]inproc.Agent{}
 	for _, a := range Agents() {

@@ -73,8 +73,8 @@ func (s Summary) String() string {
 	return line
 }
 
-// spent describes the tokens and costs that the agents reported. If they did not report any, it
-// returns "".
+// The function "spent" describes the tokens and costs that the agents reported. If they did not report any,
+// it returns "".
 func spent(input, output int64, cost float64) string {
 	var parts []string
 	if input+output > 0 {
@@ -86,7 +86,7 @@ func spent(input, output int64, cost float64) string {
 	return strings.Join(parts, ", ")
 }
 
-// thousands formats a number of tokens.
+// The function "thousands" formats a number of tokens.
 func thousands(n int64) string {
 	switch {
 	case n >= 1_000_000:
@@ -97,7 +97,7 @@ func thousands(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// span formats a duration in a few characters.
+// The function "span" formats a duration in a few characters.
 func span(d time.Duration) string {
 	switch {
 	case d < 10*time.Second:
@@ -131,8 +131,8 @@ type Display interface {
 	End(s Summary) error
 }
 
-// unwritten returns the result of a task whose file could not be written. The result is in a form that
-// is safe for a terminal. Every line is indented, so that it cannot be mistaken for a line of this
+// The function "unwritten" returns the result of a task whose file could not be written. The result is in a
+// form that is safe for a terminal. Every line is indented, so that it cannot be mistaken for a line of this
 // program.
 func unwritten(r Row) string {
 	if r.Problem == "" || strings.TrimSpace(r.Task.Result) == "" {
@@ -145,8 +145,8 @@ func unwritten(r Row) string {
 	return b.String()
 }
 
-// printable returns the line without the characters that could move the cursor. It
-// keeps spaces and tabs.
+// The function "printable" returns the line without the characters that could move the cursor. It keeps
+// spaces and tabs.
 func printable(line string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
@@ -171,7 +171,7 @@ func (w *watched) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// count formats a number with its noun.
+// The function "count" formats a number with its noun.
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -179,16 +179,16 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// clean turns an agent's text into one line for a terminal. It removes escape sequences and control
-// characters, which could move the cursor.
+// The function "clean" turns an agent's text into one line for a terminal. It removes escape sequences and
+// control characters, which could move the cursor.
 func clean(s string) string {
 	return strings.Join(strings.FieldsFunc(cleantext.String(s), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
 	}), " ")
 }
 
-// The function "about" describes in a few words what the task is doing, what it is waiting for, or
-// how it ended. If the argument "short" is true, it uses fewer words.
+// The function "about" describes in a few words what the task is doing, what it is waiting for, or how it
+// ended. If short is true, it uses fewer words.
 func about(r Row, short bool) string {
 	line := doing(r, short)
 	if r.Problem != "" {
@@ -256,7 +256,7 @@ func doing(r Row, short bool) string {
 	return t.Cause.String()
 }
 
-// exited matches the beginning of the reason if a program exited with an error.
+// The variable "exited" matches the beginning of the reason if a program exited with an error.
 var exited = regexp.MustCompile(`^it exited with code (\d+): `)
 
 // shortReason shortens a reason for the table. It drops the program's name, which the task's title

@@ -206,7 +206,7 @@ func TestAQuietTaskIsMarked(t *testing.T) {
 	})
 }
 
-// away returns a task whose server has been unreachable since the given time.
+// The function "away" returns a task whose server has been unreachable since the given time.
 func away(began time.Time) Row {
 	r := row(1, bgagent.Running, began)
 	r.Task.Outage = &bgagent.Outage{Since: began, Until: began.Add(5 * time.Minute), Reason: "no answer:\n\x1b[2Jconnection refused"}

@@ -84,7 +84,7 @@ func (l *Lines) Tick() {
 	}
 }
 
-// waiting returns the number of waiting tasks.
+// The method "waiting" returns the number of waiting tasks.
 func (l *Lines) waiting() (n int) {
 	for _, s := range l.last {
 		if s == bgagent.Pending {
@@ -97,8 +97,8 @@ func (l *Lines) waiting() (n int) {
 // mostNamed is the maximum number of tasks that stillRuns names.
 const mostNamed = 5
 
-// stillRuns describes which tasks are running, for how long, and for how long they have been
-// silent.
+// stillRuns describes the running tasks: how long each of them has been running, and how long it has been
+// silent or out of reach.
 func stillRuns(runs map[int]Row, waiting int, now time.Time) string {
 	var parts []string
 	for i, n := range slices.Sorted(maps.Keys(runs)) {
@@ -126,9 +126,8 @@ func (l *Lines) line(text string) {
 	fmt.Fprintf(l.w, "[%7.2fs] %s\n", time.Since(l.start).Seconds(), text)
 }
 
-// JSON prints one object per line: notes, the summary, and changes to tasks. A task is
-// printed when its state, its number of tool calls or its file has changed, and at the
-// beginning and the end of an outage of its agent.
+// JSON prints one object per line: notes, the summary, and changes to tasks. A task is printed when its
+// state, its number of tool calls or its file has changed, and when an outage of its agent begins or ends.
 type JSON struct {
 	w    *watched
 	e    *json.Encoder

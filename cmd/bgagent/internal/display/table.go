@@ -102,7 +102,7 @@ func badEnd(r *Row, folder string, width int) string {
 	return text
 }
 
-// wrapped splits a text into lines of at most the given number of columns.
+// The function "wrapped" splits a text into lines of at most the given number of columns.
 func wrapped(text string, width int) []string {
 	return strings.Split(ansi.Wrap(text, width, ""), "\n")
 }
@@ -207,7 +207,7 @@ const (
 )
 
 // outagesLocked returns lines with the errors of the agents that are out of reach, each error once. They are
-// shown below the tasks, because the lines of the tasks have too few columns.
+// shown below the tasks, because the tasks' own lines are too narrow for them.
 func (m *model) outagesLocked() (lines []string) {
 	var seen []string
 	for i := range m.rows {
@@ -229,8 +229,8 @@ func (m *model) fitLocked(line string) string {
 	return line + "\n"
 }
 
-// rank orders the tasks that compete for the lines of a terminal: running tasks first,
-// then tasks that ended badly, then waiting tasks.
+// The function "rank" orders the tasks that compete for a terminal's lines: running tasks first, then tasks
+// that ended badly, then waiting tasks.
 func rank(s bgagent.Status) int {
 	switch s {
 	case bgagent.Running:
@@ -297,7 +297,7 @@ func (m *model) countsLocked(shown int, now time.Time) string {
 	return line + " · " + spentShort(used)
 }
 
-// spentShort returns a shorter form of the result of the function "spent", with the cost first.
+// spentShort is like the function "spent", but returns a shorter text that begins with the cost.
 func spentShort(used bgagent.Usage) string {
 	tokens := thousands(used.InputTokens) + "+" + thousands(used.OutputTokens) + " tokens"
 	if used.Cost > 0 {
@@ -318,8 +318,8 @@ const (
 	// shown.
 	wide = 100
 
-	// quietTime is how long a task must be silent to be shown as quiet. If there is a limit on the silence of a
-	// task, this time is at most that limit divided by quietPart.
+	// quietTime is how long a task must be silent to be shown as quiet. If a task's silence is limited, this
+	// time is at most that limit divided by quietPart.
 	quietTime = 20 * time.Second
 	quietPart = 9
 )

@@ -33,9 +33,9 @@ const checkTime = 30 * time.Second
 func (f *Fleet) checkTime() time.Duration { return max(checkTime, f.createTimeout()) }
 
 // Check checks whether each agent can start, without calling a model. A program is asked for its version. An
-// agent that speaks ACP is asked for a session. A server is asked for the names of its agents. Four agents
-// are checked concurrently. Each agent has 30 s to answer, or createTimeoutMs if that is longer. Check sends
-// each result as soon as it is known. The channel is closed after the last result.
+// agent that speaks ACP is asked for a session. A server is asked for the names of its agents. At most four
+// agents are checked concurrently. Each agent has 30 s to answer, or createTimeoutMs if that is longer. Check
+// sends each result as soon as it is known. The channel is closed after the last result.
 func (f *Fleet) Check(ctx context.Context) <-chan Check {
 	out := make(chan Check, len(f.set.Agents)) // buffered, so that no check waits for the reader
 	places := make(chan struct{}, 4)
@@ -123,7 +123,7 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 // maxTold is the maximum number of bytes that the function "tell" keeps of each output stream.
 const maxTold = 64 << 10
 
-// drainTime is the time for which a program's pipes are read after the program has exited.
+// drainTime is how long a program's pipes are read after the program has exited.
 const drainTime = time.Second
 
 // tell runs a program until it exits and returns its standard output and standard error. It also

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scripted returns an agent whose preset is "codex" and whose program is a script.
+// The function "scripted" returns an agent whose preset is "codex" and whose program is a script.
 func scripted(t *testing.T, script string) settings.Agent {
 	path := filepath.Join(tempdir.New(t), "codex")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755))

@@ -71,8 +71,8 @@ func (d demos) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r 
 	return d.f.recorded(p, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return d.Client.RunTurn(ctx, session, p, r) })
 }
 
-// recorded executes a turn by calling the function "run", and keeps the text of the turn. The returned error
-// and the remark about the turn are worded for users and do not contain secrets.
+// The method "recorded" executes a turn by calling the function "run", and keeps the turn's text. The
+// returned error and the remark about the turn are worded for users and do not contain secrets.
 func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagent.Reporter) (bgagent.TurnEnd, error)) (bgagent.TurnEnd, error) {
 	r, ended := f.answers.Record(p, r)
 	end, err := run(r)
@@ -147,8 +147,8 @@ type group struct {
 	agents []settings.Agent
 }
 
-// groups returns groups of agents that can share a client, in a fixed order. The function "common"
-// returns the settings that must be equal for all agents of a client.
+// The function "groups" returns groups of agents that can share a client, in a fixed order. The function
+// "common" returns the settings that must be equal for all agents of a client.
 //
 // The records of kept tasks contain the name of their client. Therefore, the name depends on these
 // settings and on nothing else. It does not change if other agents are added or if the order of the
@@ -168,17 +168,16 @@ func groups(kind string, agents []settings.Agent, common func(settings.Agent) []
 	return out
 }
 
-// createTimeout returns how long the creation of a session can take, or 0 if no time is configured. Clients
-// get less time to start a program or make a request, so that they can report an error before the creation
-// times out.
+// createTimeout returns how long creating a session can take, or 0 if no time is configured. Clients get less
+// time to start a program or make a request, so that they can report an error before the creation times out.
 func (f *Fleet) createTimeout() time.Duration {
 	var cfg bgagent.Config
 	f.set.Limits.Apply(&cfg)
 	return cfg.CreateTimeout
 }
 
-// requestTimeout returns how long an opencode server can take to answer. The limit depends on the limit for
-// the creation of a session, because the first request for a directory is slow and belongs to that creation.
+// requestTimeout returns how long an opencode server can take to answer. This limit depends on the limit for
+// creating a session, because the first request for a directory is slow and is part of that creation.
 func (f *Fleet) requestTimeout() time.Duration {
 	if half := f.createTimeout() / 2; half > 15*time.Second {
 		return half
@@ -234,9 +233,9 @@ func (f *Fleet) addOpencode() error {
 	return errors.Join(errs...)
 }
 
-// withheld returns settings that switch off this program's own tools on a server, whatever prefix the server
-// gives them. A task's depth cannot be passed to a server's agents, so agents with these tools could launch
-// agents without limit.
+// The function "withheld" returns settings that switch off this program's own tools on a server, whatever
+// prefix the server gives them. A task's depth cannot be passed to a server's agents, so agents with these
+// tools could launch agents without limit.
 func withheld() map[string]bool {
 	out := map[string]bool{}
 	for _, name := range []string{bgagent.ToolDelegateTask, bgagent.ToolBackgroundOutput, bgagent.ToolBackgroundCancel} {

@@ -39,8 +39,8 @@ type Fleet struct {
 
 // Options are settings of a fleet that do not come from the configuration files.
 type Options struct {
-	// Instance is the id of this run of the program. The processes of its agents have the id in
-	// their environment. It can be empty.
+	// Instance is the id of this run of the program. The processes of its agents have the id in their
+	// environment. The id can be empty.
 	Instance string
 
 	// Logger logs the clients' problems. If it is nil, they are not logged.
@@ -56,8 +56,8 @@ type Options struct {
 	// person can see and answer them.
 	OnlyModelsAnswer bool
 
-	// MaxCost limits the total cost of all tasks of a root session, in US dollars. If the
-	// configuration files contain a smaller limit, that limit applies. 0 means no additional limit.
+	// MaxCost limits the total cost of all tasks under a root session, in US dollars. If the configuration
+	// files contain a smaller limit, that limit applies. 0 means no additional limit.
 	MaxCost float64
 }
 
@@ -70,7 +70,7 @@ func (f *Fleet) Log(task string) *transcript.Log {
 	return f.logs.Take(task)
 }
 
-// printed passes on the output of a task's program to the places where output is kept.
+// The method "printed" passes the output of a task's program on to the places where output is kept.
 func (f *Fleet) printed(task string, stream int, p []byte) {
 	if f.logs != nil {
 		f.logs.Printed(task, stream, p)
@@ -197,12 +197,12 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return f.manager(cfg)
 }
 
-// levels returns how many levels of tasks the configuration allows under a root session.
+// The function "levels" returns how many levels of tasks the configuration allows under a root session.
 func levels(cfg *bgagent.Config) int { return max(cfg.MaxDepth, bgagent.DefaultMaxDepth) }
 
-// MaxDepth returns how many levels of tasks are allowed under a root session of the manager: the levels that the
-// settings allow, minus the depth of the task that this program is running in. It returns 0 if this program is
-// too deep for [Fleet.Manager].
+// MaxDepth returns how many levels of tasks are allowed under one of the manager's root sessions: the levels
+// that the settings allow, minus the depth of the task that this program is running in. It returns 0 if this
+// program is too deep for [Fleet.Manager].
 func (f *Fleet) MaxDepth() int { return f.maxDepth }
 
 // TaskInTurn returns the id of the task whose current turn started a program with this mark; see

@@ -16,16 +16,14 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Home describes where the sessions of the agents are kept, in one line for each agent. If the homes of two
-// processes are equal, each of them can continue the sessions of the other. Home returns "" if the place is
-// unknown.
+// Home describes where the agents' sessions are kept, in one line for each agent. If two processes have equal
+// homes, each can continue the other's sessions. Home returns "" if the place is unknown.
 //
-// A program that a process starts keeps its sessions in files of its user. Another process can use these
+// A program that a process starts keeps its sessions in its user's files. Another process can use these
 // sessions only if it sees the same files. Therefore, the home contains the name of the machine. On Linux, it
 // also contains the boot and the mount namespace, because two containers can have the same name. A local
 // address belongs to a different server on each machine, so the home of an agent with such an address also
-// contains the machine. Agents of the kind
-// inproc keep nothing, so every process can continue their tasks.
+// contains the machine. Agents of the kind inproc keep nothing, so every process can continue their tasks.
 //
 // Each line also contains a hash of the agent's settings. Therefore, the homes of two processes differ if
 // they run different programs under the same name.
@@ -51,16 +49,16 @@ func (f *Fleet) Home() string {
 	return strings.Join(lines, "\n")
 }
 
-// filesFrom names the variables that decide where programs keep the files of their user, in addition to the
-// variables that a program's preset names. It does not contain all variables with the prefix XDG_, because some
-// of them differ between logins.
+// filesFrom names the variables that decide where programs keep their user's files, apart from the variables
+// that a program's preset names. It omits some variables with the prefix XDG_, because they differ between
+// logins.
 var filesFrom = []string{
 	"HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "CODEX_HOME", "CLAUDE_CONFIG_DIR", "USERPROFILE", "APPDATA", "LOCALAPPDATA",
 }
 
 // hashOf returns a hash of the settings that decide what the agent runs and where. For a local program, they
 // include the program's file, its working directory and its variables. The hash does not depend on the values
-// of variables that are secret.
+// of secret variables.
 func hashOf(a settings.Agent) string {
 	var around []string
 	if a.Kind == settings.Command || a.Kind == settings.ACP {
@@ -90,7 +88,7 @@ func hashOf(a settings.Agent) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// public returns the entries without the values of variables that are secret.
+// The function "public" returns the entries without the values of secret variables.
 func public(env []string) (out []string) {
 	for _, v := range env {
 		if name, _, _ := strings.Cut(v, "="); isSecret(name) {

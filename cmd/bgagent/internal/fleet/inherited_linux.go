@@ -10,8 +10,8 @@ import (
 // maxAbove is the maximum number of programs above this one to examine.
 const maxAbove = 64
 
-// inherited returns the value of an environment variable in the nearest program above this one that
-// was started with the variable. If there is no such program, it returns "".
+// The function "inherited" returns the value of an environment variable in the nearest program above this one
+// that was started with the variable. If there is no such program, it returns "".
 func inherited(variable string) string {
 	pid := os.Getppid()
 	for range maxAbove {

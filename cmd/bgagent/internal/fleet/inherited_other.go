@@ -2,5 +2,6 @@
 
 package fleet
 
-// inherited returns "", because this package reads the environment of another program only on Linux.
+// The function "inherited" returns "", because this package reads the environment of another program only on
+// Linux.
 func inherited(string) string { return "" }

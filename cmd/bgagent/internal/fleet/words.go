@@ -29,7 +29,7 @@ var (
 		"Env": `"env"`, "Files": `"files"`, "LeaveRetries": `"leaveRetries"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
-	// phrases replaces texts in which more than the name of a field must change.
+	// The replacer "phrases" changes those texts in which more than a field's name must change.
 	phrases = strings.NewReplacer(
 		"Config.StartTimeout is ", "the limit is ", // this limit has no key
 		" (Config.MaxLine)", "",
@@ -123,7 +123,7 @@ func withoutPackage(text string) string {
 	return text
 }
 
-// sessionError returns the error of a session that could not be created, worded for users.
+// sessionError returns the error for a session that could not be created, worded for users.
 func sessionError(err error) error {
 	if err == nil {
 		return nil
@@ -134,8 +134,8 @@ func sessionError(err error) error {
 	return err
 }
 
-// lastLines returns the last non-empty lines of a text: at most endLines lines with at most endBytes bytes
-// together, but at least one line if there is any.
+// lastLines returns the last non-empty lines of a text: at most endLines lines and endBytes bytes in total,
+// but at least one line if there is any.
 func lastLines(text string) (lines []string) {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" {
@@ -155,8 +155,9 @@ func lastLines(text string) (lines []string) {
 // secretWords are words in variable names that suggest a secret.
 var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
 
-// addSecrets adds the secrets in the environment of an agent's program: the values of the variables that its
-// preset or its "env" names. A path is treated as a secret only if its variable's name suggests a secret.
+// addSecrets adds the secrets in the environment of an agent's program: the values of the variables that the
+// agent's preset or its "env" names. A path is treated as a secret only if its variable's name suggests a
+// secret.
 func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	if a.PasswordEnv != "" {
 		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))

@@ -39,8 +39,7 @@ func TestErrorsNameKeysAndNotGoFields(t *testing.T) {
 	require.NoError(t, inKeys(nil))
 }
 
-// This test searches the source of the clients for messages that name a field for
-// which keyOf has no key.
+// This test searches the clients' source code for messages that name a field for which keyOf has no key.
 func TestEveryFieldInAMessageOfAClientHasAKey(t *testing.T) {
 	// Only a program can set these fields; the configuration file has no keys for
 	// them.

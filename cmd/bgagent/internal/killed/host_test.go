@@ -77,7 +77,7 @@ func process(o kills.Order) error {
 	return errors.Join(h.Run(m, lines), f.Close(context.Background()))
 }
 
-// key returns the name of the conversation of a task.
+// key returns the name of a task's conversation.
 func key(of, name string) string { return of + "-" + strings.TrimPrefix(name, "task ") }
 
 // prompt returns the prompt of a task.
@@ -86,7 +86,7 @@ func prompt(of, name string) string { return "@key " + key(of, name) + "\nDo it.
 // runsCommand reports whether the model runs a command before it answers.
 func runsCommand(name string) bool { return kills.Number(name)%3 == 1 }
 
-// needed returns the number of requests to the model that the task needs.
+// The function "needed" returns the number of model requests that the task needs.
 func needed(name string) int {
 	if runsCommand(name) {
 		return 2

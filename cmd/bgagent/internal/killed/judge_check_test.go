@@ -45,7 +45,7 @@ func right() evidence {
 	}
 }
 
-// end changes the evidence: the task ends with the given status and cause.
+// The method "end" changes the evidence: the task ends with the given status and cause.
 func (e *evidence) end(status bgagent.Status, cause bgagent.Cause) {
 	task := e.found.Tasks[judgedID]
 	task.Status, task.Cause = status, cause
@@ -55,7 +55,7 @@ func (e *evidence) end(status bgagent.Status, cause bgagent.Cause) {
 	}
 }
 
-// cancelled adds lines about a cancellation, before the line that reports the end of the task.
+// The method "cancelled" adds lines about a cancellation, before the line that reports the end of the task.
 func (e *evidence) cancelled(seconds int) {
 	e.end(bgagent.Cancelled, bgagent.CauseCaller)
 	e.lines = slices.Insert(e.lines, 1, judgedLine(kills.Cancelling, 1, seconds), judgedLine(kills.Cancelled, 1, seconds))

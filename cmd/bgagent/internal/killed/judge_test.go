@@ -18,7 +18,7 @@ const (
 	stops = 30 * time.Second
 )
 
-// request is a request to the model in the conversation of a task.
+// request is a request to the model in a task's conversation.
 type request struct {
 	task     string // description of the task
 	from, to time.Time
@@ -27,7 +27,7 @@ type request struct {
 	fresh    bool // whether the conversation begins with this request
 }
 
-// end returns the time until which the request was certainly open.
+// The method "end" returns the time until which the request was certainly open.
 func (r request) end() time.Time {
 	if !r.left {
 		return r.to
@@ -128,8 +128,9 @@ func judgeRequests(j *kills.Judge, e evidence, t bgagent.Task, made []request, a
 	}
 }
 
-// interruptions returns the number of kills that may have interrupted the task. They include the last
-// kill before the first request, because a program whose process is dead may still make this request.
+// The function "interruptions" returns the number of kills that may have interrupted the task. They include
+// the last kill before the first request, because a program whose process is dead may still make this
+// request.
 func interruptions(kills []time.Time, made []request, accepted, end time.Time) (n int) {
 	if len(made) == 0 {
 		return 0

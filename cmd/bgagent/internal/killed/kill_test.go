@@ -59,7 +59,7 @@ func TestNoKillLosesOrRepeatsWorkOfRealPrograms(t *testing.T) {
 	}
 }
 
-// campaign kills processes whose tasks run in one program.
+// A campaign kills processes whose tasks run in one program.
 type campaign struct {
 	*testing.T
 	kind
@@ -68,7 +68,7 @@ type campaign struct {
 	server *realagent.OpencodeServer // nil if the program has no server
 }
 
-// store kills n processes on a new store, lets another process finish the tasks, and returns the
+// The method "store" kills n processes on a new store, lets another process finish the tasks, and returns the
 // evidence. The names of the conversations begin with the given name.
 func (c *campaign) store(of string, n int) (e evidence) {
 	url := ""
@@ -102,7 +102,7 @@ func (c *campaign) store(of string, n int) (e evidence) {
 	return e
 }
 
-// moment waits for a random moment: some time after a number of requests, or after the start.
+// The method "moment" waits for a random moment: some time after a number of requests, or after the start.
 func (c *campaign) moment(ctx context.Context, of string) {
 	if c.rnd.IntN(5) == 0 {
 		kills.Sleep(ctx, time.Duration(c.rnd.Int64N(int64(3*time.Second))))
@@ -117,7 +117,7 @@ func (c *campaign) moment(ctx context.Context, of string) {
 	kills.Sleep(ctx, time.Duration(c.rnd.Int64N(int64(400*time.Millisecond))))
 }
 
-// requests returns the requests of the agents' turns.
+// The method "requests" returns the requests of the agents' turns.
 func (c *campaign) requests(of string) (list []modelserver.Request) {
 	for _, r := range c.w.Model.Requests() {
 		if r.Kind == modelserver.Main && strings.HasPrefix(r.Key, of+"-") {
@@ -127,7 +127,7 @@ func (c *campaign) requests(of string) (list []modelserver.Request) {
 	return list
 }
 
-// seen returns the facts about a request that the judge needs.
+// The function "seen" returns the facts about a request that the judge needs.
 func seen(of string, r modelserver.Request) request {
 	name := "task " + strings.TrimPrefix(r.Key, of+"-")
 	x := request{task: name, from: r.Arrived, to: r.Ended, left: r.Left, fresh: true}
@@ -147,8 +147,8 @@ func seen(of string, r modelserver.Request) request {
 	return x
 }
 
-// The method "left" waits until the agent programs have ended, apart from the server. It returns those that
-// are still running after ten seconds.
+// The method "left" waits until all agent programs except the server have ended. It returns those that are
+// still running after ten seconds.
 func (c *campaign) left() (lines []string) {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		lines = nil

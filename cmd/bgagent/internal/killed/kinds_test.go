@@ -56,7 +56,7 @@ func bash(c string) modelserver.Reply {
 	return modelserver.Use("bash", fmt.Sprintf(`{"command":%q,"description":"a step"}`, c))
 }
 
-// settings returns the agent of the kind.
+// The method "settings" returns the agent for the kind.
 func (k kind) settings(w *realagent.World, url string) settings.Agent {
 	a := k.agent(w, url)
 	a.Name, a.Directory = "agent", w.Dir
@@ -69,8 +69,8 @@ func (k kind) settings(w *realagent.World, url string) settings.Agent {
 
 const mostSteps = 8 // after this number of commands in one conversation, the model gives up
 
-// reply returns the answer of the model to a request. If the model runs a command in the task, it gives its
-// final answer after the result of the command is in the conversation. Each answer takes a random time.
+// reply returns the model's answer to a request. If the model runs a command in the task, it gives its final
+// answer once the command's result is in the conversation. Each answer takes a random time.
 func (k kind) reply(r modelserver.Request) modelserver.Reply {
 	if r.Kind != modelserver.Main || r.Key == "" {
 		return r.Scripted()

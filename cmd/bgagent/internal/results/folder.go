@@ -79,7 +79,7 @@ func OpenNew(base string) (*Folder, error) {
 	}
 }
 
-// hold opens and locks a folder, which must be empty.
+// The function "hold" opens and locks a folder, which must be empty.
 func hold(dir string) (*Folder, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -103,8 +103,8 @@ func hold(dir string) (*Folder, error) {
 	return f, nil
 }
 
-// holdNew is like the function "hold", but for a folder that was just created. It returns an error if the
-// folder was replaced with another folder or a link after it was created.
+// holdNew is like the function "hold", but for a folder that was just created. It returns an error if the new
+// folder has meanwhile been replaced with another folder or a link.
 func holdNew(dir string) (*Folder, error) {
 	f, err := hold(dir)
 	if err != nil {
@@ -133,12 +133,12 @@ func (f *Folder) firstName() (string, error) {
 	return names[0], nil
 }
 
-// createNew creates a file. It fails if the name exists, even if the name is a link.
+// createNew creates a file. It fails if a file with the name exists, even if that file is a link.
 func (f *Folder) createNew(name string, mode fs.FileMode) (file, error) {
 	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 }
 
-// The method "is" reports whether the argument "info" describes the folder.
+// The method "is" reports whether info describes the folder.
 func (f *Folder) is(info fs.FileInfo) bool {
 	own, err := f.root.Stat(".")
 	return err == nil && os.SameFile(own, info)
@@ -187,11 +187,11 @@ func partName(name string) string {
 	return name + "." + strings.ToLower(rand.Text()[:8]) + ".part"
 }
 
-// Write writes the file of an ended task and returns the name of the file. The answer is read from
-// the argument "text" or, if that is nil, from the task's result. The file holds the answer without
-// escape sequences and control characters. If the task did not complete or has no answer, the first
-// line says why. If part of the answer is missing, the last line says so. If the file cannot be
-// written, for example because the disk is full, the error is a [*WriteError] and there is no file.
+// Write writes an ended task's file and returns the file's name. The answer is read from text or, if text is
+// nil, from the task's result. The file holds the answer without escape sequences and control characters. If
+// the task did not complete or has no answer, the first line says why. If part of the answer is missing, the
+// last line says so. If the file cannot be written, for example because the disk is full, the error is a
+// [*WriteError] and there is no file.
 func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
 	if text == nil {
 		text = resultOf(t)
@@ -215,7 +215,8 @@ func titleOf(number int, t bgagent.Task) string {
 	return fmt.Sprintf("%03d-%s", number, slug(t.Description))
 }
 
-// named creates a file under a title. If the name cannot be used, a number is added to the title.
+// The method "named" creates a file under a title. If the name cannot be used, a number is added to the
+// title.
 func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Writer) error) (string, error) {
 	var err error
 	for try := 1; try <= maxNames; try++ {
@@ -237,8 +238,8 @@ func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Wri
 // replaced.
 const maxNames = 9
 
-// inTheWay reports whether an error means that a file with the name exists and cannot be replaced, for
-// example because an agent created a folder with that name.
+// inTheWay reports whether an error means that something with the wanted name exists and cannot be replaced,
+// such as a folder that an agent created.
 func inTheWay(err error) bool {
 	return errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, errReplaced)
 }
@@ -323,8 +324,8 @@ func (e *WriteError) Unwrap() error { return e.Err }
 var errReplaced = errors.New("something replaced it while it was written")
 
 // put writes a file completely or not at all. The file is first written under a new name that nobody can
-// guess, and then renamed. The rename replaces any file or link that has the name. Therefore, the method
-// "put" never follows a link and never writes into an existing file.
+// guess, and then renamed. The rename replaces any file or link that already has the final name. Therefore,
+// the method "put" never follows a link and never writes into an existing file.
 func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	part := partName(name)
 	w, err := f.create(part, mode)
@@ -350,8 +351,8 @@ func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error)
 	return nil
 }
 
-// reason removes the path from an operating system error, because the path might be that of the unfinished
-// file, and the caller's message already contains the final path.
+// The function "reason" removes the path from an operating system error, because the path might be that of
+// the unfinished file, and the caller's message already contains the final path.
 func reason(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError

@@ -36,7 +36,7 @@ type Entry struct {
 	Bytes       int64          `json:"bytes,omitempty"`   // if Cut is set: length of the whole answer, if known
 }
 
-// EntryOf returns the entry of a task.
+// EntryOf returns a task's entry.
 func EntryOf(number int, t bgagent.Task) Entry {
 	e := Entry{
 		Number: number, ID: t.ID, Description: t.Description, Agent: t.Agent, Model: t.Model,

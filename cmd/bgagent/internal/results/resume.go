@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// ListName is the name of the file with the task list in the folder.
+// ListName is the name of the file in the folder that contains the task list.
 const ListName = "list.json"
 
 // maxIndex is the maximum size of an index or a list, in bytes. It is larger than the limit on the user's
@@ -37,8 +37,8 @@ func Resume(dir string) (f *Folder, x Index, list []byte, err error) {
 	return f, x, list, nil
 }
 
-// StateOf returns the name of the store from the index in the folder. If the index does not name a
-// store or cannot be read, it returns "".
+// StateOf returns the store's name from the folder's index. If the index does not name a store or cannot be
+// read, it returns "".
 func StateOf(dir string) string {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -52,7 +52,7 @@ func StateOf(dir string) string {
 	return x.State
 }
 
-// saved reads the index and the list of an earlier run.
+// The method "saved" reads the index and the list of an earlier run.
 func (f *Folder) saved() (x Index, list []byte, err error) {
 	b, err := f.read(IndexName)
 	if err == nil {
@@ -119,7 +119,7 @@ func (f *Folder) WriteList(list []byte) error {
 	})
 }
 
-// claim locks the folder for this run.
+// The method "claim" locks the folder for this run.
 func (f *Folder) claim() error {
 	d, err := f.root.Open(".")
 	if err != nil {

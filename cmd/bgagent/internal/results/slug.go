@@ -9,7 +9,7 @@ import (
 // maxSlug is the maximum number of characters that a file name takes from a title.
 const maxSlug = 40
 
-// slug turns a title into part of a file name.
+// The function "slug" turns a title into part of a file name.
 func slug(title string) string {
 	var b strings.Builder
 	dash := false

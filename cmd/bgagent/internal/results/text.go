@@ -10,7 +10,7 @@ import (
 type Text interface {
 	// Size returns the number of bytes that CopyTo writes.
 	Size() int64
-	// CopyTo writes the answer. It can be called again.
+	// CopyTo writes the answer. It can be called more than once.
 	CopyTo(w io.Writer) error
 	// Note describes the missing part of the answer. If the answer is whole, the note is empty.
 	Note() string

@@ -60,7 +60,8 @@ func (l Left) End(grace time.Duration) ([]procs.Process, error) {
 	return ended, l.Forget()
 }
 
-// living returns a function that reports whether a dead run's process also belongs to a living run.
+// The function "living" returns a function that reports whether a dead run's process also belongs to a living
+// run.
 func living(dir string, dead []*Run) procs.Keep {
 	over := map[string]bool{} // ids of the dead runs, whose locks this program holds
 	for _, r := range dead {

@@ -12,7 +12,8 @@ import (
 // errLocked is returned if another program has locked a file.
 var errLocked = errors.New("it is locked")
 
-// lock always fails, because this package locks files only on Unix systems; see the file lock_unix.go.
+// The function "lock" always fails, because this package locks files only on Unix systems; see the file
+// lock_unix.go.
 func lock(*os.File) error { return fmt.Errorf("locking files: %w", errors.ErrUnsupported) }
 
 func openFile(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR, 0) }

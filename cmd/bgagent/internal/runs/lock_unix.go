@@ -14,8 +14,8 @@ import (
 // errLocked is returned if another program has locked a file.
 var errLocked = errors.New("it is locked")
 
-// lock locks a file until it is closed. Programs that this program starts do not
-// inherit the lock.
+// The function "lock" locks a file until it is closed. Programs that this program starts do not inherit the
+// lock.
 func lock(f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -36,7 +36,7 @@ func openFile(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
-// mine reports whether a file or folder belongs to this user.
+// The function "mine" reports whether a file or folder belongs to this user.
 func mine(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(st.Uid) == os.Geteuid()

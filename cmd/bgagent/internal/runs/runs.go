@@ -46,7 +46,7 @@ func NewID() string { return strings.ToLower(rand.Text()) }
 
 const suffix = ".lock"
 
-// named matches the names of run files.
+// The variable "named" matches the names of run files.
 var named = regexp.MustCompile(`^[a-z2-7]{26}\.lock$`)
 
 // Run is this run, or a dead run that this program is cleaning up. In both cases, this program holds the lock
@@ -145,11 +145,11 @@ func Dead(dir string) (dead []*Run, problems []error) {
 	return dead, problems
 }
 
-// foreign is the time for which the file of a dead run on another machine is kept, so that a program on that
-// machine can clean up.
+// foreign is how long the file of a dead run on another machine is kept, so that a program on that machine
+// can clean up.
 const foreign = 30 * 24 * time.Hour
 
-// maxInfo is the maximum number of bytes of a file that are read.
+// maxInfo is the maximum number of bytes that are read from a file.
 const maxInfo = 16 << 10
 
 // take locks the file of a dead run and returns the run. It returns nil if the run is
@@ -184,7 +184,7 @@ func take(dir, name string) (*Run, error) {
 	return nil, errors.Join(err, f.Close())
 }
 
-// check returns an error if f is not a regular file of this user.
+// The function "check" returns an error if f is not a regular file of this user.
 func check(f *os.File, path string) error {
 	info, err := f.Stat()
 	switch {

@@ -52,11 +52,11 @@ type Field struct {
 	Origin bgagent.Origin
 }
 
-// Origin returns where the key of the agent was set. For an empty key, it returns where
-// the agent was named. The result is zero if the key was not set.
+// Origin returns where the agent's key was set. For an empty key, it returns where the agent was named. The
+// result is zero if the key was not set.
 func (a Agent) Origin(key string) bgagent.Origin { return a.origins[key] }
 
-// Path returns the full name of a key of the agent, for error messages.
+// Path returns the full name of one of the agent's keys, for error messages.
 func (a Agent) Path(name string) string {
 	path := jsonc.Key("agents", a.Name)
 	if name == "" {
@@ -200,7 +200,7 @@ func resolve(name string, m *merged) (Agent, []error) {
 	return a, errs
 }
 
-// remedies holds, for each kind, how to write the required key.
+// The variable "remedies" holds, for each kind, how to write the required key.
 var remedies = map[Kind]string{
 	Command:  `write "preset": ` + oneOf(presets),
 	ACP:      `write, for example, "command": ["opencode", "acp"]`,
@@ -276,8 +276,8 @@ func pathIn(path, file string) (string, error) {
 	return filepath.Join(filepath.Dir(file), path), nil
 }
 
-// absolute makes the directory absolute. It also checks that the directory exists, except
-// for agents of the kind opencode.
+// The method "absolute" makes the directory absolute. It also checks that the directory exists, except for
+// agents of the kind opencode.
 func (a *Agent) absolute() error {
 	if a.Directory == "" {
 		return nil

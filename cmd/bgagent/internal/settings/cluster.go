@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// Cluster is the key "cluster": the servers over which several processes of "bgagent serve" share
-// their limits and show each other's tasks. The paths are absolute, or empty.
+// Cluster is the key "cluster": the servers through which several processes of "bgagent serve" share their
+// limits and show each other's tasks. The paths are absolute, or empty.
 type Cluster struct {
 	URL             string `json:"url"`
 	Name            string `json:"name,omitempty"`

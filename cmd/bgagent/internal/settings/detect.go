@@ -17,9 +17,8 @@ var programs = []struct{ name, preset, about string }{
 	{"opencode", "opencode", "opencode, as it is configured"},
 }
 
-// Detect returns the settings that apply without a configuration file: an agent for
-// each agent program that lookPath finds, and the demo agents. The permissions of a
-// program are those of its own configuration.
+// Detect returns the settings that apply without a configuration file: an agent for each agent program that
+// lookPath finds, and the demo agents. A program's permissions are those in its own configuration.
 func Detect(lookPath func(string) (string, error)) *Settings {
 	s := &Settings{Detected: true, Agents: Demo()}
 	for _, p := range programs {

@@ -75,7 +75,7 @@ var keys = []key{
 // notifyKey is the key "notify" at the top level of a file.
 var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments. It runs when a task ends badly, when a task asks a question, and when the last task has ended, with a sentence as its last argument. No shell sees it. A relative path is relative to the folder of the file."}
 
-// required holds, for each kind, the key that its agents must have.
+// The variable "required" holds, for each kind, the key that its agents must have.
 var required = map[Kind]string{Command: "preset", ACP: "command", Opencode: "url"}
 
 func keyNamed(name string) *key {
@@ -101,8 +101,8 @@ func keysOf(kind Kind) []string {
 	return out
 }
 
-// nearest returns the valid name that the user probably meant by a misspelled name. It
-// returns "" if no valid name is similar.
+// The function "nearest" returns the valid name that the user probably meant by a misspelled name. It returns
+// "" if no valid name is similar.
 func nearest(name string, names []string) string {
 	best, least := "", 1+min(3, len(name)/3)
 	for _, other := range names {

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/internal/rulename"
 )
 
-// merged holds the keys of one agent from all files.
+// The type "merged" holds the keys of one agent from all files.
 type merged struct {
 	at     bgagent.Origin // where the agent was last named
 	values map[string]jsonc.Member
@@ -30,7 +30,7 @@ type loader struct {
 	errs    []error
 }
 
-// loadOwn reads the parts of the files outside the library's section.
+// loadOwn reads those parts of the files that are outside the library's section.
 func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	l := &loader{agents: map[string]*merged{}, hints: map[bgagent.Origin]string{}}
 	for _, k := range ignored {
@@ -80,7 +80,7 @@ func readFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// The type "own" holds the parts of the files outside the library's section.
+// The type "own" holds those parts of the files that are outside the library's section.
 type own struct {
 	agents   []Agent
 	notify   []string
@@ -147,7 +147,7 @@ func (l *loader) takeNotify(m jsonc.Member) {
 	l.notify = &m
 }
 
-// section reads the key "agents" of a file.
+// The method "section" reads the key "agents" of a file.
 func (l *loader) section(v jsonc.Value) {
 	if v.IsNull() {
 		clear(l.agents)
@@ -230,7 +230,7 @@ func keyRemedy(name string) string {
 	return "the keys of an agent are " + strings.Join(names, ", ")
 }
 
-// check checks the shape of a value.
+// The function "check" checks the shape of a value.
 func check(k *key, path string, v jsonc.Value) error {
 	switch k.shape {
 	case shapeText:

@@ -44,8 +44,8 @@ func Narrow(path string) (n Narrowing, err error) {
 	return n, n.removed(path)
 }
 
-// removed finds the agents that the file removes. It reads the file again, because the result of Load does
-// not contain these agents.
+// The method "removed" finds the agents that the file removes. It reads the file again, because the result of
+// Load does not contain these agents.
 func (n *Narrowing) removed(path string) error {
 	data, err := readFile(path)
 	if err != nil {

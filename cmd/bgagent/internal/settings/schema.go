@@ -17,7 +17,7 @@ import (
 //go:embed bgagent.schema.json
 var Schema []byte
 
-// SchemaURL is the address of the schema, for the key $schema of files.
+// SchemaURL is the address of the schema, for the key $schema in files.
 const SchemaURL = "https://raw.githubusercontent.com/bgagent/bgagent/main/cmd/bgagent/internal/settings/bgagent.schema.json"
 
 // object is a JSON object whose members keep their order.

@@ -215,8 +215,8 @@ func (s *Settings) checkLimits() error {
 	return fileerror.At(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
 }
 
-// fileNames replaces field names with the keys of the file, for the fields that can contradict each
-// other.
+// fileNames replaces the names of fields that can contradict each other with their keys in the configuration
+// file.
 var fileNames = strings.NewReplacer(
 	"Config.StaleTimeout", "staleTimeoutMs", "Config.TimeToLive", "taskTtlMs",
 	"Config.PollInterval", "pollIntervalMs", "Config.HostUnreachable", "hostUnreachableMs",

@@ -16,9 +16,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// trusted returns an error if anyone except this user and root owns the file or could change it. It is called
-// for files that this program found, not for files that the user named. If the file is a link, the function
-// "trusted" examines the link, all further links on the way to its target, and the target.
+// The function "trusted" returns an error if anyone except this user and root owns the file or could change
+// it. It is called for files that this program found, not for files that the user named. If the file is a
+// link, the function "trusted" examines the link, all further links on the way to its target, and the target.
 func trusted(path string) error {
 	wrong := untrusted(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil && real != path && wrong == "" {
@@ -30,9 +30,9 @@ func trusted(path string) error {
 	return &bgagent.ConfigFileError{File: path, Problem: wrong + "; it names programs that are run, so it is not used. Read it, and name it with --config if it is right"}
 }
 
-// detour follows the links from the file to its target, and describes the first link that other users can
-// redirect. If there is none, it returns "". The path to the file's folder is not examined, because the file
-// was found in this folder.
+// The function "detour" follows the links from the file to its target, and describes the first link that
+// other users can redirect. If there is none, it returns "". The path to the file's folder is not examined,
+// because the file was found in this folder.
 func detour(path string) string {
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
@@ -77,7 +77,7 @@ func detour(path string) string {
 // path with more links.
 const mostLinks = 255
 
-// untrusted describes why a file is not trusted. If the file is trusted, it returns "".
+// The function "untrusted" describes why a file is not trusted. If the file is trusted, it returns "".
 func untrusted(path string) string {
 	file, err := os.Lstat(path)
 	if err != nil {
@@ -109,7 +109,7 @@ func statOf(info fs.FileInfo) syscall.Stat_t {
 	return *st
 }
 
-// foreign reports whether a file or folder belongs to neither this user nor root.
+// The function "foreign" reports whether a file or folder belongs to neither this user nor root.
 func foreign(info fs.FileInfo) bool {
 	uid := statOf(info).Uid
 	return uid != 0 && int(uid) != os.Geteuid()

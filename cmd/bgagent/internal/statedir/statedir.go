@@ -154,10 +154,9 @@ func (s Store) ProcessName() string {
 	return readable(s.Host)[:min(len(readable(s.Host)), 13)] + "-" + keyOf(s.Host, s.Dir)
 }
 
-// Project returns the stores that processes of the command "mcp" created in the project on this
-// machine. A project is a working directory. The store that was written last comes first. The
-// processes can be dead or alive. Project also describes a new store, but does not create it. The
-// argument "id" must be unique.
+// Project returns the stores that processes of the command "mcp" created in the project on this machine. A
+// project is a working directory. The most recently written store comes first. The processes can be dead or
+// alive. Project also describes a new store, without creating it. The argument "id" must be unique.
 func (f Folder) Project(dir, id string) (old []Store, fresh Store, err error) {
 	path, err := realPath(dir)
 	if err != nil {
@@ -177,8 +176,8 @@ func (f Folder) Project(dir, id string) (old []Store, fresh Store, err error) {
 	return old, fresh, nil
 }
 
-// Results describes a new store for the command "run" with the results folder dir, but does not
-// create it. The argument "id" must be unique.
+// Results describes, without creating it, a new store for a "run" command whose results folder is dir. The
+// argument "id" must be unique.
 func (f Folder) Results(dir, id string) (Store, error) {
 	path, err := realPath(dir)
 	if err != nil {
@@ -202,7 +201,7 @@ func keyOf(paths ...string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// store describes the store with the given kind, path and key. The key is part of the folder's
+// The method "store" describes the store with the given kind, path and key. The key is part of the folder's
 // name, and makes the name unique.
 func (f Folder) store(kind, path, key string) Store {
 	host, _ := os.Hostname()
@@ -231,7 +230,7 @@ func readable(name string) string {
 	return cmp.Or(b.String(), "tasks")
 }
 
-// named matches the names of store folders.
+// The variable "named" matches the names of store folders.
 var named = regexp.MustCompile(`^(serve|mcp|run)-[a-z0-9]+(-[a-z0-9]+)+$`)
 
 // Named returns the store with the name. The error matches [fs.ErrNotExist] if there is no store
@@ -243,7 +242,7 @@ func (f Folder) Named(name string) (Store, error) {
 	return read(filepath.Join(f.dir, name))
 }
 
-// Stores returns all stores. The store that was written last comes first. A folder without a valid
+// Stores returns all stores. The most recently written store comes first. A folder without a valid
 // description is not a store. If the folder with the stores does not exist, the result is empty.
 func (f Folder) Stores() ([]Store, error) {
 	entries, err := os.ReadDir(f.dir)

@@ -40,7 +40,7 @@ type Task struct {
 	Directory   string `json:"directory,omitempty"` // absolute; empty if the agent's directory applies
 }
 
-// names are a task's keys.
+// The variable "names" lists a task's keys.
 var names = []string{"agent", "prompt", "promptFile", "description", "model", "directory"}
 
 // Schema is the JSON Schema (draft 2020-12) of a list.
@@ -61,9 +61,9 @@ func Format(tasks []Task) ([]byte, error) {
 }
 
 // Parse reads a list. Directories and prompt files are relative to the folder "base". The argument "known"
-// holds the names of the allowed agents; nil allows all agents. The argument "name" is the name of the list
-// in errors. Parse returns all errors together, each a [*bgagent.ConfigFileError] with its place. If there is
-// an error, no tasks are returned.
+// holds the names of the allowed agents; nil allows all agents. The argument "name" is the list's name in
+// errors. Parse returns all errors together, each a [*bgagent.ConfigFileError] with its place. If there is an
+// error, no tasks are returned.
 func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
 	return parse(name, data, base, known, MaxSize)
 }
@@ -208,8 +208,8 @@ func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.M
 	return string(b)
 }
 
-// reason removes the path from an operating system error, because the caller's message already contains the
-// path.
+// The function "reason" removes the path from an operating system error, because the caller's message already
+// contains the path.
 func reason(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {
@@ -218,8 +218,8 @@ func reason(err error) error {
 	return err
 }
 
-// check checks the values of a task. It sets a missing description and makes the
-// directory absolute.
+// The method "check" checks the values of a task. It sets a missing description and makes the directory
+// absolute.
 func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]jsonc.Member) {
 	at := func(key string) jsonc.Value {
 		if m, ok := seen[key]; ok {

@@ -26,12 +26,12 @@ const (
 	segmentsKept = 3                  // number of segments that are kept: the first one, and the latest ones
 	lineBytes    = 64 << 10           // a longer line is written in parts
 	partBytes    = 64 << 10           // maximum size of the text that ReadLog returns
-	logsAge      = 7 * 24 * time.Hour // a log that was last written longer ago than this is removed
+	logsAge      = 7 * 24 * time.Hour // how long a log is kept after it was last written
 	sweepPause   = time.Hour          // minimum time between two removals of old logs
 	unsentBytes  = 256 << 10          // maximum amount of unwritten text that is kept per log; older text is dropped
 )
 
-// logsBytes is the total size of the logs in a folder, above which the oldest logs are removed.
+// logsBytes is the maximum total size of a folder's logs. If they are larger, the oldest logs are removed.
 // Tests reduce it.
 var logsBytes int64 = 256 << 20
 
@@ -39,9 +39,8 @@ var logsBytes int64 = 256 << 20
 // folder. Lines of standard error begin with "stderr: ". Secrets are replaced with their names, and
 // escape sequences are removed. Files is safe for concurrent use.
 //
-// The log of a task consists of segments. The name of a segment is the offset of its first byte in
-// the log. The first segment and the latest segments are kept, so a task's log takes at most about
-// 1.5 MiB.
+// A task's log consists of segments. A segment's name is the offset of its first byte in the log. The first
+// segment and the latest segments are kept, so a task's log takes at most about 1.5 MiB.
 type Files struct {
 	dir     string
 	secrets *Secrets
@@ -75,7 +74,7 @@ type logFile struct {
 // taskName matches the ids that are used as folder names.
 var taskName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
-// Printed adds output of a task's program. Stream 1 is standard output. Any other number means standard
+// Printed adds output from a task's program. Stream 1 is standard output. Any other number means standard
 // error.
 func (f *Files) Printed(task string, stream int, p []byte) {
 	if !taskName.MatchString(task) {
@@ -91,7 +90,7 @@ func (f *Files) Printed(task string, stream int, p []byte) {
 	f.check(l.write(at, f.secrets, false))
 }
 
-// lock returns the log of a task with its mutex locked. The caller must unlock the mutex.
+// The method "lock" returns a task's log and locks the log's mutex. The caller must unlock the mutex.
 func (f *Files) lock(task string) *logFile {
 	for {
 		f.mu.Lock()
@@ -127,8 +126,8 @@ func (f *Files) End(task string) {
 	}
 }
 
-// end writes the unfinished lines and unsent text of a log. It removes the log from the map only after
-// the write, so that the method "sweep" does not remove the log's folder too early.
+// The method "end" writes the unfinished lines and unsent text of a log. It removes the log from the map only
+// after the write, so that the method "sweep" does not remove the log's folder too early.
 func (f *Files) end(task string, l *logFile) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -198,8 +197,8 @@ func (l *logFile) write(at int, secrets *Secrets, all bool) error {
 	return l.flush()
 }
 
-// partOf returns the number of bytes of a long unfinished line that can be written. The rest might be the
-// beginning of a secret or of a character.
+// partOf returns how many bytes of a long unfinished line can be written. The rest might be the beginning of
+// a secret or of a character.
 func partOf(raw []byte, secrets *Secrets) int {
 	n, masked := secrets.complete(string(raw))
 	for i := 1; i < utf8.UTFMax && i < n && n-i >= masked; i++ {
@@ -215,8 +214,8 @@ func partOf(raw []byte, secrets *Secrets) int {
 
 const errPrefix = "stderr: "
 
-// prefixed adds a prefix to the lines of standard error. If the argument "within" is true, the text
-// begins within a line that has already been marked.
+// The function "prefixed" adds a prefix to the lines of standard error. If the argument "within" is true, the
+// text begins within a line that has already been marked.
 func prefixed(text string, within bool) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -229,8 +228,9 @@ func prefixed(text string, within bool) string {
 	return b.String()
 }
 
-// flush writes the text that has not been written yet. If that fails, a later call tries again. If the folder
-// has been removed since the last write, the method "flush" creates a new one, and the offsets continue.
+// flush writes the text that has not been written yet. If that fails, a later call retries the write. If the
+// folder has been removed since the last write, the method "flush" creates a new one, and the offsets
+// continue.
 func (l *logFile) flush() error {
 	if len(l.unsent) == 0 {
 		return nil
@@ -296,7 +296,7 @@ type segment struct {
 	at          time.Time // time of the last write
 }
 
-// segments returns the segments of a log in order. If there is no log, the result is empty.
+// The function "segments" returns the segments of a log in order. If there is no log, the result is empty.
 func segments(dir string) (all []segment, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

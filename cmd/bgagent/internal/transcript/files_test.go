@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// whole returns the text of a log, which it reads in parts.
+// The function "whole" returns the text of a log, which it reads in parts.
 func whole(t *testing.T, dir, task string) string {
 	t.Helper()
 	var b strings.Builder

@@ -52,9 +52,9 @@ func (s *Secrets) Mask(text string) string {
 	return strings.NewReplacer(s.pairs...).Replace(text)
 }
 
-// complete returns the number of bytes of the text that can be masked now. It is for a text whose end was cut
-// off, so the rest might be the beginning of a value. The result "masked" is the end of the last value within
-// these bytes. The text is searched as in Mask, so that no complete value is cut.
+// The method "complete" returns how many bytes of the text can be masked now. It is for a text whose end was
+// cut off, so the rest might be the beginning of a value. The result "masked" is the end of the last value
+// within these bytes. The text is searched as in Mask, so that no complete value is cut.
 func (s *Secrets) complete(text string) (n, masked int) {
 next:
 	for n < len(text) {

@@ -27,7 +27,7 @@ type Keeper struct {
 // New returns a Keeper that masks the secrets in the logs that it writes.
 func New(secrets *Secrets) *Keeper { return &Keeper{secrets: secrets, tasks: map[string]*Log{}} }
 
-// Printed adds output of a task's program. Stream 1 is standard output. Any other number means standard
+// Printed adds output from a task's program. Stream 1 is standard output. Any other number means standard
 // error.
 func (k *Keeper) Printed(task string, stream int, p []byte) {
 	k.mu.Lock()
@@ -90,7 +90,7 @@ func (l *Log) CopyTo(w io.Writer) error {
 	return nil
 }
 
-// section writes a text and makes sure that it ends with a line break.
+// The function "section" writes a text and makes sure that it ends with a line break.
 func section(w io.Writer, text string) error {
 	text = cleantext.String(text)
 	if text == "" || text[len(text)-1] != '\n' {

@@ -37,7 +37,7 @@ const (
 	lookPause = 50 * time.Millisecond
 	readPause = time.Millisecond
 
-	// mostReads is the maximum number of consecutive reads, so that signals are handled soon.
+	// mostReads is the maximum number of consecutive reads. With this limit, signals are handled soon.
 	mostReads = 256
 )
 
@@ -70,15 +70,15 @@ func Silence(file *os.File) *Terminal {
 
 func (t *Terminal) fd() int { return int(t.file.Fd()) }
 
-// foreground reports whether this program is in the foreground of the terminal. A
-// program that changes the terminal from the background is stopped by the system.
+// The method "foreground" reports whether this program is in the foreground of the terminal. A program that
+// changes the terminal from the background is stopped by the system.
 func (t *Terminal) foreground() bool {
 	group, err := unix.IoctlGetInt(t.fd(), unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
 }
 
-// silent reports whether the modes are those that silenceLocked sets. No other program is expected
-// to set these modes, because with them, a read does not wait for keys.
+// The function "silent" reports whether the modes are those that silenceLocked sets. No other program is
+// expected to set these modes, because with them, a read does not wait for keys.
 func silent(m *unix.Termios) bool {
 	return m.Lflag&(unix.ECHO|unix.ICANON) == 0 && m.Cc[unix.VMIN] == 0 && m.Cc[unix.VTIME] == 0
 }
@@ -144,9 +144,9 @@ func (t *Terminal) stop() {
 	}
 }
 
-// look discards typed keys and reports whether there were any. If the buffer of a terminal is full, the
-// terminal does not react to Ctrl-C. The keys are read instead of flushed, because a flush would also drop
-// keys that the terminal has not processed yet, such as a key that causes a signal.
+// The method "look" discards typed keys and reports whether there were any. If a terminal's buffer is full,
+// the terminal does not react to Ctrl-C. The keys are read instead of flushed, because a flush would also
+// drop keys that the terminal has not processed yet, such as a key that causes a signal.
 func (t *Terminal) look() (typed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -165,7 +165,7 @@ func (t *Terminal) look() (typed bool) {
 	return typed
 }
 
-// Restore restores the original modes of the terminal. Further calls are allowed.
+// Restore restores the terminal's original modes. It can be called more than once.
 func (t *Terminal) Restore() {
 	if t == nil {
 		return
