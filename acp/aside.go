@@ -11,9 +11,9 @@ type asides struct {
 	text string // held-back text without an id
 }
 
-// aside reports whether a piece of text is held back, and stores the piece if it is. Only a piece
-// without an id can be held back. Some programs give an id only to the first piece of a message.
-// Therefore nothing is held back until two successive pieces have had the same id.
+// The method "aside" reports whether a piece of text must be held back and, if so, stores it. Only
+// a piece without an id can be held back. Some programs give an id only to the first piece of a
+// message. Therefore nothing is held back until two successive pieces have had the same id.
 func (t *turn) aside(id, text string) bool {
 	a, c := &t.asides, t.s.proc.c
 	if id == "" {

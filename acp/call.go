@@ -37,9 +37,8 @@ type described struct {
 	dropped bool // whether a title or a content was too large to keep
 }
 
-// describe stores a title and content. An empty argument leaves the stored value unchanged. The
-// argument "room" is the maximum number of bytes by which d may grow. The result is the number of
-// bytes by which it grew.
+// The method "describe" stores a title and content. An empty argument leaves the stored value
+// unchanged. d may grow by at most room bytes; the result is the number of bytes by which it grew.
 func (d *described) describe(title string, content []sdk.ToolCallContent, room int) (grown int) {
 	next := *d
 	if title != "" {
@@ -73,8 +72,8 @@ func weighContent(content []sdk.ToolCallContent) (n int) {
 	return n
 }
 
-// keep stores the paths and the input from n. The argument "room" is the maximum number of bytes by
-// which the call may grow. The result is the number of bytes by which the call grew.
+// The method "keep" stores the paths and the input from n. The call may grow by at most room bytes;
+// the result is the number of bytes by which it grew.
 func (call *toolCall) keep(n callNews, room int) (grown int) {
 	before := call.kept
 	for _, p := range n.paths {
@@ -101,9 +100,9 @@ func (call *toolCall) keep(n callNews, room int) (grown int) {
 	return call.kept - before
 }
 
-// forget drops the paths, the input and the description, which are needed only while the call is in
-// flight. The result "freed" is the number of bytes of the paths and the input. The result
-// "freedDescribed" is the number of bytes of the description.
+// The method "forget" drops the paths, the input and the description, which are needed only while
+// the call is in flight. freed is the number of bytes of the paths and the input; freedDescribed is
+// the number of bytes of the description.
 func (call *toolCall) forget() (freed, freedDescribed int) {
 	freed, freedDescribed = call.kept, call.size
 	call.paths, call.input, call.kept = nil, nil, 0
@@ -113,13 +112,13 @@ func (call *toolCall) forget() (freed, freedDescribed int) {
 
 const (
 	maxPaths = 1000    // maximum number of paths kept per tool call
-	maxKept  = 8 << 20 // maximum number of bytes of paths and inputs kept for all tool calls of a turn together
+	maxKept  = 8 << 20 // maximum number of bytes of paths and inputs kept for all of a turn's tool calls together
 
 	maxDescribed    = 64 << 10 // maximum number of bytes of a description; a question could not show more
-	maxAllDescribed = 8 << 20  // maximum number of bytes of the descriptions of all tool calls of a turn together
+	maxAllDescribed = 8 << 20  // maximum number of bytes of descriptions kept for all of a turn's tool calls together
 )
 
-// weigh returns the approximate size of a decoded JSON value in bytes.
+// The function "weigh" returns the approximate size of a decoded JSON value in bytes.
 func weigh(v any) (n int) {
 	switch v := v.(type) {
 	case string:
@@ -176,8 +175,9 @@ var pathFields = []string{
 	"source", "destination", "source_path", "destination_path", "old_path", "new_path",
 }
 
-// called applies a message about a tool call, and returns the progress to report. The first message
-// about a call is not always the announcement of the call: it can also be an update or a question.
+// The method "called" applies a message about a tool call, and returns the progress to report. The
+// first message about a call is not always the announcement of the call: it can also be an update
+// or a question.
 func (s *session) called(t *turn, n callNews) []report {
 	if n.id == "" {
 		return nil
@@ -244,7 +244,7 @@ const (
 	maxTitle = 2000   // maximum number of bytes kept from a call's title
 )
 
-// short returns the id, or a short substitute for a long id.
+// The function "short" returns the id, or a short substitute for a long id.
 func short(id string) string {
 	if len(id) <= maxName {
 		return id
@@ -253,7 +253,7 @@ func short(id string) string {
 	return cut(id, maxName/2) + "…" + hex.EncodeToString(sum[:16])
 }
 
-// cut returns at most n bytes of s, without splitting a character.
+// The function "cut" returns at most n bytes of s, without splitting a character.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -261,7 +261,7 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(strings.Clone(s[:n]), "")
 }
 
-// settle marks as ended all tool calls that the agent has not reported as ended.
+// The method "settle" marks as ended all tool calls that the agent has not reported as ended.
 func (c *Client) settle(t *turn) {
 	stopped := t.stopped()
 	var out []report

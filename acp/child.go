@@ -29,9 +29,9 @@ var baseEnv = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environment returns the environment of programs. It contains the host's variables whose names
-// match an entry of baseEnv or of the argument "more", and the variables that entries of "more"
-// set. If a variable is set twice, the last value wins.
+// environment returns the environment of programs: the host's variables whose names match an entry
+// in baseEnv or in "more", plus the variables that entries in "more" define. If a variable is set
+// twice, the last value wins.
 func environment(host, more []string) []string {
 	values := map[string]string{}
 	for _, e := range host {
@@ -104,8 +104,8 @@ func isDirectory(dir string) error {
 	return nil
 }
 
-// stop asks the program to exit, and kills it after the grace period. It returns when everything
-// that the program started has ended.
+// The method "stop" asks the program to exit, and kills it after the grace period. It returns when
+// everything that the program started has ended.
 func (c *child) stop(grace time.Duration) {
 	c.Stop(nil, grace)
 	<-c.ended
@@ -123,8 +123,7 @@ func (c *child) how() string {
 	return how
 }
 
-// tail keeps the last bytes that are written to it. The field "max" is the maximum number of bytes that it
-// keeps.
+// tail keeps the last max bytes that are written to it.
 type tail struct {
 	max int
 

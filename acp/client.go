@@ -95,8 +95,8 @@ type start struct {
 	err  error
 }
 
-// ready returns a process that belongs to the instance and accepts new sessions. If the client has
-// no such process, the method "ready" starts one.
+// The method "ready" returns a process that belongs to the instance and accepts new sessions. If
+// the client has no such process, the method starts one.
 func (c *Client) ready(ctx context.Context, instance string) (*process, error) {
 	for {
 		c.mu.Lock()
@@ -132,8 +132,9 @@ func (c *Client) ready(ctx context.Context, instance string) (*process, error) {
 	}
 }
 
-// run starts the program for the callers of "ready" that wait for the start. The start continues
-// even if they stop waiting, because the next caller needs the program too.
+// The method "run" starts the program for the callers of the method "ready" that wait for the
+// start. The start continues even if these callers stop waiting, because the next caller needs the
+// program too.
 func (c *Client) run(st *start, instance string) {
 	ctx, cancel := context.WithTimeoutCause(c.ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()
@@ -149,8 +150,8 @@ func (c *Client) run(st *start, instance string) {
 	close(st.done)
 }
 
-// program returns the agent's name for use in messages. If the agent has not reported its name, the
-// result is the name of the executable.
+// The method "program" returns the agent's name for use in messages. If the agent has not reported
+// its name, the result is the name of the executable.
 func (c *Client) program() string {
 	if name := c.told.Load(); name != nil {
 		return *name
@@ -158,7 +159,7 @@ func (c *Client) program() string {
 	return fmt.Sprintf("%q", filepath.Base(c.cfg.Command[0]))
 }
 
-// agent returns the entry of Config.Agents with this name.
+// The method "agent" returns the entry of Config.Agents with this name.
 func (c *Client) agent(name string) (Agent, error) {
 	if len(c.names) == 0 {
 		return Agent{}, nil
@@ -223,7 +224,8 @@ func (c *Client) ForgetSession(id string) {
 	c.drop(s)
 }
 
-// drop forgets a session and tells the agent to close it. The caller must hold Client.mu.
+// The method "drop" forgets a session and tells the agent to close it. The caller must hold
+// Client.mu.
 func (c *Client) drop(s *session) {
 	delete(c.sessions, s.id)
 	if p := s.proc; p != nil && !c.closed && p.init.AgentCapabilities.SessionCapabilities.Close != nil {

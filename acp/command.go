@@ -59,8 +59,8 @@ func commandsIn(input any) (list []shellCommand, readable bool) {
 }
 
 // commandsOf returns the commands in the field v, and whether all of them can be read. The field is
-// a string, a list of words, an object with commands in its fields, or a list of these. The argument
-// "args" contains further words of the command.
+// a string, a list of words, an object with commands in its fields, or a list of these. args
+// contains further words of the command.
 func commandsOf(v, args any) (list []shellCommand, ok bool) {
 	more, _ := words(args)
 	switch v := v.(type) {
@@ -88,8 +88,8 @@ func commandsOf(v, args any) (list []shellCommand, ok bool) {
 	return nil, false
 }
 
-// words returns the strings of a list. It reports false if the list is empty or has an
-// element that is not a string.
+// The function "words" returns the strings of a list. It reports false if the list is empty or has
+// an element that is not a string.
 func words(v any) (list []string, ok bool) {
 	values, _ := v.([]any)
 	for _, x := range values {
@@ -174,9 +174,10 @@ func partsOf(text string) (list []string) {
 	return list
 }
 
-// commandsOfParts splits the text at each of the characters in the argument "at". After a runner,
-// such as sudo, the command can begin at any word, because it is unknown which words are arguments
-// of the runner. Therefore, commandsOfParts returns one command for each word after the runner.
+// commandsOfParts splits the text into commands. The characters in the string "at" separate them.
+// After a runner, such as sudo, the command can begin at any word, because it is unknown which
+// words are arguments of the runner. Therefore, commandsOfParts returns one command for each word
+// after the runner.
 func commandsOfParts(text, at string) (list []string) {
 	for _, p := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(at, r) }) {
 		p = strings.TrimSpace(p)

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asked returns a permission request for a tool of the given kind.
+// The function "asked" returns a permission request for a tool of the given kind.
 func asked(kind sdk.ToolKind, title string, input any, paths ...string) PermissionRequest {
 	return PermissionRequest{Directory: "/w", Name: nameOf(title, string(kind)), Kind: string(kind), Title: title, Input: input, Paths: paths}
 }
@@ -101,7 +101,7 @@ func TestTheDocumentsSayHowRulesAreEnforced(t *testing.T) {
 	require.Equal(t, permission.Asked, keeps.Others)
 }
 
-// linked returns a directory and a symbolic link to the directory.
+// The function "linked" returns a directory and a symbolic link to the directory.
 func linked(t *testing.T) (dir, link string) {
 	t.Helper()
 	dir = realPath(tempdir.New(t))

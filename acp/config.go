@@ -51,14 +51,14 @@ type Config struct {
 	// means the agent's own model.
 	Model string
 
-	// Permit answers those of the agent's permission requests that the session's rules
-	// ([bgagent.Permission]) neither allow nor deny. If the turn ends before Permit returns, ctx ends
-	// and the request is refused. If Permit is nil, the task asks a question, as with PermissionAnswer.Ask.
-	// Permit can be called concurrently.
+	// Permit answers the agent's permission requests that the session's rules ([bgagent.Permission])
+	// neither allow nor deny. If the turn ends before Permit returns, ctx ends and the request is refused.
+	// If Permit is nil, the task asks a question, as with PermissionAnswer.Ask. Permit can be called
+	// concurrently.
 	Permit func(ctx context.Context, q PermissionRequest) PermissionAnswer
 
-	// Files is the access to files in the session's directory that the agent gets through the
-	// client. It does not limit the access that the agent has by other means.
+	// Files is the access that the agent gets, through the client, to files in the session's
+	// directory. It does not limit the access that the agent has by other means.
 	Files FileAccess
 
 	// Terminal decides whether the agent may run a command through the client. If Terminal returns
@@ -105,10 +105,10 @@ type Config struct {
 	MaxHistory int
 
 	// Printed receives the unchanged standard error output of the agent's program as it arrives. It
-	// is meant for logs. Each piece is reported once for every task with a turn in the process; the
-	// argument "stream" is always 2. Standard output carries the protocol and is not reported.
-	// Printed can be called concurrently. The slice p is valid only during the call, and the client
-	// does not read the program's standard error during the call.
+	// is meant for logs. Each piece is reported once for every task with a turn in the process;
+	// stream is always 2. Standard output carries the protocol and is not reported. Printed can be
+	// called concurrently. The slice p is valid only during the call, and the client does not read
+	// the program's standard error during the call.
 	Printed func(task string, stream int, p []byte)
 
 	// Logger logs the agent's faults, but never the text of prompts or answers. If Logger is nil,

@@ -28,7 +28,7 @@ type callResult struct {
 	lost    bool           // whether part of a message about the call could not be read
 }
 
-// add adds the content of a message.
+// The method "add" adds the content of a message.
 func (r *callResult) add(o callOutput) {
 	if d := calldigest.ResultValue(o.raw); d != 0 {
 		r.digest, r.raw = d, true
@@ -80,8 +80,8 @@ func ofContent(content []sdk.ToolCallContent) bgagent.Digest {
 	return calldigest.Result(raw)
 }
 
-// compactionTitle is the title of the tool call with which codex-acp reports that it compacts the
-// session.
+// compactionTitle is the title of the tool call with which codex-acp reports that it is compacting
+// the session.
 const compactionTitle = "Compact conversation"
 
 // isCompaction reports whether the message announces that the agent is compacting the session.

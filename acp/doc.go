@@ -24,10 +24,10 @@
 // turn fails, and the reason is the agent's error text.
 //
 // Some agents answer a prompt before they have sent the last pieces of their text. After the
-// answer, the client therefore waits until the agent has been silent for 250 ms, but at most one
-// second. It waits only if the turn ended normally. Text that continues the last message belongs to
-// the answer; a tool call or another message ends the wait. The ACP adapters of Codex and Claude
-// write errors as text. Such an error becomes the reason for the failure of the turn. It is not
+// answer, the client therefore waits until the agent has been silent for 250 ms, but for no more
+// than one second. It waits only if the turn ended normally. Text that continues the last message
+// belongs to the answer; a tool call or another message ends the wait. The ACP adapters of Codex
+// and Claude write errors as text. Such an error becomes the reason why the turn failed, and is not
 // part of the turn's text.
 //
 // If the process ends, its turns are interrupted. The error states how the process ended and
@@ -57,9 +57,9 @@
 // that includes the host's environment and memory. Keep secrets that an agent must not know out of
 // both.
 //
-// A host that is killed cannot terminate its agents. Their input is then closed, and opencode and
-// gemini exit if they are idle. A command in a terminal keeps running. If the manager has a store,
-// the host's next process terminates what is still running and continues the sessions; see
+// A host that is killed cannot terminate its agents. The agents' input is then closed, and opencode
+// and gemini exit if they are idle. A command in a terminal keeps running. If the manager has a
+// store, the host's next process terminates what is still running and continues the sessions; see
 // [Client.RestoreSession]. If the host is process 1 of a container, it does not reap orphaned
 // processes, so orphans that have exited remain as zombies. To avoid this, give the container an
 // init process.
@@ -71,11 +71,12 @@
 // only on Linux. Then it loads the session. The protocol has no prompt ids, so the client looks for
 // the text of the last prompt in the replay:
 //
-//   - The turn is answered if the earlier client saved how it ended. If the answer is longer than
-//     64 KiB, or if late pieces were still expected, the replay must also end with text.
-//   - The prompt was interrupted if the replay contains the prompt's text more often than earlier
-//     prompts did. The replay alone never proves that there is an answer, because a tool call that was
-//     not stored might have followed its last text. gemini does not store the calls of an
+//   - The prompt was answered if the earlier client saved how its turn ended. If the client did not
+//     save the answer's text, because the text is longer than 64 KiB or late pieces were still
+//     expected, the prompt was answered only if the replay also ends with text.
+//   - The prompt was interrupted if the replay contains the prompt's text more often than the client
+//     had sent it before. The replay alone never proves that there is an answer, because a tool call
+//     that was not stored might have followed its last text. gemini does not store the calls of an
 //     interrupted turn.
 //   - The prompt is missing if the replay is empty and the session was never prompted, or if the
 //     replay ends with the previous prompt. In all other cases, the state of the prompt is unknown.
@@ -162,7 +163,7 @@
 //   - opencode reports its todos only in a tool's input. The client reads them there.
 //   - If a request fails with status 500, opencode makes six requests in about 70 seconds
 //     before the turn fails. It does not report the repeated requests.
-//   - opencode reports only the tokens of the last request of a turn.
+//   - opencode reports only the tokens of the last request in a turn.
 //   - gemini needs Config.Auth: "gemini-api-key".
 //   - gemini replays the conversation only after it reports the session as loaded. The client waits
 //     until the agent is silent.

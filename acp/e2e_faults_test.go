@@ -38,7 +38,8 @@ func TestAModelThatFailsFailsItsTask(t *testing.T) {
 	})
 }
 
-// refusedThenContinued runs a turn that the provider refuses, and the next turn of the session.
+// refusedThenContinued runs a turn that the provider refuses, and then the next turn of the
+// session.
 func (s *scene) refusedThenContinued() {
 	id, err := s.c.CreateSession(s.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: s.name})
 	require.NoError(s, err)
@@ -86,7 +87,7 @@ func TestAModelThatNeverAnswersIsEndedByTheLimits(t *testing.T) {
 	})
 }
 
-// agents returns the PIDs of the agent processes that the client started.
+// The method "agents" returns the PIDs of the agent processes that the client started.
 func (s *scene) agents() (pids []int) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -96,16 +97,16 @@ func (s *scene) agents() (pids []int) {
 	return pids
 }
 
-// stored returns when the agent has stored a prompt that contains the text. The text must not need
-// any escapes in JSON.
+// The method "stored" returns when the agent has stored a prompt that contains the text. The text
+// must not need any escapes in JSON.
 func (s *scene) stored(text string) {
 	s.Helper()
 	require.Eventually(s, func() bool { return s.w.HasStored(text) }, 5*time.Minute, 20*time.Millisecond, "the agent does not store its prompt")
 }
 
-// age renames gemini's session records so that the sessions look old. A record's name contains the
-// session's id and the minute in which the session was created. If gemini loads a session in that
-// minute, gemini overwrites the record and finds an empty session.
+// The method "age" renames gemini's session records so that the sessions look old. A record's name
+// contains the session's id and the minute in which the session was created. If gemini loads a
+// session in that minute, gemini overwrites the record and finds an empty session.
 func (s *scene) age() {
 	s.Helper()
 	if s.name != gemini.name {

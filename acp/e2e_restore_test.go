@@ -123,7 +123,7 @@ func TestASessionOfAKilledHostIsRestored(t *testing.T) {
 	}
 }
 
-// restores kills a host at the given moment and restores its session.
+// The method "restores" kills a host at the given moment and restores its session.
 func (s *scene) restores(m moment, kill func(h *host)) {
 	spec := bgagent.SessionSpec{Task: "bg_1", Agent: s.name, Directory: s.w.Dir, Instance: uuid.NewString()}
 	cfg := s.config(s.w)
@@ -192,9 +192,9 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 	}
 }
 
-// cut truncates codex's session file after the item that contains the prompt as the model gets it. It
-// also deletes the database from which codex replays. When codex starts, it fills the database from
-// the session file again.
+// The method "cut" truncates codex's session file after the item that contains the prompt as the
+// model gets it. It also deletes the database from which codex replays. When codex starts, it fills
+// the database from the session file again.
 func (s *scene) cut(session, part string) {
 	s.Helper()
 	files := s.w.SessionFiles(session)
@@ -219,8 +219,8 @@ func (s *scene) cut(session, part string) {
 	}
 }
 
-// turnRequests returns the number of requests to the model with the prompt in the conversation. Other
-// requests, such as those for a title, are not counted.
+// turnRequests returns the number of requests to the model whose conversation contains the prompt.
+// Other requests, such as those for a title, are not counted.
 func (s *scene) turnRequests(prompt string) (n int) {
 	for _, r := range s.w.Model.Requests() {
 		if isMain(r) && slices.ContainsFunc(r.Messages, func(m modelserver.Message) bool { return strings.Contains(m.Text, prompt) }) {
@@ -244,8 +244,8 @@ func (s *scene) patiently(f func() error) (err error) {
 	return err
 }
 
-// older returns the saved state, changed so that the session was created a year ago. scene.age
-// makes gemini's session file look old as well.
+// The function "older" returns the saved state, changed so that the session was created a year ago.
+// scene.age makes gemini's session file look old as well.
 func older(t *testing.T, saved []byte) []byte {
 	t.Helper()
 	var m map[string]any

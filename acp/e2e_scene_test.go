@@ -61,7 +61,7 @@ func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), tes
 	}
 }
 
-// launch launches a task.
+// The method "launch" launches a task.
 func (s *scene) launch(prompt string) bgagent.Task {
 	s.Helper()
 	task, err := s.m.Launch(s.Context(), root, bgagent.LaunchInput{Agent: s.name, Prompt: prompt, Description: "a test"})
@@ -79,7 +79,7 @@ func (s *scene) ended(ids ...string) []bgagent.Task {
 	return tasks
 }
 
-// run launches a task and waits until it has ended.
+// The method "run" launches a task and waits until it has ended.
 func (s *scene) run(prompt string) bgagent.Task {
 	s.Helper()
 	return s.ended(s.launch(prompt).ID)[0]
@@ -93,7 +93,7 @@ func (s *scene) until(ok func([]modelserver.Request) bool) {
 	require.NoError(s, s.w.Model.WaitFor(ctx, ok))
 }
 
-// asked returns when the model has received a request that contains the text.
+// The method "asked" returns when the model has received a request that contains the text.
 func (s *scene) asked(text string) {
 	s.Helper()
 	s.until(func(list []modelserver.Request) bool {
@@ -106,9 +106,9 @@ func (s *scene) asked(text string) {
 	})
 }
 
-// follow waits until the function "ok" accepts the task. It polls instead of waiting for events,
-// because pieces of text that quickly follow one another share an event, and there might be no
-// event for the last piece.
+// The method "follow" waits until the function "ok" accepts the task. It polls instead of waiting
+// for events, because pieces of text that quickly follow one another share an event, and there
+// might be no event for the last piece.
 func (s *scene) follow(id string, ok func(bgagent.Task) bool) (task bgagent.Task) {
 	s.Helper()
 	require.Eventually(s, func() bool {
@@ -119,7 +119,7 @@ func (s *scene) follow(id string, ok func(bgagent.Task) bool) (task bgagent.Task
 	return task
 }
 
-// cancel cancels a task and waits until everything that the task started has stopped.
+// The method "cancel" cancels a task and waits until everything that the task started has stopped.
 func (s *scene) cancel(id string) bgagent.Task {
 	s.Helper()
 	_, err := s.m.Cancel(s.Context(), root, id, bgagent.CancelOptions{})
@@ -130,7 +130,7 @@ func (s *scene) cancel(id string) bgagent.Task {
 	return task
 }
 
-// quiet returns when everything that the task started has stopped.
+// The method "quiet" returns when everything that the task started has stopped.
 func (s *scene) quiet(id string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)

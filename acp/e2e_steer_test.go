@@ -78,7 +78,7 @@ func TestAMessageJoinsATurnOfEachAgent(t *testing.T) {
 	}
 }
 
-// heard returns how many times a request contains the message that joined the turn.
+// The function "heard" returns how many times a request contains the message that joined the turn.
 func heard(r modelserver.Request) (n int) {
 	for _, m := range r.Messages {
 		n += strings.Count(m.Text, "a new wish")

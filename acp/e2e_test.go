@@ -232,16 +232,16 @@ func TestACancelledTaskStopsItsTool(t *testing.T) {
 	})
 }
 
-// If the argument "want" is true, the method "sleep" waits until a process of the realagent.World
-// is running a sleep command. Otherwise, it waits until there is no such process. It polls, because
-// processes take a while to start and to exit.
+// If want is true, the method "sleep" waits until a process of the realagent.World is running a
+// sleep command. Otherwise, it waits until there is no such process. It polls, because processes
+// take a while to start and to exit.
 func (s *scene) sleep(want bool, otherwise string) {
 	s.Helper()
 	sleeps := func(p string) bool { return strings.Contains(p, "sleep 300") }
 	require.Eventually(s, func() bool { return slices.ContainsFunc(s.w.Processes(), sleeps) == want }, 2*time.Minute, 10*time.Millisecond, otherwise)
 }
 
-// appears returns once the file exists.
+// The method "appears" returns once the file exists.
 func (s *scene) appears(path string) {
 	s.Helper()
 	require.Eventually(s, func() bool { _, err := os.Stat(path); return err == nil }, 5*time.Minute, 5*time.Millisecond)

@@ -20,8 +20,9 @@ const (
 	lateLimit   = time.Second            // maximum wait for pieces after the prompt has been answered
 )
 
-// answered records that the agent has answered the prompt. All messages read after this call came
-// after the agent's answer. The client waits for late pieces only if the turn ended normally.
+// The method "answered" records that the agent has answered the prompt. All messages read after
+// this call came after the agent's answer. The client waits for late pieces only if the turn ended
+// normally.
 func (c *Client) answered(t *turn, m received) {
 	var answer struct {
 		StopReason sdk.StopReason `json:"stopReason"`
@@ -67,9 +68,9 @@ func (c *Client) awaitLate(t *turn, p *process) {
 	}
 }
 
-// late applies an update that comes after the answer to the prompt, and returns the progress to
-// report. Text that continues the last message is added to it. Anything else that belongs to a turn
-// is ignored and ends the wait.
+// The method "late" applies an update that comes after the answer to the prompt, and returns the
+// progress to report. Text that continues the last message is added to it. Anything else that
+// belongs to a turn is ignored and ends the wait.
 func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.asides.told && s.proc.c.repeatsIDs && value(u.AgentMessageChunk.MessageId) == "":
@@ -174,8 +175,8 @@ type failing struct {
 	cut     bool           // the answer is incomplete
 }
 
-// failed returns the error of a turn that the agent ended normally, or nil if the turn has an
-// answer.
+// The method "failed" returns the error of a turn that the agent ended normally, or nil if the turn
+// has an answer.
 func (c *Client) failed(t *turn, why failing) error {
 	switch {
 	case why.broken && why.problem == "":

@@ -18,9 +18,9 @@ func (a *fakeAgent) steering() map[string]any {
 	return map[string]any{"steering": map[string]any{"supported": true}}
 }
 
-// HandleExtensionMethod answers "_session/steering" with a.steers as the outcome. If a.steers
-// begins with "{", it is an error in JSON, and the agent answers with this error. The agent keeps
-// the text of the message.
+// HandleExtensionMethod answers "_session/steering" with a.steers as the outcome, and the agent
+// keeps the message. If a.steers begins with "{", it is a JSON-encoded error, which the agent
+// returns instead.
 func (a *fakeAgent) HandleExtensionMethod(_ context.Context, method string, params json.RawMessage) (any, error) {
 	if method != methodSteer || a.steers == "" {
 		return nil, sdk.NewMethodNotFound(method)

@@ -151,7 +151,7 @@ func fakeModes() *sdk.SessionModeState {
 	return &sdk.SessionModeState{CurrentModeId: "build", AvailableModes: []sdk.SessionMode{{Id: "build", Name: "Build"}, {Id: "plan", Name: "Plan"}}}
 }
 
-// save writes a session to the store.
+// The method "save" writes a session to the store.
 func (a *fakeAgent) save(id string) {
 	if a.store == "" {
 		return

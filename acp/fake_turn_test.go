@@ -39,7 +39,7 @@ func (t *fakeTurn) say(text string) {
 	t.tell(sdk.UpdateAgentMessageText(text))
 }
 
-// raw sends a session update given as JSON.
+// The method "raw" sends a session update given as JSON.
 func (t *fakeTurn) raw(update string) {
 	_, _ = fmt.Fprintf(t.a.out, `{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":%q,"update":%s}}`+"\n", t.id, update)
 }
@@ -217,7 +217,7 @@ func (t *fakeTurn) use(verb, rest string) error {
 	return nil
 }
 
-// call returns the id of a new tool call.
+// The method "call" returns the id of a new tool call.
 func (t *fakeTurn) call() sdk.ToolCallId {
 	t.a.mu.Lock()
 	defer t.a.mu.Unlock()
@@ -225,7 +225,7 @@ func (t *fakeTurn) call() sdk.ToolCallId {
 	return sdk.ToolCallId("call_" + strconv.Itoa(t.a.calls))
 }
 
-// answer writes the client's answer as text from the agent.
+// The method "answer" writes the client's answer as text from the agent.
 func (t *fakeTurn) answer(text string, err error) {
 	if err != nil {
 		text = "error: " + err.Error()

@@ -110,8 +110,8 @@ func writeText(root *os.Root, name, text string) error {
 // file.
 var errInPlace = errors.New("it can only be written in place")
 
-// replace writes the text into a new file and then renames that file to the given name. If
-// there is an old file, the new file replaces it and gets its owner and mode.
+// The function "replace" writes the text into a new file and then renames that file to the given
+// name. If there is an old file, the new file replaces it and gets its owner and mode.
 func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	beside := filepath.Join(filepath.Dir(name), ".bgagent-"+uuid.NewString())
 	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
@@ -139,7 +139,8 @@ func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	return err
 }
 
-// overwrite writes the text directly into the file, without creating a temporary file.
+// The function "overwrite" writes the text directly into the file, without creating a temporary
+// file.
 func overwrite(root *os.Root, name, text string) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|nonBlocking, 0o666)
 	if err != nil {
@@ -171,7 +172,7 @@ func (c *Client) refusedFile(t *turn, doing, path string, err error) error {
 	return err
 }
 
-// open checks the rules for the path and opens the session's directory. It returns the
+// The method "open" checks the rules for the path and opens the session's directory. It returns the
 // path relative to that directory.
 func (c *Client) open(t *turn, path, kind string) (*os.Root, string, error) {
 	name, err := inside(t.s.dir, path)
@@ -222,7 +223,7 @@ func isRegular(f *os.File) error {
 	return nil
 }
 
-// cleared removes the path from an error that the file system returned. That path is
+// The function "cleared" removes the path from an error that the file system returned. That path is
 // relative to the session's directory, and the caller adds the path that the agent sent.
 func cleared(err error) error {
 	var pe *fs.PathError
@@ -236,8 +237,8 @@ func cleared(err error) error {
 	return err
 }
 
-// readLines returns the text from the given line to the end. Lines are counted from 1. The argument
-// "limit" is the maximum number of lines; nil means that there is no maximum.
+// readLines returns the text from the given line to the end. Lines are counted from 1. limit is the
+// maximum number of lines; nil means that there is no maximum.
 func readLines(r io.Reader, line int, limit *int) (string, error) {
 	in := bufio.NewReader(io.LimitReader(r, maxFile+1))
 	var b strings.Builder

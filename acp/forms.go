@@ -41,7 +41,7 @@ var stopReasons = []sdk.StopReason{
 	sdk.StopReasonEndTurn, sdk.StopReasonMaxTokens, sdk.StopReasonMaxTurnRequests, sdk.StopReasonRefusal, sdk.StopReasonCancelled,
 }
 
-// stopReason returns the stop reason of the protocol with the same letters, such as "end_turn"
+// stopReason returns the protocol's stop reason that has the same letters as s, such as "end_turn"
 // for "endTurn" or "END-TURN". It returns any other reason unchanged.
 func stopReason(s sdk.StopReason) sdk.StopReason {
 	for _, known := range stopReasons {
@@ -86,7 +86,7 @@ func chunk(params json.RawMessage) (json.RawMessage, bool) {
 	return whole, err == nil
 }
 
-// wordsOf returns the text in content that is a string, or a list of strings and text blocks.
+// wordsOf returns the text in the content, which is a string or a list of strings and text blocks.
 func wordsOf(content json.RawMessage) (string, bool) {
 	var s string
 	if json.Unmarshal(content, &s) == nil && present(content) {

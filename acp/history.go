@@ -30,7 +30,7 @@ type conversation struct {
 
 	// These fields describe the current turn.
 	calls  map[string]place // latest place of each tool call
-	answer []byte           // the agent's last text, not limited by the field "max"
+	answer []byte           // the agent's last text, whose size the field "max" does not limit
 	from   int              // number of the message with the answer
 	prior  []byte           // text before the answer
 }
@@ -45,7 +45,7 @@ const maxAnswer = 1<<20 + 4
 
 func (h *conversation) empty() bool { return h.first == 0 && len(h.msgs) == 0 }
 
-// add appends a message and returns the stored copy.
+// The method "add" appends a message and returns the stored copy.
 func (h *conversation) add(msg bgagent.Message) *bgagent.Message {
 	h.closeLast()
 	msg.ID = "msg_" + strconv.Itoa(h.first+len(h.msgs)+1)
@@ -59,7 +59,8 @@ func (h *conversation) add(msg bgagent.Message) *bgagent.Message {
 	return &h.msgs[len(h.msgs)-1]
 }
 
-// trim drops the oldest messages until the remaining messages have no more bytes than the field "max" allows.
+// The method "trim" drops the oldest messages until the rest have at most h.max bytes. It always
+// keeps the last message.
 func (h *conversation) trim() {
 	n := 0
 	for ; h.size > h.max && n < len(h.msgs)-1; n++ {
@@ -82,7 +83,7 @@ func sizeOf(m *bgagent.Message) int {
 
 func sizeOfTool(t bgagent.MessageTool) int { return 48 + len(t.ID) + len(t.Name) }
 
-// last returns the last message, or nil if that message cannot change.
+// The method "last" returns the last message, or nil if that message cannot change.
 func (h *conversation) last() *bgagent.Message {
 	if n := len(h.msgs); n > 0 && !h.msgs[n-1].Finished {
 		return &h.msgs[n-1]
@@ -99,10 +100,10 @@ func (h *conversation) closeLast() {
 	}
 }
 
-// open returns the message to which the agent's next piece belongs, and whether the message is new.
-// In a replay, the message can be a user prompt. A new message begins after a tool call and when
-// the id changes. It also begins when a piece with an id follows text without an id, because the
-// model did not write that text.
+// The method "open" returns the message to which the agent's next piece belongs, and whether the
+// message is new. In a replay, the message can be a user prompt. A new message begins after a tool
+// call and when the id changes. It also begins when a piece with an id follows text without an id,
+// because the model did not write that text.
 func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, fresh bool) {
 	own := value(id)
 	m = h.last()
@@ -117,8 +118,8 @@ func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, 
 	return m, true
 }
 
-// said adds a piece of text to a message. It reports true if the piece begins a message and
-// the previous message is in the same turn, contains text and has no tool call.
+// The method "said" adds a piece of text to a message. It reports true if the piece begins a
+// message and the previous message is in the same turn, contains text and has no tool call.
 func (h *conversation) said(role bgagent.Role, text string, id *string) (second bool) {
 	if text == "" {
 		return false
@@ -135,9 +136,8 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 	return second
 }
 
-// answered appends a piece of text to the answer of the turn. The answer is the last text in the
-// turn. It is kept separately from the messages, because its size is not limited by the field
-// "max".
+// The method "answered" appends a piece of text to the answer of the turn. The answer is the last
+// text in the turn. It is kept separately from the messages, because h.max does not limit its size.
 func (h *conversation) answered(text string) {
 	if now := h.first + len(h.msgs) - 1; now != h.from {
 		h.answer, h.prior, h.from = h.prior[:0], h.answer, now
@@ -145,7 +145,7 @@ func (h *conversation) answered(text string) {
 	h.answer = append(h.answer, text[:min(len(text), maxAnswer-len(h.answer))]...)
 }
 
-// thought adds a piece of reasoning to a message.
+// The method "thought" adds a piece of reasoning to a message.
 func (h *conversation) thought(text string, id *string) {
 	if text != "" {
 		h.open(bgagent.RoleAgent, id)
@@ -153,8 +153,9 @@ func (h *conversation) thought(text string, id *string) {
 	}
 }
 
-// grow returns b, which is a part of the last message, with text appended to it. It leaves out the
-// end of the text if the last message alone would have more bytes than the field "max" allows.
+// The method "grow" returns b, which is a part of the last message, with the text appended. If the
+// last message alone would otherwise have more than h.max bytes, the method leaves out the end of
+// the text.
 func (h *conversation) grow(b []byte, text string) []byte {
 	if room := h.room(); len(text) > room {
 		text = strings.ToValidUTF8(text[:max(room, 0)], "")
@@ -167,9 +168,9 @@ func (h *conversation) grow(b []byte, text string) []byte {
 // room returns the number of bytes by which the last message may still grow.
 func (h *conversation) room() int { return h.max - len(h.text) - len(h.thoughts) - h.toolSize }
 
-// used stores the state of a tool call. If calls overlap, the message with the call might already
-// be finished. In that case, a later message records the change. A call is left out if the message
-// would otherwise have more bytes than the field "max" allows.
+// The method "used" stores the state of a tool call. If calls overlap, the message with the call
+// might already be finished. In that case, a later message records the change. A call is left out
+// if the message would otherwise have more than h.max bytes.
 func (h *conversation) used(t bgagent.MessageTool) {
 	t.Input, t.Result = 0, 0 // the digests are left out, because readers of the conversation do not compare calls
 	if p, told := h.calls[t.ID]; told && p.msg >= h.first {
@@ -201,7 +202,7 @@ func (h *conversation) used(t bgagent.MessageTool) {
 	h.trim()
 }
 
-// use adds u to the usage of the last message.
+// The method "use" adds u to the usage of the last message.
 func (h *conversation) use(u bgagent.Usage) {
 	if m := h.last(); m != nil {
 		m.Usage.InputTokens += u.InputTokens
@@ -210,7 +211,7 @@ func (h *conversation) use(u bgagent.Usage) {
 	}
 }
 
-// finish ends the turn. If the turn failed without any text, the method "finish" adds an empty
+// The method "finish" ends the turn. If the turn failed without any text, the method adds an empty
 // message, so that the conversation shows how the turn ended.
 func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.calls, h.answer, h.prior, h.from = nil, nil, nil, -1
@@ -241,7 +242,7 @@ func (h *conversation) goesOn(id string) bool {
 	return m == nil || m.Role != bgagent.RoleAgent || h.called || len(h.text) == 0 || id == "" || h.id == "" || id == h.id
 }
 
-// page returns messages, starting at the cursor. If the argument "max" is positive, it is the maximum number
+// The method "page" returns messages, starting at the cursor. If max is positive, it is the maximum number
 // of messages.
 func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0

@@ -45,8 +45,8 @@ func (o order) config() Config {
 	}
 }
 
-// note writes a file under another name and then renames it, so that the test never reads an
-// incomplete file.
+// The method "note" writes a file under another name and then renames it, so that the test never
+// reads an incomplete file.
 func (o order) note(name, text string) {
 	file := filepath.Join(o.Folder, name)
 	if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
@@ -136,7 +136,7 @@ func startHost(t *testing.T, o order) *host {
 	return h
 }
 
-// kill kills only the host, not its agent.
+// The method "kill" kills only the host, not its agent.
 func (h *host) kill() {
 	if h.cmd.ProcessState == nil {
 		_ = h.cmd.Process.Kill()
@@ -144,9 +144,9 @@ func (h *host) kill() {
 	}
 }
 
-// killWithAgent kills the host and the agent process that it started. If the argument "group" is
-// true, it kills the agent's whole process group. The agent is stopped first, so that it does not
-// notice the death of the host.
+// killWithAgent kills the host and the agent process that it started. If group is true, it kills
+// the agent's whole process group. The agent is stopped first, so that it does not notice the death
+// of the host.
 func (h *host) killWithAgent(group bool) {
 	h.t.Helper()
 	pid, err := strconv.Atoi(h.read("agent"))
@@ -159,7 +159,7 @@ func (h *host) killWithAgent(group bool) {
 	require.NoError(h.t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
-// read waits until the host has written the file, and returns its content.
+// The method "read" waits until the host has written the file, and returns its content.
 func (h *host) read(name string) string {
 	h.t.Helper()
 	var text []byte
@@ -171,7 +171,7 @@ func (h *host) read(name string) string {
 	return string(text)
 }
 
-// restore returns the argument that the next manager passes to RestoreSession.
+// The method "restore" returns the argument that the next manager passes to RestoreSession.
 func (h *host) restore(last bgagent.Prompt) bgagent.SessionRestore {
 	h.t.Helper()
 	in := bgagent.SessionRestore{Spec: h.o.Spec, Session: h.read("session"), Last: last, Instance: h.o.Spec.Instance}

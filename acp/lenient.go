@@ -14,12 +14,12 @@ import (
 
 const (
 	mostTries = 2000 // maximum number of attempts to decode one value; after that, the value is refused
-	mostDepth = 12   // number of levels in a value at which parts are left out
+	mostDepth = 12   // number of nesting levels at which parts of a value can be left out
 )
 
-// readable decodes the JSON value into v, which is a pointer. If that fails, it leaves out the
-// parts that cannot be decoded, at any level, and reports true. If the rest cannot be decoded
-// either, it returns the error for the whole value.
+// The function "readable" decodes the JSON value into v, which is a pointer. If that fails, it
+// leaves out the parts that cannot be decoded, at any level, and reports true. If the rest cannot
+// be decoded either, it returns the error for the whole value.
 func readable(raw []byte, v any) (left bool, err error) {
 	if err = json.Unmarshal(raw, v); err == nil {
 		return false, nil
@@ -34,9 +34,9 @@ func readable(raw []byte, v any) (left bool, err error) {
 	return true, json.Unmarshal(mended, v)
 }
 
-// exact returns a tool call's input from the parameters of a message, with its numbers as the agent
-// wrote them. The argument "input" is the input as decoded by the SDK, where large numbers are
-// rounded. The argument "name" is the name of the field with the call.
+// The function "exact" returns a tool call's input from the parameters of a message, with its
+// numbers as the agent wrote them. input is the input as the SDK decoded it, with large numbers
+// rounded. name is the name of the field that contains the call.
 func exact(params json.RawMessage, name string, input any) any {
 	if input == nil {
 		return nil
@@ -54,8 +54,8 @@ func exact(params json.RawMessage, name string, input any) any {
 	return input
 }
 
-// rounded returns the value with its numbers as the package encoding/json decodes them by default. It does
-// not change v.
+// The function "rounded" returns the value with its numbers as the package encoding/json decodes them by
+// default. It does not change v.
 func rounded(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -90,8 +90,8 @@ type field struct {
 	value json.RawMessage
 }
 
-// mend returns the value without the parts for which the function "fits" returns false. It reports
-// false if no part can be kept.
+// The method "mend" returns the value without the parts for which the function "fits" returns
+// false. It reports false if no part can be kept.
 func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, bool) {
 	if m.tries--; m.tries < 0 {
 		return nil, false
@@ -149,7 +149,7 @@ func parts(value []byte) (list []field, object, ok bool) {
 	return list, object, true
 }
 
-// whole joins the fields into an object or the elements into an array.
+// The function "whole" joins the fields into an object or the elements into an array.
 func whole(list []field, object bool) []byte {
 	ends := "[]"
 	if object {

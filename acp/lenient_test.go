@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// others are values that are wrong for most fields of the protocol.
+// The values in the variable "others" are wrong for most fields of the protocol.
 var others = []string{"7", "null", `"x"`, "true", `[7]`, `{"x":[7]}`, "1e400", `[null]`, `[{"type":7}]`}
 
 func TestAFieldOfTheWrongTypeCostsThatFieldAlone(t *testing.T) {

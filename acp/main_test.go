@@ -64,7 +64,7 @@ func runFake(fault string) {
 	}
 }
 
-// program returns a configuration that runs the fake agent as a program.
+// The function "program" returns a configuration that runs the fake agent as a program.
 func program(t testing.TB, fault string, more ...string) Config {
 	t.Helper()
 	self, err := os.Executable()
@@ -72,7 +72,7 @@ func program(t testing.TB, fault string, more ...string) Config {
 	return Config{Command: []string{self}, Dir: tempdir.New(t), Env: slices.Concat([]string{"FAKE_AGENT=" + fault}, more, []string{"GORACE=atexit_sleep_ms=0"})}
 }
 
-// open returns a client that is closed when the test ends.
+// The function "open" returns a client that is closed when the test ends.
 func open(t testing.TB, cfg Config) *Client {
 	t.Helper()
 	c, err := New(cfg)
@@ -81,8 +81,8 @@ func open(t testing.TB, cfg Config) *Client {
 	return c
 }
 
-// piped returns a client whose agent runs in the test's own process, so that the client
-// works in a bubble of testing/synctest.
+// The function "piped" returns a client whose agent runs in the test's own process, so that the
+// client works in a bubble of testing/synctest.
 func piped(t testing.TB, cfg Config, fake func() *fakeAgent) *Client {
 	t.Helper()
 	cfg.Command = []string{"fake"}
@@ -146,7 +146,7 @@ type live struct {
 	cancel context.CancelFunc
 }
 
-// run begins a turn.
+// The function "run" begins a turn.
 func run(t testing.TB, c *Client, session string, p bgagent.Prompt) *live {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -170,16 +170,16 @@ func run(t testing.TB, c *Client, session string, p bgagent.Prompt) *live {
 	return l
 }
 
-// wait waits until the turn has ended and returns its end.
+// The method "wait" waits until the turn has ended and returns its end.
 func (l *live) wait() ended { return <-l.done }
 
-// prompt runs a turn to its end.
+// The function "prompt" runs a turn to its end.
 func prompt(t testing.TB, c *Client, session, text string) ended {
 	t.Helper()
 	return run(t, c, session, bgagent.Prompt{ID: "p", Task: "bg_1", Agent: "fake", Text: text}).wait()
 }
 
-// create creates a session.
+// The function "create" creates a session.
 func create(t testing.TB, c *Client) string {
 	t.Helper()
 	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: "fake"})
@@ -194,7 +194,7 @@ func (c *Client) processes() int {
 	return len(c.all)
 }
 
-// known returns the number of the client's sessions.
+// The method "known" returns the number of the client's sessions.
 func (c *Client) known() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -33,7 +33,7 @@ type received struct {
 	method string
 }
 
-// decode decodes a line. It reports whether the line is a message.
+// The function "decode" decodes a line. It reports whether the line is a message.
 func decode(line []byte) (m received, ok bool) {
 	if json.Unmarshal(line, &m) != nil {
 		return brokenAnswer(line)
@@ -72,11 +72,11 @@ func brokenAnswer(line []byte) (m received, ok bool) {
 	}
 }
 
-// present reports whether a field exists and is not null.
+// The function "present" reports whether a field exists and is not null.
 func present(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
 
-// request returns the id of the request that the message answers. Some agents write the
-// id in quotation marks, or as a number that is not written like an integer, such as 2.0.
+// The method "request" returns the id of the request that the message answers. Some agents write
+// the id in quotation marks, or as a number that is not written like an integer, such as 2.0.
 func (m *received) request() (id int64, ok bool) {
 	digits := strings.TrimSpace(strings.Trim(string(m.ID), `"`))
 	if id, err := strconv.ParseInt(digits, 10, 64); err == nil {
@@ -120,7 +120,7 @@ func text(raw json.RawMessage) (s string) {
 	return s
 }
 
-// into decodes the result of an answer, or returns the error in the answer.
+// The method "into" decodes the result of an answer, or returns the error in the answer.
 func (m *received) into(method string, result any) error {
 	if e := m.problem(); e != nil {
 		return e

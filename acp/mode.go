@@ -13,8 +13,8 @@ import (
 // is preferred.
 var askingModes = []string{"default", "ask", "manual", "read-only"}
 
-// freeModes are substrings of the names of modes that let agents do some or all things without
-// asking.
+// freeModes lists parts of mode names. If the name of a mode contains one of them, the mode lets an
+// agent do some or all things without asking.
 var freeModes = []string{"bypass", "yolo", "auto", "full", "accept", "dontask", "danger"}
 
 // asksNothing reports whether an agent in this mode does some or all things without

@@ -26,7 +26,7 @@ func newOutbox(w io.WriteCloser) *outbox {
 	return o
 }
 
-// put queues a line. It fails if too many bytes wait for the agent to read them.
+// The method "put" queues a line. It fails if too many bytes wait for the agent to read them.
 func (o *outbox) put(line []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -81,7 +81,7 @@ func (o *outbox) run() {
 	}
 }
 
-// close closes the agent's input. If the agent is not reading, a line can be cut off.
+// The method "close" closes the agent's input. If the agent is not reading, a line can be cut off.
 func (o *outbox) close() {
 	o.mu.Lock()
 	o.closed = true

@@ -43,7 +43,7 @@ type PermissionAnswer struct {
 	Ask bool
 }
 
-// request answers a request from the agent.
+// The method "request" answers a request from the agent.
 func (p *process) request(_ context.Context, method string, params json.RawMessage) (any, *sdk.RequestError) {
 	var head struct {
 		SessionID string `json:"sessionId"`
@@ -83,7 +83,7 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 	return nil, &sdk.RequestError{Code: codeNoMethod, Message: fmt.Sprintf("this client has no method %.80q", method)}
 }
 
-// handle decodes the parameters of a request, calls f and returns its result as the
+// The function "handle" decodes the parameters of a request, calls f and returns its result as the
 // answer.
 func handle[T any](params json.RawMessage, f func(T) (any, error)) (any, *sdk.RequestError) {
 	var q T
@@ -104,8 +104,8 @@ func badParams(err error) *sdk.RequestError {
 	return &sdk.RequestError{Code: codeBadParams, Message: "the parameters cannot be read: " + err.Error()}
 }
 
-// serving returns the turn to which a request from the agent belongs, or nil. If a turn is
-// returned, the caller must call the turn's requests.Done.
+// The method "serving" returns the turn to which a request from the agent belongs, or nil. If a
+// turn is returned, the caller must call the turn's requests.Done.
 func (c *Client) serving(p *process, session string) *turn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,13 +121,13 @@ func (c *Client) serving(p *process, session string) *turn {
 	return s.turn
 }
 
-// cancelled returns the answer to a question in a turn that must stop.
+// The function "cancelled" returns the answer to a question in a turn that must stop.
 func cancelled() sdk.RequestPermissionResponse {
 	return sdk.RequestPermissionResponse{Outcome: sdk.NewRequestPermissionOutcomeCancelled()}
 }
 
-// permission answers a permission request. If the argument "left" is true, part of the request
-// could not be read.
+// The method "permission" answers a permission request. If left is true, part of the request could
+// not be read.
 func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool) sdk.RequestPermissionResponse {
 	q, told, out := c.question(t, req, left)
 	t.report(out...)
@@ -158,8 +158,8 @@ func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool
 	return resp
 }
 
-// refuse records and logs that a request from the agent was refused. The argument "what" describes
-// the request.
+// The method "refuse" records and logs that a request from the agent was refused. The string "what"
+// describes the request.
 func (c *Client) refuse(t *turn, what string) {
 	c.mu.Lock()
 	t.refused = what
@@ -167,9 +167,9 @@ func (c *Client) refuse(t *turn, what string) {
 	c.cfg.Logger.Info("acp: a request from the agent was refused", "session", t.s.id, "task", t.prompt.Task)
 }
 
-// question returns the agent's question, completed with what earlier messages reported about the
-// tool call. It also updates the call with the question's content. The result "told" contains what
-// was known about the call before the question, and "out" contains the progress to report.
+// The method "question" returns the agent's question, completed with what earlier messages reported
+// about the tool call. It also updates the call with the question's content. told holds what was
+// known about the call before the question, and out holds the progress to report.
 func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) (q PermissionRequest, told earlier, out []report) {
 	x := req.ToolCall
 	n := callNews{
@@ -258,7 +258,8 @@ func addressesIn(input any) (list []string) {
 	return list
 }
 
-// decide answers a question. The session's rules decide first, then the host's Config.Permit.
+// The method "decide" answers a question. The session's rules decide first, then the host's
+// Config.Permit.
 func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAnswer {
 	switch ruling(t.prompt.Permissions, q.subject(unclear)) {
 	case bgagent.PermissionAllow:
@@ -281,9 +282,9 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 	return answer
 }
 
-// asks notifies the manager that the turn is waiting for the host's answer to a question. The
-// caller must call the returned function after the question is answered. If there are several
-// questions, the oldest question is reported.
+// The method "asks" notifies the manager that the turn is waiting for the host's answer to a
+// question. The caller must call the returned function after the question is answered. If there are
+// several questions, the oldest question is reported.
 func (t *turn) asks(text string) (answered func()) {
 	question := &text
 	change := func(f func()) {
@@ -305,8 +306,8 @@ func (t *turn) asks(text string) (answered func()) {
 	}
 }
 
-// await calls f, one of the host's functions. It returns an error if f panics, ends its goroutine,
-// or has not returned when ctx ends.
+// The function "await" calls f, one of the host's functions. It returns an error if f panics, ends
+// its goroutine, or has not returned when ctx ends.
 func await[T any](ctx context.Context, f func() T) (T, error) {
 	type outcome struct {
 		v   T

@@ -33,7 +33,7 @@ type running struct {
 	rest   func()                    // ends the reading of the program's standard error; called last
 }
 
-// spawn starts the agent's program.
+// The method "spawn" starts the agent's program.
 func (c *Client) spawn(instance string) (_ *running, err error) {
 	var files []*os.File
 	defer func() {
@@ -84,7 +84,7 @@ func (c *Client) spawn(instance string) (_ *running, err error) {
 	return &running{in: inW, out: outR, stderr: t, pid: ch.PID(), marks: ch.marks, exited: ch.ended, how: ch.how, stop: ch.stop, rest: rest}, nil
 }
 
-// printer passes on a program's standard error to Config.Printed.
+// printer passes a program's standard error on to Config.Printed.
 type printer struct {
 	c  *Client
 	in io.Writer // input of the program; identifies the program
@@ -131,8 +131,7 @@ type process struct {
 	retired bool
 }
 
-// errSlowStart is the cause with which the context of a start is cancelled if the start takes too
-// long.
+// errSlowStart is the cancellation cause of a start's context if the start takes too long.
 var errSlowStart = errors.New("it took too long")
 
 // startProcess starts the program and performs the protocol's handshake.
@@ -159,7 +158,7 @@ func (c *Client) startProcess(ctx context.Context, instance string) (*process, e
 	return p, nil
 }
 
-// end makes the method "supervise" terminate the process, and returns immediately. If the method "end" is
+// The method "end" makes the method "supervise" terminate the process, and returns immediately. If it is
 // called again, the first reason is kept.
 func (p *process) end(reason error) {
 	p.endOnce.Do(func() {
@@ -209,7 +208,7 @@ func (p *process) supervise() {
 	p.gone()
 }
 
-// The function "within" waits until the channel "done" is closed, but not longer than d.
+// The function "within" waits until the channel "done" is closed, but no longer than d.
 func within(d time.Duration, done <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -219,7 +218,7 @@ func within(d time.Duration, done <-chan struct{}) {
 	}
 }
 
-// gone removes the ended process from the client.
+// The method "gone" removes the ended process from the client.
 func (p *process) gone() {
 	p.end(nil) // later calls to the method "end" cannot change the reason
 	p.why = p.cause()
@@ -335,8 +334,8 @@ func during(request string, err error) error {
 	return err
 }
 
-// failed adds an explanation to the error of a request that starts the agent or sets up a session.
-// If the process has ended, the result is the reason why it ended.
+// The method "failed" adds an explanation to the error of a request that starts the agent or sets
+// up a session. If the process has ended, the result is the reason why it ended.
 func (p *process) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errClosed):

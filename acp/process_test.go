@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// alive reports whether the process is running. A zombie or a process that is exiting is not
-// running. After a kill, such a process stays in the process table for a moment.
+// The function "alive" reports whether the process is running. A zombie or a process that is
+// exiting is not running. After a kill, such a process stays in the process table for a moment.
 func alive(t testing.TB, pid string) bool {
 	t.Helper()
 	n, err := strconv.Atoi(pid)

@@ -23,7 +23,8 @@ type providerFailure struct {
 // Unwrap returns the turn's own error and the provider error.
 func (e *providerFailure) Unwrap() []error { return []error{e.error, e.provider} }
 
-// blame returns the error of a failed turn. It adds the provider error e if e is not nil.
+// The method "blame" returns the error of a failed turn. It adds the provider error e if e is not
+// nil.
 func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 	if e == nil {
 		return err
@@ -51,8 +52,8 @@ func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 }
 
 // refusedBy returns the provider error that made the agent answer the prompt with an error. If the
-// provider is not the cause, the result is nil. The argument "text" is what the agent wrote about
-// the error; it can be empty.
+// provider is not the cause, the result is nil. text is what the agent wrote about the error; it
+// can be empty.
 func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 	var re *sdk.RequestError
 	if !errors.As(err, &re) {
@@ -149,9 +150,9 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 }
 
 // brokenBy returns the provider error that made codex report that it failed. If the provider is not
-// the cause, the result is nil. The argument "problem" is what the agent wrote about the failure.
-// The argument "last" is the last error that the agent reported. If "problem" contains text but not
-// the message of that error, the error is ignored, because it can then be about an earlier request.
+// the cause, the result is nil. problem is what the agent wrote about the failure, and last is the
+// last error that the agent reported. If problem contains text but not the message of that error,
+// the error is ignored, because it can then be about an earlier request.
 func brokenBy(problem string, last apifault.Fault) *bgagent.ProviderError {
 	if e := (apifault.Fault{Text: problem}).OfCodex().Error(); e != nil {
 		return e

@@ -25,7 +25,7 @@ type recorded struct {
 	Status  int
 	Tries   int
 	Scope   string
-	Retries int    // number of reports that the program retries a request
+	Retries int    // number of reports that the program is retrying a request
 	Kind    string // kind of the error in these reports
 	Text    string // the model's text
 }
@@ -43,7 +43,7 @@ func (r recorded) script() string {
 	return b.String()
 }
 
-// playing makes the client treat its agent as the named program.
+// The function "playing" makes the client treat its agent as the named program.
 func playing(c *Client, program string) {
 	c.cfg.Command = []string{program}
 	name := program

@@ -65,8 +65,8 @@ type earlier struct {
 	unclear bool // whether some paths or inputs of the call are unknown, even with the question
 }
 
-// askManager asks the manager about a request. It returns the chosen option of the agent. If nobody
-// answered, the option is nil, and the answer contains the reason.
+// askManager asks the manager about a request. It returns whichever of the agent's options was
+// chosen. If nobody answered, the option is nil, and the answer contains the reason.
 func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest, told earlier) (chosen *sdk.PermissionOption, answer PermissionAnswer) {
 	t.reporting.Lock()
 	r := t.r
@@ -137,7 +137,7 @@ func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier)
 }
 
 // The function "without" returns the input without the fields that have the same values in the
-// argument "shown". If the two are equal, it returns nil.
+// input "shown". If the two inputs are equal, it returns nil.
 func without(input, shown any) any {
 	fields, _ := input.(map[string]any)
 	same, _ := shown.(map[string]any)

@@ -17,7 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asking runs a test with a fake agent and a manager whose tasks are allowed to ask questions.
+// The function "asking" runs a test with a fake agent and a manager whose tasks are allowed to ask
+// questions.
 func asking(t *testing.T, cfg Config, test func(t *testing.T, c *Client, m *bgagent.BackgroundManager)) {
 	t.Helper()
 	bubble(t, cfg, false, func(t *testing.T, c *Client) {
@@ -315,7 +316,7 @@ func TestAQuestionWithoutASubjectIsNotAsked(t *testing.T) {
 	}
 }
 
-// No text from the agent in a subject looks like a line from bgagent or is invisible.
+// In a subject, no text from the agent looks like a line from bgagent, and none is invisible.
 func TestNothingInTheSubjectCanLookLikeAField(t *testing.T) {
 	q := PermissionRequest{Title: "Edit\npath: /w/a", Paths: []string{"/w/x\npath: /w/b"}}
 	content := []sdk.ToolCallContent{sdk.ToolDiffContent("/w/a:\nb", "new\rtext\x1b[2K", "\u202eold"), sdk.ToolContent(sdk.TextBlock("a\ntitle: b"))}

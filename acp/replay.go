@@ -24,8 +24,8 @@ type replay struct {
 	over   bool   // whether the session exceeds a limit and therefore cannot be judged
 }
 
-// userRun contains the hashes of the pieces of a run. If the run has several pieces and is complete,
-// the last element is the hash of the whole text.
+// userRun contains the hashes of a run's pieces. If the run has several pieces and is complete, the
+// last element is the hash of the whole text.
 type userRun []string
 
 // Limits of a replay. If a session exceeds one of them, the state of the prompt is unknown.
@@ -35,7 +35,7 @@ const (
 	maxRun    = 8 << 20 // bytes
 )
 
-// add adds one replayed update.
+// The method "add" adds one replayed update.
 func (r *replay) add(u sdk.SessionUpdate) {
 	switch {
 	case u.UserMessageChunk != nil:
@@ -48,7 +48,7 @@ func (r *replay) add(u sdk.SessionUpdate) {
 	}
 }
 
-// asked appends a piece to the user's text.
+// The method "asked" appends a piece to the user's text.
 func (r *replay) asked(piece string) {
 	if plain(piece) == "" {
 		return
@@ -65,7 +65,7 @@ func (r *replay) asked(piece string) {
 	r.text, *last = append(r.text, piece...), append(*last, hashOf(piece))
 }
 
-// said appends a piece to the agent's text.
+// The method "said" appends a piece to the agent's text.
 func (r *replay) said(piece, id string) {
 	if piece == "" {
 		return
@@ -77,7 +77,7 @@ func (r *replay) said(piece, id string) {
 	r.answer = append(r.answer, piece[:min(len(piece), maxAnswer-len(r.answer))]...)
 }
 
-// close completes the last run.
+// The method "close" completes the last run.
 func (r *replay) close() {
 	if !r.open {
 		return
@@ -88,14 +88,14 @@ func (r *replay) close() {
 	}
 }
 
-// judge returns the state of the prompt in the session. The argument "m" is the session's memory.
+// The method "judge" returns the state of the prompt in the session. m is the session's memory.
 //
-// The same text could have been sent before. Therefore, the session has the prompt only if the
-// replay contains the text more often than it was sent before. The prompt is missing only in two
-// cases: if the replay ends with the previous prompt or with a message that joined the previous
-// prompt's turn, or if there is no previous prompt and the replay is empty. Otherwise, the agent
-// might have replayed only a part of the session, or might have changed the text, so the state is
-// unknown.
+// The same text could have been sent before. Therefore, the session has the prompt if the replay
+// contains the text more often than it was sent before, or if the replay ends with the text after
+// an unknown system text. The prompt is missing only in two cases: if the replay ends with the
+// previous prompt or with a message that joined the previous prompt's turn, or if there is no
+// previous prompt and the replay is empty. Otherwise, the agent might have replayed only a part of
+// the session, or might have changed the text, so the state is unknown.
 func (r *replay) judge(m *memory, p bgagent.Prompt) bgagent.PromptState {
 	r.close()
 	sent, own, joined := m.Sent, []string{hashOf(p.Text), hashOf(lead + p.Text)}, m.Joined
@@ -133,9 +133,9 @@ func (r *replay) judge(m *memory, p bgagent.Prompt) bgagent.PromptState {
 	return bgagent.PromptUnknown
 }
 
-// answered returns the text of the agent's last message. The second result reports whether this
-// message is the last item in the session. That alone does not show that the turn ended: an agent
-// that was killed during its turn can leave the same replay.
+// The method "answered" returns the text of the agent's last message. The second result reports
+// whether this message is the last item in the session. That alone does not show that the turn
+// ended: an agent that was killed during its turn can leave the same replay.
 func (r *replay) answered() (string, bool) {
 	return strings.ToValidUTF8(string(r.answer), ""), len(r.answer) > 0 && !r.over
 }

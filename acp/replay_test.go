@@ -10,7 +10,7 @@ import (
 )
 
 // replayOf returns a replay of the items. An item that begins with > is a piece of the user's text,
-// # is a tool call, and anything else is text from the agent.
+// one that begins with # is a tool call, and any other item is text from the agent.
 func replayOf(items ...string) *replay {
 	r := &replay{}
 	for _, item := range items {
@@ -26,8 +26,8 @@ func replayOf(items ...string) *replay {
 	return r
 }
 
-// sentBefore returns the memory of a session that got the texts. If the argument "last" is true,
-// the last text is the prompt "p".
+// sentBefore returns the memory of a session that got the texts. If last is true, the last text is
+// the prompt "p".
 func sentBefore(last bool, texts ...string) *memory {
 	m := &memory{}
 	for _, text := range texts {

@@ -111,9 +111,9 @@ func (c *Client) endLeft(ctx context.Context, in bgagent.SessionRestore) error {
 	return nil
 }
 
-// adopt returns the session for RestoreSession. If the client does not know the session, or if a
-// manager of another process has used the session since this client last used it, the method "adopt"
-// creates it from the saved state.
+// The method "adopt" returns the session for RestoreSession. If the client does not know the
+// session, or if a manager of another process has used the session since this client last used it,
+// the method creates it from the saved state.
 func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 	m, err := recall(in.Saved)
 	if err != nil {
@@ -153,9 +153,9 @@ func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 	return s, nil
 }
 
-// restore loads the session and returns the state of the last prompt in it.
+// The method "restore" loads the session and returns the state of the last prompt in it.
 func (c *Client) restore(ctx context.Context, s *session, in bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
-	var now progress // what the earlier client had seen of the turn of the last prompt
+	var now progress // what the earlier client had seen of the last prompt's turn
 	if s.memory.Now.Prompt == in.Last.ID {
 		now = s.memory.Now
 	}
@@ -186,9 +186,9 @@ func (c *Client) restore(ctx context.Context, s *session, in bgagent.SessionRest
 	return state, bgagent.TurnEnd{}, nil
 }
 
-// notProven returns the state of the last prompt in a session of codex if the replay lacks the
-// prompt. This does not prove that the session lacks the prompt: codex first stores the message for
-// the model, and then the item that it replays. If codex was killed between these two steps and the
+// notProven returns the state of the last prompt in a codex session if the replay lacks the prompt.
+// This does not prove that the session lacks the prompt: codex first stores the message for the
+// model, and then the item that it replays. If codex was killed between these two steps and the
 // prompt is sent again, the model gets the prompt twice. Therefore, the prompt must not be sent into
 // the session again. If the session has no earlier prompts, it is treated as lost, and the prompt is
 // sent into a new session.
@@ -199,7 +199,7 @@ func notProven(s *session, r *replay, now progress) (bgagent.PromptState, bgagen
 	return bgagent.PromptMissing, bgagent.TurnEnd{}, fmt.Errorf("acp: session %q was not stored completely, and might have a part of its first prompt: %w", s.id, bgagent.ErrNoSession)
 }
 
-// reload makes an agent process of this host load the session.
+// The method "reload" makes an agent process of this host load the session.
 func (c *Client) reload(ctx context.Context, s *session, in bgagent.SessionRestore) error {
 	if err := isDirectory(s.dir); err != nil {
 		return fmt.Errorf("acp: session %q: %w", s.id, err)
@@ -233,9 +233,9 @@ func (c *Client) reload(ctx context.Context, s *session, in bgagent.SessionResto
 	return c.unreachable(ctx, err)
 }
 
-// unreachable wraps [bgagent.ErrUnreachable] into an error. It returns the error unchanged in three
-// cases: ctx has ended, the client was closed, or the agent answered with an error, such as one
-// about missing authentication.
+// The method "unreachable" wraps [bgagent.ErrUnreachable] into an error. It returns the error
+// unchanged in three cases: ctx has ended, the client was closed, or the agent answered with an
+// error, such as one about missing authentication.
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, errClosed) || errors.As(err, new(*sdk.RequestError)) {
 		return err

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// kept launches a host whose fake agent stores its sessions in files. It returns the host and the
-// last of its prompts.
+// The function "kept" launches a host whose fake agent stores its sessions in files. It returns the
+// host and the last of its prompts.
 func kept(t *testing.T, fault string, prompts ...string) (h *host, last bgagent.Prompt) {
 	t.Helper()
 	cfg := program(t, fault, "FAKE_STORE="+tempdir.New(t))
@@ -31,19 +31,20 @@ func kept(t *testing.T, fault string, prompts ...string) (h *host, last bgagent.
 	return startHost(t, o), last
 }
 
-// store returns the path of a file in the directory where the fake agent stores its sessions.
+// The method "store" returns the path of a file in the directory where the fake agent stores its
+// sessions.
 func (h *host) store(name string) string {
 	return filepath.Join(strings.TrimPrefix(h.o.Env[1], "FAKE_STORE="), name)
 }
 
-// saves returns when the saved state contains the text.
+// The method "saves" returns when the saved state contains the text.
 func (h *host) saves(text string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool { return strings.Contains(h.read("saved"), text) }, time.Minute, 5*time.Millisecond)
 }
 
-// states checks that RestoreSession returns the wanted state and no error. It returns how the turn
-// ended.
+// The function "states" checks that RestoreSession returns the wanted state and no error. It
+// returns how the turn ended.
 func states(t *testing.T, c *Client, in bgagent.SessionRestore, want bgagent.PromptState) bgagent.TurnEnd {
 	t.Helper()
 	state, end, err := c.RestoreSession(t.Context(), in)

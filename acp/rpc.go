@@ -48,8 +48,8 @@ type handlers struct {
 	// ctx ends when the connection ends.
 	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
 	// The function "notify" is called for each notification from the agent. Notifications and
-	// answers are handled in the order the agent wrote them. The function must not block, because
-	// nothing is read during the call.
+	// answers are handled in the order in which the agent wrote them. The function must not block,
+	// because nothing is read during the call.
 	notify func(method string, params json.RawMessage)
 	// The function "noise" is called for text that is not a message. It must not block or keep the
 	// text. It can be nil.
@@ -93,7 +93,7 @@ func newConn(w io.WriteCloser, h handlers) *conn {
 	return c
 }
 
-// call makes a request, waits for its answer and decodes the answer into the argument "result". If
+// The method "call" makes a request, waits for its answer and decodes the answer into result. If
 // the agent answers with an error, the error is a *sdk.RequestError. If ctx ends first, the error
 // is the cause of ctx. Any other error states why the connection ended, why the request could not
 // be encoded, or why the answer could not be read.
@@ -133,7 +133,7 @@ func (c *conn) callSeen(ctx context.Context, method string, params, result any, 
 	return m.into(method, result)
 }
 
-// wait waits for an answer.
+// The method "wait" waits for an answer.
 func (c *conn) wait(ctx context.Context, answer <-chan received) (received, error) {
 	select {
 	case m := <-answer:
@@ -150,7 +150,7 @@ func (c *conn) wait(ctx context.Context, answer <-chan received) (received, erro
 	}
 }
 
-// notify sends a notification to the agent.
+// The method "notify" sends a notification to the agent.
 func (c *conn) notify(method string, params any) error {
 	raw, err := json.Marshal(params)
 	if err != nil {
@@ -172,7 +172,7 @@ func (c *conn) send(m message) error {
 	return nil
 }
 
-// fail ends the connection. If the method "fail" is called again, the first reason is kept.
+// The method "fail" ends the connection. If it is called again, the first reason is kept.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
 	if c.err == nil {
@@ -182,7 +182,7 @@ func (c *conn) fail(err error) {
 	c.cancel()
 }
 
-// ended returns the reason why the connection ended, or nil while it works.
+// The method "ended" returns the reason why the connection ended, or nil while it works.
 func (c *conn) ended() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -200,8 +200,8 @@ func (c *conn) noise() jsonlines.Noise {
 // cases the agent has exited.
 var errOutputEnded = errors.New("it closed its output")
 
-// serve reads messages until the agent's output ends or exceeds a limit, or until the connection
-// ends. It returns when all goroutines that it started have ended.
+// The method "serve" reads messages until the agent's output ends or exceeds a limit, or until the
+// connection ends. It returns when all goroutines that it started have ended.
 func (c *conn) serve(r io.Reader) {
 	in := jsonlines.NewReader(&bounded{r: r}, jsonlines.Config{
 		MaxLine: maxLine + 1<<20, MaxNoise: maxGarbage, Skipped: c.skipped, Told: c.h.told,
@@ -232,7 +232,8 @@ func (c *conn) serve(r io.Reader) {
 	c.wg.Wait()
 }
 
-// skipped handles text that is not a JSON object. Some programs write logs to their output.
+// The method "skipped" handles text that is not a JSON object. Some programs write logs to their
+// output.
 func (c *conn) skipped(text []byte) {
 	if text = bytes.TrimSpace(text); len(text) == 0 {
 		return
@@ -244,7 +245,7 @@ func (c *conn) skipped(text []byte) {
 	c.hear(text)
 }
 
-// hear counts text that is not a message, and passes it on to the noise handler.
+// The method "hear" counts text that is not a message, and passes it on to the noise handler.
 func (c *conn) hear(text []byte) {
 	c.mu.Lock()
 	c.garbage.Add(text)
@@ -254,7 +255,7 @@ func (c *conn) hear(text []byte) {
 	}
 }
 
-// take passes an answer to the request that waits for it, and any other message to its
+// The method "take" passes an answer to the request that waits for it, and any other message to its
 // handler.
 func (c *conn) take(m received) {
 	switch {
@@ -294,7 +295,7 @@ func (c *conn) take(m received) {
 	}
 }
 
-// answer answers a request from the agent.
+// The method "answer" answers a request from the agent.
 func (c *conn) answer(m received) {
 	result, problem := c.h.request(c.ctx, m.method, m.Params)
 	reply := message{ID: m.ID, Error: problem}

@@ -139,8 +139,8 @@ func TestTooManyRequestsOfTheAgentAreRefused(t *testing.T) {
 	})
 }
 
-// notified returns the notifications that a client reads from an agent's output, each as its method
-// and parameters. The result "noise" is the first text that is not a message.
+// The function "notified" returns the notifications that a client reads from an agent's output,
+// each as its method and parameters. noise is the first text that is not a message.
 func notified(t *testing.T, printed string) (list []string, noise string, err error) {
 	t.Helper()
 	c := newConn(closer{io.Discard}, handlers{notify: func(method string, params json.RawMessage) {

@@ -11,7 +11,7 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// keeps declares that rules are enforced when an agent asks for permission.
+// The variable "keeps" declares that rules are enforced when an agent asks for permission.
 var keeps = permission.All("the agent", permission.Asked)
 
 // subject is the part of a tool call against which rules are matched.
@@ -50,8 +50,8 @@ func accessOf(name, kind string) permission.Access {
 	return a
 }
 
-// kindsOf returns the kind of access for one of the protocol's tool kinds. The result "maybe"
-// contains the more specific kinds that the access can have.
+// kindsOf returns the kind of access for one of the protocol's tool kinds. It also returns, as
+// "maybe", the more specific kinds that the access can have.
 func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	switch kind {
 	case sdk.ToolKindRead:

@@ -15,8 +15,8 @@ func on(name, pattern string, a bgagent.PermissionAction) bgagent.Permission {
 	return bgagent.Permission{Name: name, Pattern: pattern, Action: a}
 }
 
-// The function "about" returns the subject of a tool call with the given texts. The argument
-// "names" contains the tool's name and kind.
+// The function "about" returns the subject of a tool call with the given texts. The list "names"
+// contains the tool's name and kind.
 func about(names []string, texts ...string) subject {
 	return subject{access: accessOf(names[0], names[len(names)-1]), texts: texts, dir: "/w"}
 }

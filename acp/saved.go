@@ -25,13 +25,13 @@ type memory struct {
 
 	Sent   []string `json:"sent,omitempty"`   // hashes of the prompts that the agent got, oldest first; a message that joined a turn precedes the prompt of that turn
 	Cut    bool     `json:"cut,omitempty"`    // whether the oldest entries of Sent are missing
-	Joined []string `json:"joined,omitempty"` // hashes of the messages that joined the turn of the last prompt
+	Joined []string `json:"joined,omitempty"` // hashes of the messages that joined the last prompt's turn
 	Before []string `json:"before,omitempty"` // hashes of the messages that joined the previous turn
 	Now    progress `json:"now,omitzero"`
 }
 
-// progress describes what the client has seen of the turn of the last prompt. The hash of that prompt
-// is the last entry of memory.Sent.
+// progress describes what the client has seen of the last prompt's turn. The hash of that prompt is
+// the last entry of memory.Sent.
 type progress struct {
 	Prompt   string    `json:"prompt,omitempty"`   // id of the prompt
 	Called   bool      `json:"called,omitempty"`   // whether the agent has begun a tool call or sent a request to the client
@@ -49,7 +49,7 @@ type savedEnd struct {
 }
 
 const (
-	memoryVersion = 1        // version of the format of a memory; a client refuses other versions
+	memoryVersion = 1        // version of a memory's format; a client refuses other versions
 	maxSavedText  = 64 << 10 // maximum number of bytes of savedEnd.Text; it is small because the state is written often
 	maxSent       = 256      // maximum number of entries in memory.Sent
 )
@@ -63,9 +63,9 @@ func hashOf(text string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 
-// plain returns the text without everything that agents might change in a replay: white space other
-// than single spaces, characters that cannot be encoded, and hidden parts. If an agent might leave out
-// the whole text, the result is empty.
+// The function "plain" returns the text without everything that agents might change in a replay: white
+// space other than single spaces, characters that cannot be encoded, and hidden parts. If an agent
+// might leave out the whole text, the result is empty.
 func plain(text string) string {
 	text = hiddenPart.ReplaceAllString(text, " ")
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, ""), "\uFFFD", "")
@@ -80,8 +80,8 @@ var hiddenPart = regexp.MustCompile(`(?s)<session_context>.*?</session_context>|
 // hiddenHash is the hash of texts that agents might leave out.
 var hiddenHash = hashOf("")
 
-// sends records that the agent gets the text as the prompt with the given id. It is called before
-// the text is sent.
+// The method "sends" records that the agent gets the text as the prompt with the given id. It is
+// called before the text is sent.
 func (m *memory) sends(id, text string) {
 	m.Sent, m.Now = append(m.Sent, hashOf(text)), progress{Prompt: id}
 	m.Before, m.Joined = m.Joined, nil
@@ -90,8 +90,8 @@ func (m *memory) sends(id, text string) {
 	}
 }
 
-// joins records that the agent gets the text as a message in the turn of the last prompt. It is called
-// before the text is sent.
+// The method "joins" records that the agent gets the text as a message in the last prompt's turn. It
+// is called before the text is sent.
 func (m *memory) joins(text string) {
 	if n := len(m.Sent); n > 0 {
 		m.Sent = slices.Insert(m.Sent, n-1, hashOf(text))
@@ -102,8 +102,8 @@ func (m *memory) joins(text string) {
 	}
 }
 
-// leaves takes back a call to the method "joins", because the agent has refused the message. The message was
-// meant to join the turn of the last prompt or the previous turn.
+// The method "leaves" takes back a call to the method "joins", because the agent has refused the message.
+// The message was meant to join the last prompt's turn or the previous turn.
 func (m *memory) leaves(text string) {
 	drop := func(list, after []string) ([]string, bool) {
 		for i := len(list) - 1; i >= 0; i-- {
@@ -122,7 +122,8 @@ func (m *memory) leaves(text string) {
 	}
 }
 
-// unsent takes back the last call to the method "sends", because the agent has not received the prompt.
+// The method "unsent" takes back the last call to the method "sends", because the agent has not
+// received the prompt.
 func (m *memory) unsent() {
 	if n := len(m.Sent); n > 0 && m.Now.Prompt != "" {
 		m.Sent = m.Sent[:n-1]
@@ -131,8 +132,8 @@ func (m *memory) unsent() {
 	m.Now = progress{}
 }
 
-// ends stores how the turn ended. If the stop reason is not in savedStops or the text is too long,
-// nothing is stored.
+// The method "ends" stores how the turn ended. If the stop reason is not in savedStops or the text
+// is too long, nothing is stored.
 func (p *progress) ends(end bgagent.TurnEnd) {
 	for _, stop := range savedStops {
 		if end.Stop == stop && len(end.Text) <= maxSavedText {
@@ -151,7 +152,7 @@ func (p *progress) turnEnd() (bgagent.TurnEnd, bool) {
 	return bgagent.TurnEnd{}, false
 }
 
-// remember returns the session's memory as JSON. The caller must hold Client.mu.
+// The method "remember" returns the session's memory as JSON. The caller must hold Client.mu.
 func (s *session) remember() []byte {
 	m := s.memory
 	m.Version, m.Directory, m.Made, m.Cost = memoryVersion, s.place, s.made, s.cost
@@ -160,8 +161,8 @@ func (s *session) remember() []byte {
 	return data
 }
 
-// recall decodes the result of session.remember. If the argument "data" is empty, the function
-// "recall" returns the memory of a session that was never prompted.
+// The function "recall" decodes the result of session.remember. If data is empty, the function
+// returns the memory of a session that was never prompted.
 func recall(data []byte) (m memory, err error) {
 	if len(data) == 0 {
 		return memory{Version: memoryVersion}, nil
@@ -175,8 +176,8 @@ func recall(data []byte) (m memory, err error) {
 	return m, nil
 }
 
-// save passes the session's memory to the manager if the manager has a store. The caller must not
-// hold Client.mu.
+// The method "save" passes the session's memory to the manager if the manager has a store. The
+// caller must not hold Client.mu.
 func (t *turn) save() {
 	if t.prompt.Instance == "" {
 		return
@@ -190,8 +191,8 @@ func (t *turn) save() {
 	})
 }
 
-// works records that the agent has begun to work on the prompt. If this is new and must be saved,
-// the result is true. The caller must hold Client.mu.
+// The method "works" records that the agent has begun to work on the prompt. If this is new and
+// must be saved, the result is true. The caller must hold Client.mu.
 func (t *turn) works() (news bool) {
 	now := &t.s.memory.Now
 	news = !now.Called && now.Prompt == t.prompt.ID && t.prompt.Instance != ""
@@ -199,7 +200,7 @@ func (t *turn) works() (news bool) {
 	return news
 }
 
-// acts records and saves that the agent has sent a request to the client.
+// The method "acts" records and saves that the agent has sent a request to the client.
 func (t *turn) acts() {
 	t.c.mu.Lock()
 	t.heard = true
@@ -210,7 +211,8 @@ func (t *turn) acts() {
 	}
 }
 
-// remember saves how the turn ended, if the turn succeeded and the manager has a store.
+// The method "remember" saves how the turn ended, if the turn succeeded and the manager has a
+// store.
 func (c *Client) remember(t *turn, end bgagent.TurnEnd, err error) {
 	if err != nil || t.prompt.Instance == "" {
 		return

@@ -20,7 +20,7 @@ type session struct {
 	id     string
 	parent string
 	dir    string // absolute
-	place  string // the field "dir" with links resolved, because they might lead to a different directory when the next host follows them
+	place  string // the field "dir" with its links resolved, because the links might lead to a different directory when the next host follows them
 	mcp    []MCPServer
 
 	// Client.mu guards the fields below.
@@ -97,8 +97,8 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	return s.id, nil
 }
 
-// directory returns the directory of a session as an absolute path. If the argument "dir" is empty,
-// Config.Dir is used. If the directory does not exist, the result is an error.
+// directory returns the directory of a session as an absolute path. If dir is empty, Config.Dir is
+// used. If the directory does not exist, the result is an error.
 func (c *Client) directory(dir string) (string, error) {
 	if dir == "" {
 		dir = c.cfg.Dir
@@ -113,7 +113,7 @@ func (c *Client) directory(dir string) (string, error) {
 	return abs, nil
 }
 
-// add registers a new session.
+// The method "add" registers a new session.
 func (c *Client) add(s *session, p *process) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,10 +132,10 @@ func (c *Client) add(s *session, p *process) error {
 	return nil
 }
 
-// attach returns a live process that has the session open. If the session's previous process has ended, is
-// retired or has another instance, a process of the given instance loads the session. If the agent cannot
-// load sessions, the session stays in its process. If that process has ended, the method "attach" returns an
-// error.
+// The method "attach" returns a live process that has the session open. If the session's previous process
+// has ended, is retired or has another instance, a process of the given instance loads the session. If the
+// agent cannot load sessions, the session stays in its process. If that process has ended, the method
+// returns an error.
 func (c *Client) attach(ctx context.Context, s *session, instance string) (*process, error) {
 	if err := isDirectory(s.dir); err != nil {
 		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
@@ -177,7 +177,7 @@ func (c *Client) attach(ctx context.Context, s *session, instance string) (*proc
 	return p, nil
 }
 
-// lostWith adds an explanation to the error of the method "load" if the agent does not have the session
+// lostWith adds an explanation to an error from the method "load" if the agent does not have the session
 // because the session's process ended. The explanation states how that process ended. Some agents store a
 // session only after its first prompt.
 func (c *Client) lostWith(s *session, err error) error {
@@ -190,9 +190,9 @@ func (c *Client) lostWith(s *session, err error) error {
 	return fmt.Errorf("acp: session %q was lost with the agent process that had it (%w): %w", s.id, lost, err)
 }
 
-// release makes an agent process of an earlier manager in this host close the session, because some
-// agents do not load a session that is open in another process. If the process has no turns, or
-// only turns that do not stop, the method "release" terminates it. The earlier manager has been
+// The method "release" makes an agent process of an earlier manager in this host close the session,
+// because some agents do not load a session that is open in another process. If the process has no
+// turns, or only turns that do not stop, the method terminates it. The earlier manager has been
 // closed; otherwise, no other manager could use the session.
 func (c *Client) release(ctx context.Context, p *process, s *session) error {
 	c.mu.Lock()
@@ -222,7 +222,7 @@ func (c *Client) release(ctx context.Context, p *process, s *session) error {
 // errEarlierManager is the reason for terminating a process whose manager has been closed.
 var errEarlierManager = errors.New("the manager of its sessions has been closed")
 
-// load makes the agent load the session and connect it to the MCP servers.
+// The method "load" makes the agent load the session and connect it to the MCP servers.
 func (c *Client) load(ctx context.Context, p *process, s *session, servers []sdk.McpServer) error {
 	if err := c.release(ctx, p, s); err != nil {
 		return err
@@ -346,7 +346,7 @@ func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, mo
 	return o
 }
 
-// configured applies the configuration options that the agent reported.
+// The method "configured" applies the configuration options that the agent reported.
 func (o *options) configured(config []sdk.SessionConfigOption) {
 	for _, opt := range config {
 		sel := opt.Select
@@ -378,8 +378,8 @@ func (o *options) configured(config []sdk.SessionConfigOption) {
 	}
 }
 
-// find returns the agent's name for the wanted value. A wanted model can begin with a provider that
-// is not part of the agent's name for it.
+// The method "find" returns the agent's name for the wanted value. A wanted model can begin with a
+// provider that is not part of the agent's name for it.
 func (ch *choice) find(want string) (string, bool) {
 	// The current value does not have to be in the list. gemini's list does not contain the model
 	// that its command line names.
@@ -395,8 +395,8 @@ func (ch *choice) find(want string) (string, bool) {
 	return "", false
 }
 
-// choose sets the mode and the model of a session. If the agent does not offer any values for an
-// option, the option stays unchanged.
+// The method "choose" sets the mode and the model of a session. If the agent does not offer any
+// values for an option, the option stays unchanged.
 func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, model string, rules []bgagent.Permission) error {
 	c.mu.Lock()
 	mode, models := s.opts.mode, s.opts.model
@@ -433,7 +433,7 @@ func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, mo
 	return nil
 }
 
-// set changes one option of a session.
+// The method "set" changes one option of a session.
 func (c *Client) set(ctx context.Context, p *process, s *session, ch choice, value string) error {
 	id := sdk.SessionId(s.id)
 	var answer sdk.SetSessionConfigOptionResponse

@@ -73,7 +73,7 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 	return fmt.Errorf("acp: session %q: %w: the agent answered %.40q%s", id, bgagent.ErrUncertain, answer.Outcome, end)
 }
 
-// leaves records and saves that the agent has refused the text.
+// The method "leaves" records and saves that the agent has refused the text.
 func (t *turn) leaves(text string) {
 	if t.prompt.Instance == "" {
 		return
@@ -100,7 +100,8 @@ var errNoTurn = errors.New("the session is not in a turn")
 // leadMessage is put in front of a message that the agent would otherwise treat as a command.
 const leadMessage = "A message:\n\n"
 
-// steerable returns the turn of the session and its process, and records that the agent gets the text.
+// The method "steerable" returns the session's process and turn, and records that the agent gets the
+// text.
 func (c *Client) steerable(id, text string) (*process, *turn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

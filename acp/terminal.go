@@ -88,8 +88,8 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	return sdk.CreateTerminalResponse{TerminalId: id}, nil
 }
 
-// directoryInside returns the directory "cwd" with its links resolved. It returns an error if the resolved
-// directory is outside of the directory "dir".
+// directoryInside returns cwd with its links resolved. It returns an error if the resolved directory is
+// outside of dir.
 func directoryInside(dir, cwd string) (string, error) {
 	if !filepath.IsAbs(cwd) {
 		cwd = filepath.Join(dir, cwd)
@@ -138,7 +138,8 @@ func (c *Client) startTerminal(req TerminalRequest, marks procs.Marks, limit int
 	return term, nil
 }
 
-// end terminates the command. It returns when everything that the command started has ended.
+// The method "end" terminates the command. It returns when everything that the command started has
+// ended.
 func (t *terminal) end() {
 	t.ch.stop(0)
 	within(drainTime, t.read)
@@ -176,7 +177,7 @@ func (c *Client) useTerminal(t *turn, method, id string) (any, error) {
 	}
 }
 
-// wait returns when the command has ended and its output has been read.
+// The method "wait" returns when the command has ended and its output has been read.
 func (t *terminal) wait(ctx context.Context) error {
 	for _, ch := range []<-chan struct{}{t.ch.ended, t.read} {
 		select {

@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell returns a session whose agent is allowed to run the commands that the function "decide" accepts.
+// The function "shell" returns a session whose agent is allowed to run the commands that the function
+// "decide" accepts.
 func shell(t *testing.T, decide func(context.Context, TerminalRequest) error) (*Client, string, string) {
 	t.Helper()
 	cfg := program(t, "")

@@ -16,8 +16,8 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// errAborted and errOver are the causes with which the context of a turn is cancelled.
-// errAborted is used if the turn is aborted, and errOver when the turn is over.
+// errAborted and errOver are the cancellation causes of a turn's context. errAborted is used if the
+// turn is aborted, and errOver when the turn is over.
 var (
 	errAborted = errors.New("the turn was aborted")
 	errOver    = errors.New("the turn is over")
@@ -94,7 +94,8 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	return end, err
 }
 
-// begin registers and returns a new turn. The caller must call c.wg.Done after the turn.
+// The method "begin" registers and returns a new turn. The caller must call c.wg.Done after the
+// turn.
 func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (*turn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -120,13 +121,14 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	return t, nil
 }
 
-// stopped reports whether the turn was cancelled before it was over.
+// The method "stopped" reports whether the turn was cancelled before it was over.
 func (t *turn) stopped() bool {
 	cause := context.Cause(t.ctx)
 	return cause != nil && !errors.Is(cause, errOver)
 }
 
-// finish unregisters the turn. Everything that the turn started must already have stopped.
+// The method "finish" unregisters the turn. Everything that the turn started must already have
+// stopped.
 func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
 	t.cancel(errOver)
 	t.reporting.Lock()
@@ -147,8 +149,8 @@ func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
 	close(t.done)
 }
 
-// play finds a process for the turn, sends the prompt, waits until the turn ends, and returns how it
-// ended.
+// The method "play" finds a process for the turn, sends the prompt, waits until the turn ends, and
+// returns how it ended.
 func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	s := t.s
 	agent, err := c.agent(t.prompt.Agent)
@@ -202,8 +204,8 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	return end, err
 }
 
-// enter adds the turn to its process and records the prompt. If the process no longer works, the
-// method "enter" does nothing and reports false.
+// The method "enter" adds the turn to its process and records the prompt. If the process no longer
+// works, the method does nothing and reports false.
 func (c *Client) enter(t *turn, p *process) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -215,8 +217,8 @@ func (c *Client) enter(t *turn, p *process) bool {
 	return true
 }
 
-// leave removes a turn from its process. It returns the text that the agent printed during the turn
-// and that was not a message.
+// The method "leave" removes a turn from its process. It returns the text that the agent printed
+// during the turn and that was not a message.
 func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
 	delete(p.turns, t)
@@ -237,8 +239,8 @@ func (p *process) endIfUseless() {
 	}
 }
 
-// retire marks a process as retired, because it does not stop a turn. A retired process does not
-// get new turns, and it is terminated once its other turns are over.
+// The method "retire" marks a process as retired, because it does not stop a turn. A retired
+// process does not get new turns, and it is terminated once its other turns are over.
 func (c *Client) retire(p *process) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -250,9 +252,9 @@ func (c *Client) retire(p *process) {
 	p.endIfUseless()
 }
 
-// ask sends the prompt and waits for its answer. If the turn must stop before the answer, the
-// method "ask" tells the agent to cancel the turn. It does the same if the agent sends nothing for
-// Config.Silence.
+// The method "ask" sends the prompt and waits for its answer. If the turn must stop before the
+// answer, the method tells the agent to cancel the turn. It does the same if the agent sends
+// nothing for Config.Silence.
 func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	var answer sdk.PromptResponse
 	over := make(chan error, 1)
@@ -280,7 +282,7 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	return answer, err
 }
 
-// heard reports whether the agent has sent an update or a request since the prompt.
+// The method "heard" reports whether the agent has sent an update or a request since the prompt.
 func (c *Client) heard(t *turn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -319,10 +321,9 @@ func (c *Client) cancelTurn(t *turn, p *process, over <-chan error) error {
 	return err
 }
 
-// blocks returns the content of the prompt. The protocol has no system text. Therefore the
-// method "blocks" puts the system text in front of the prompt, unless the agent already has
-// this text. Both texts are in one block, because some agents search the last block for a
-// command.
+// The method "blocks" returns the content of the prompt. The protocol has no system text. Therefore
+// the method puts the system text in front of the prompt, unless the agent already has this text.
+// Both texts are in one block, because some agents search the last block for a command.
 func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -352,8 +353,8 @@ func isCommand(text string) bool {
 	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")
 }
 
-// quiet terminates the commands in the turn's terminals and waits until the agent's requests have
-// been answered. Further requests are refused.
+// The method "quiet" terminates the commands in the turn's terminals and waits until the agent's
+// requests have been answered. Further requests are refused.
 func (c *Client) quiet(t *turn) {
 	if !t.stopped() {
 		t.cancel(errOver)
@@ -370,7 +371,7 @@ func (c *Client) quiet(t *turn) {
 	c.settle(t)
 }
 
-// interrupted returns the error of a turn whose process has ended.
+// The method "interrupted" returns the error of a turn whose process has ended.
 func (c *Client) interrupted(p *process) error {
 	return fmt.Errorf("acp: the agent %s broke off the turn: %w", c.program(), p.why)
 }

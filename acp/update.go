@@ -11,11 +11,11 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// report reports one piece of progress to the manager.
+// A report is a function that reports one piece of progress to the manager.
 type report func(r *bgagent.Reporter)
 
-// report calls the functions with the turn's reporter. After the turn is finished, the method
-// "report" does nothing.
+// The method "report" calls the functions with the turn's reporter. After the turn is finished, it
+// does nothing.
 func (t *turn) report(list ...report) {
 	t.reporting.Lock()
 	defer t.reporting.Unlock()
@@ -27,7 +27,7 @@ func (t *turn) report(list ...report) {
 	}
 }
 
-// update handles a notification from the agent.
+// The method "update" handles a notification from the agent.
 func (p *process) update(method string, params json.RawMessage) {
 	if method != sdk.ClientMethodSessionUpdate {
 		return
@@ -91,7 +91,7 @@ func (p *process) noise(text []byte) {
 	}
 }
 
-// told returns the texts that were sent to the agent in the running turns.
+// The method "told" returns the texts that were sent to the agent in the running turns.
 func (p *process) told() string {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -111,7 +111,7 @@ func sessionOf(params json.RawMessage) sdk.SessionId {
 	return n.SessionId
 }
 
-// noted applies an update of the session's settings or cost. Such an update can arrive
+// The method "noted" applies an update of the session's settings or cost. Such an update can arrive
 // outside of a turn.
 func (s *session) noted(u sdk.SessionUpdate) {
 	switch {
@@ -124,7 +124,8 @@ func (s *session) noted(u sdk.SessionUpdate) {
 	}
 }
 
-// spent stores the session's cost. It returns the cost since the last call, in US dollars.
+// The method "spent" stores the session's cost. It returns the cost since the last call, in US
+// dollars.
 func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 	if u.Cost == nil || u.Cost.Currency != "USD" || u.Cost.Amount <= s.cost {
 		return 0
@@ -134,8 +135,8 @@ func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 	return more
 }
 
-// replayed applies an update for a session that is being loaded. It records the messages if this
-// client has not seen the conversation live.
+// The method "replayed" applies an update for a session that is being loaded. It records the
+// messages if this client has not seen the conversation live.
 func (s *session) replayed(u sdk.SessionUpdate) {
 	s.noted(u)
 	s.heard++
@@ -157,8 +158,8 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 	}
 }
 
-// apply applies an update for the current turn. It returns the progress to report. If the argument
-// "left" is true, part of the update could not be read.
+// The method "apply" applies an update for the current turn. It returns the progress to report. If
+// left is true, part of the update could not be read.
 //
 // The cost of one of the agent's steps is reported when the agent continues after the step. The cost
 // of its last step is reported with the end of the turn.
@@ -226,7 +227,8 @@ func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 	return []report{func(r *bgagent.Reporter) { r.Activity() }}
 }
 
-// says adds a piece of the model's text to the conversation, and returns the reports about it.
+// The method "says" adds a piece of the model's text to the conversation, and returns the reports
+// about it.
 func (s *session) says(t *turn, text string, id *string) []report {
 	if strings.TrimSpace(text) != "" {
 		t.refused = ""
@@ -247,7 +249,7 @@ func value[T any](p *T) (v T) {
 	return v
 }
 
-// use stores and returns the number of tokens that a turn used.
+// The method "use" stores and returns the number of tokens that a turn used.
 func (c *Client) use(t *turn, answer sdk.PromptResponse) bgagent.Usage {
 	u := usageOf(answer)
 	if u != (bgagent.Usage{}) {
@@ -263,7 +265,7 @@ func (c *Client) use(t *turn, answer sdk.PromptResponse) bgagent.Usage {
 func (c *Client) ReportsCost(string) bool { return !c.runs("codex") && !c.runs("gemini") }
 
 // ReportsTokens implements [bgagent.TokenReporter]. opencode reports only the tokens of the last
-// request of a turn.
+// request in a turn.
 func (c *Client) ReportsTokens(string) bool { return !c.runs("opencode") }
 
 // The method "runs" reports whether the agent is the given program, according to the name that it
@@ -281,9 +283,9 @@ func (c *Client) runs(program string) bool {
 	return false
 }
 
-// unused reports whether the model probably did not answer in the turn. It reports true if the
-// agent has reported tokens in other turns but none in this turn, and the turn has no tool call.
-// The caller must hold Client.mu.
+// The method "unused" reports whether the model probably did not answer in the turn. It reports
+// true if the agent has reported tokens in other turns but none in this turn, and the turn has no
+// tool call. The caller must hold Client.mu.
 func (c *Client) unused(t *turn, answer sdk.PromptResponse) bool {
 	return c.tellsUsage && usageOf(answer) == (bgagent.Usage{}) && len(t.calls) == 0
 }

@@ -120,7 +120,7 @@ func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
 	}
 	if othersDenied(own) {
 		// --tools limits only Claude Code's own tools. If no rule allows a tool of an MCP server, mcp__*
-		// denies all of these tools.
+		// denies the tools of all MCP servers.
 		isServers := func(tool string) bool { return strings.HasPrefix(tool, "mcp__") }
 		if !slices.ContainsFunc(usable, isServers) {
 			no = append(no, "mcp__*")
@@ -158,7 +158,7 @@ func claudePatterns(rules []bgagent.Permission, tool string) (allow, deny []stri
 
 // claudeAllows reports whether the rules allow a tool of an MCP server, whatever its input is. In
 // --allowedTools, Claude Code ignores a pattern that covers the tools of all servers. It therefore
-// asks for permission to use such a tool even if the rules allow all tools.
+// asks for permission to use an MCP server's tool even if the rules allow all tools.
 func claudeAllows(rules []bgagent.Permission, tool string) (allowed bool) {
 	name := strings.SplitN(tool, "__", 3)
 	if len(name) < 3 || name[0] != "mcp" {
@@ -174,8 +174,8 @@ func claudeAllows(rules []bgagent.Permission, tool string) (allowed bool) {
 	return allowed
 }
 
-// whole returns the permissions of a tool that can be allowed or denied only as a whole.
-// The tool is denied if any of its patterns is denied.
+// The function "whole" returns the permissions of a tool that can be allowed or denied only as a
+// whole. The tool is denied if any of its patterns is denied.
 func whole(allow, deny []string) (yes, no []string) {
 	all := []string{"*"}
 	switch {

@@ -40,8 +40,8 @@ type Agent struct {
 
 // Config is the configuration of a [Client]. [New] copies it.
 type Config struct {
-	// Agents maps agent names to command lines. At least one agent is required. The agent
-	// with the name [Fallback] runs for all names that are not in the map.
+	// Agents maps agent names to command lines. At least one agent is required. The agent named
+	// [Fallback] runs for all names that are not in the map.
 	Agents map[string]Agent
 
 	// Directory is the working directory of tasks that do not name one. Empty means the host's
@@ -81,10 +81,10 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Printed receives the programs' unchanged output as it arrives. It is meant for logs. API keys
-	// and escape sequences are not removed. The argument "task" is the task's id. The argument
-	// "stream" is 1 for standard output and 2 for standard error. Printed can be called
-	// concurrently, but the calls for one stream of a task are made in order. The slice p is valid
-	// only during the call, and the client does not read the program's output during the call.
+	// and escape sequences are not removed. task is the task's id; stream is 1 for standard output
+	// and 2 for standard error. Printed can be called concurrently, but the calls for one stream of
+	// a task are made in order. The slice p is valid only during the call, and the client does not
+	// read the program's output during the call.
 	Printed func(task string, stream int, p []byte)
 
 	// Keep is the maximum number of bytes of conversation text that are kept per session for
@@ -147,9 +147,9 @@ type session struct {
 	run   *turn         // current turn; nil if no turn is running
 
 	memory     any    // state that the decoder keeps from one turn to the next
-	unanswered string // prompts of the session while the field "answered" is false; see Program.ForgetsUnanswered
+	unanswered string // the session's prompts, kept while the field "answered" is false; see Program.ForgetsUnanswered
 	answered   bool   // whether the agent has written text or called a tool in the session
-	forgot     bool   // whether the earlier process left out texts that the next turn might need, because they were too long to save
+	forgot     bool   // whether the earlier process did not save texts that the next turn might need, because the texts were too long
 
 	sent    []sent   // prompts given to the program's session, oldest first; never changed in place
 	sentCut bool     // whether the oldest entries of the field "sent" are missing
@@ -231,7 +231,7 @@ func (a Agent) retriesProblem() string {
 	return ""
 }
 
-// log logs a message about a session, together with the name of the session's program.
+// The method "log" logs a message about a session, together with the name of the session's program.
 func (c *Client) log(level slog.Level, text string, s *session, args ...slog.Attr) {
 	if c.cfg.Logger != nil {
 		args = append(args, slog.String("program", s.agent.Program.Executable))
@@ -440,9 +440,9 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// ProgramSession returns the program's id for the session, with which a user can continue
-// the session by hand. The id is empty until the program has reported it. If the client
-// does not know the session, the error wraps [bgagent.ErrNoSession].
+// ProgramSession returns the program's id for the session. A user can continue the session by hand
+// with this id. The id is empty until the program has reported it. If the client does not know the
+// session, the error wraps [bgagent.ErrNoSession].
 func (c *Client) ProgramSession(id string) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

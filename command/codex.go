@@ -25,8 +25,8 @@ import (
 //
 // For a few seconds, codex retries some of the requests that the provider refused. For a provider
 // from the user's own configuration, the keys request_max_retries and stream_max_retries of
-// model_providers limit this. If [Agent].Args sets both keys to 0, codex leaves the retries to
-// the manager.
+// model_providers limit these retries. If [Agent].Args sets both keys to 0, codex leaves the
+// retries to the manager.
 //
 // After a restart, the client reads the thread from its rollout file under CODEX_HOME.
 func Codex() Program {

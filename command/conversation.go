@@ -14,7 +14,7 @@ import (
 // files contain the whole conversation.
 type conversation struct {
 	keep   int // maximum number of bytes of text to keep
-	before int // number of exchanges from earlier processes that are missing from the field "list"; the program remembers them
+	before int // number of exchanges that took place in earlier processes and are not in the field "list"; the program remembers them
 
 	mu    sync.Mutex
 	list  []exchange
@@ -51,8 +51,8 @@ func (c *conversation) begin(prompt string, out *Output) {
 	c.short = len(c.asked) < len(prompt)
 }
 
-// end adds the current turn, which has ended, to the list. It drops the oldest turns if there are
-// too many of them or if their texts are too long.
+// The method "end" adds the current turn, which has ended, to the list. If the list has too many
+// turns, or if their texts are too long, the method drops the oldest turns.
 func (c *conversation) end(x exchange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,9 +101,9 @@ func (c *conversation) retell(prompt string) (string, error) {
 // maxTurns is the maximum number of turns that are kept.
 const maxTurns = 1000
 
-// page returns the messages after the cursor, up to the number in the argument "most". Zero means
-// no limit. The cursor is the number of finished messages before the page. Dropped messages are
-// left out.
+// The method "page" returns the messages after the cursor. The parameter "most" is the maximum
+// number of messages; zero means no limit. The cursor is the number of finished messages before the
+// page. Dropped messages are left out.
 func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// claudeLine has the fields of claude's output lines that the decoder reads. The format is
-// that of claude --output-format stream-json.
+// claudeLine has the fields that the decoder reads in claude's output lines. The format is that of
+// claude --output-format stream-json.
 type claudeLine struct {
 	Type      string
 	Subtype   string
@@ -82,7 +82,7 @@ type claudeResult struct {
 	} `json:"permission_denials"`
 }
 
-// claudeUsage is the usage of a request, in a line of type "assistant", or of a turn.
+// claudeUsage is the usage of a request (in a line of type "assistant") or of a turn.
 type claudeUsage struct {
 	Input       count `json:"input_tokens"`
 	CacheCreate count `json:"cache_creation_input_tokens"`
@@ -195,8 +195,8 @@ func decodeClaude() Decoder {
 	}
 }
 
-// begin sets the output. For the first line of a turn, it also takes over the todo list of the
-// previous turn.
+// The method "begin" sets the output. For the first line of a turn, it also takes over the todo
+// list of the previous turn.
 func (d *claudeDecoder) begin(o *Output) {
 	if d.o = o; d.list != nil {
 		return
@@ -210,8 +210,8 @@ func (d *claudeDecoder) begin(o *Output) {
 	d.list = list
 }
 
-// alive withdraws the end of the turn if it was reported because of a rejected key. It is called
-// when the model has answered.
+// The method "alive" withdraws the end of the turn if it was reported because of a rejected key. It
+// is called when the model has answered.
 func (d *claudeDecoder) alive() {
 	if d.gone {
 		d.gone = false
@@ -219,8 +219,8 @@ func (d *claudeDecoder) alive() {
 	}
 }
 
-// subagent handles a line of a subagent. If the end of the turn has been reported, the subagent works
-// in the background, and its work is added to the background work.
+// The method "subagent" handles a line from a subagent. If the end of the turn has been reported, the
+// subagent works in the background, and its work is added to the background work.
 func (d *claudeDecoder) subagent(call string) {
 	if d.o.brief().over {
 		d.open["call "+call] = claudeOpen{Description: "a subagent"}
@@ -238,7 +238,7 @@ func (d *claudeDecoder) tell() {
 	d.o.Background(work)
 }
 
-// streamed reports a piece of a message. The whole message is printed again when it is
+// The method "streamed" reports a piece of a message. The whole message is printed again when it is
 // finished.
 func (d *claudeDecoder) streamed(x *claudeLine) {
 	switch {
@@ -375,8 +375,8 @@ func word(failed yesNo) string {
 	return "completed"
 }
 
-// result reports the end of the turn in a line of type "result". The cost in that line is the
-// total of the session or of the process.
+// The method "result" handles a line of type "result", which reports the end of the turn. The cost
+// in that line is the total of the session or of the process.
 func (d *claudeDecoder) result(x *claudeLine) {
 	u := x.claudeResult.Usage
 	d.o.roundUsage("", bgagent.Usage{InputTokens: u.input(), OutputTokens: u.Output.tokens()})

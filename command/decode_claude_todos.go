@@ -61,7 +61,7 @@ func (n *number) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// called stores a tool call if its tool changes or lists todos.
+// The method "called" stores a tool call if its tool changes or lists todos.
 func (l *claudeTodos) called(b claudeBlock) {
 	switch b.Name {
 	case "TaskCreate", "TaskUpdate", "TaskList":
@@ -72,11 +72,12 @@ func (l *claudeTodos) called(b claudeBlock) {
 	}
 }
 
-// createdAs matches the number of a new entry in the text of a result. Results of subagents
+// createdAs matches the number of a new entry in the text of a result. In a subagent, results
 // contain the number only in this text.
 var createdAs = regexp.MustCompile(`^Task #([^\s:]{1,40}) created`)
 
-// answered applies the change whose result is b. It reports whether the list changed.
+// The method "answered" handles b, the result of a call: it applies the change that the call
+// requested. It reports whether the list changed.
 func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	call, ours := l.calls[b.ToolUseID]
 	if !ours {
@@ -112,8 +113,8 @@ func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	return true
 }
 
-// set changes, adds or deletes an entry. An empty argument leaves its field unchanged. The result
-// is false if there is no entry to delete, or no room for a new entry.
+// The method "set" changes, adds or deletes an entry. An empty argument leaves its field unchanged.
+// The result is false if there is no entry to delete, or no room for a new entry.
 func (l *claudeTodos) set(id number, subject, status string) bool {
 	i := slices.IndexFunc(l.list, func(t claudeTodo) bool { return t.id == id })
 	switch {
@@ -150,7 +151,7 @@ type savedTodo struct {
 	bgagent.Todo
 }
 
-// saved returns the entries of the list for a saved state.
+// The method "saved" returns the entries of the list for a saved state.
 func (l *claudeTodos) saved() (list []savedTodo) {
 	for _, t := range l.list {
 		list = append(list, savedTodo{string(t.id), t.Todo})

@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// codexLine has the fields of the output lines of codex exec --json that the decoder reads.
+// codexLine has the fields that the decoder reads in the output lines of codex exec --json.
 type codexLine struct {
 	Type     string
 	ThreadID string `json:"thread_id"`
@@ -42,9 +42,9 @@ type codexItem struct {
 }
 
 // decodeCodex returns a decoder for the output of codex exec --json. A line of type "error"
-// does not end the turn, because codex also reports retries with such lines. If the agent
-// does nothing after such a line, the turn has failed, even if codex then reports success. If the
-// key was certainly rejected, the turn ends at the first retry, unless the agent then does
+// does not end the turn, because codex also reports retries with such lines. If the agent does
+// nothing after such a line, the turn has failed, even if codex then reports success. If it is
+// certain that the key was rejected, the turn ends at the first retry, unless the agent then does
 // something. An item of type "error" can be just a warning.
 func decodeCodex() Decoder {
 	rejected := false // whether the end was reported because the key was rejected
@@ -136,8 +136,8 @@ func (i *codexItem) digests(done bool) (input, result bgagent.Digest) {
 	return input, result
 }
 
-// toolState converts the program's word for the state of a tool call. If the argument "done" is
-// true, the call has ended.
+// toolState converts the program's word for the state of a tool call. If done is true, the call has
+// ended.
 func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":

@@ -101,8 +101,8 @@ func (f *fault) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// stopOf returns the stop reason for a word with which a model or a program reports a failed
-// or incomplete answer. For any other word it returns StopEndOfTurn and reports false.
+// stopOf returns the stop reason for a word that a model or a program uses to report a failed or
+// incomplete answer. For any other word, it returns StopEndOfTurn and false.
 func stopOf(word string) (stop bgagent.StopReason, known bool) {
 	switch strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(word)) {
 	case "max_tokens", "max_output_tokens", "token_limit", "model_context_window_exceeded", "context_window_exceeded", "context_length_exceeded", "length":

@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// geminiLine has the fields of gemini's output lines that the decoder reads. The format is
-// that of gemini --output-format stream-json.
+// geminiLine has the fields that the decoder reads in gemini's output lines. The format is that of
+// gemini --output-format stream-json.
 type geminiLine struct {
 	Type      string
 	SessionID string `json:"session_id"`

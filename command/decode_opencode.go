@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// opencodeLine has the fields of opencode's output lines that the decoder reads. The format
-// is that of opencode run --format json.
+// opencodeLine has the fields that the decoder reads in opencode's output lines. The format is that
+// of opencode run --format json.
 type opencodeLine struct {
 	Type      string
 	SessionID string `json:"sessionID"`
@@ -74,7 +74,7 @@ func decodeOpencode() Decoder {
 				o.GoesOn() // the step that wrote the summary ended like the last step of a turn
 				o.Compaction()
 				if compacted && messages <= 1 {
-					o.Compaction() // a second time, because the text of the summary has reset the manager's count of compactions in a row
+					o.Compaction() // a second time, because the summary's text has reset the manager's count of consecutive compactions
 				}
 				messages, compacted = 0, true
 				break
@@ -121,7 +121,7 @@ func decodeOpencode() Decoder {
 	}
 }
 
-// call returns the tool call in a line of type "tool_use".
+// The method "call" returns the tool call in a line of type "tool_use".
 func (x *opencodeLine) call() bgagent.MessageTool {
 	s := &x.Part.State
 	call := bgagent.MessageTool{ID: x.Part.CallID, Name: x.Part.Tool, State: toolState(s.Status, true), Input: calldigest.Input(s.Input)}
@@ -131,8 +131,8 @@ func (x *opencodeLine) call() bgagent.MessageTool {
 	return call
 }
 
-// tellTodos reports the todo list in the input of a todo tool. Opencode, gemini and older versions
-// of claude use the same format, except that gemini uses another name for the text.
+// tellTodos reports the todo list that the input of a todo tool contains. Opencode, gemini and
+// older versions of claude use the same format, except that gemini uses another name for the text.
 func tellTodos(input json.RawMessage, o *Output) {
 	var x struct {
 		Todos []struct{ Content, Description, Status string }

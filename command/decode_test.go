@@ -137,7 +137,8 @@ func TestDecodersReadRecordedOutput(t *testing.T) {
 	}
 }
 
-// calls returns the events as one string. It omits the long call ids of gemini and opencode.
+// The function "calls" returns the events as one string. It omits the long call ids of gemini and
+// opencode.
 func calls(events []string) string {
 	out := make([]string, len(events))
 	for i, e := range events {

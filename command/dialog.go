@@ -24,7 +24,7 @@ import (
 // allowed by rules for their names, by a rule for the server (mcp__db), or by a rule for all tools
 // (*). Claude Code itself does not apply a rule for all tools to these tools, so the client does.
 // Questions without options, and requests with several questions, are refused. If the program ends,
-// its question is no longer asked.
+// its open question is withdrawn.
 func ClaudeAsking() Program {
 	p := Claude()
 	more := []string{"--input-format=stream-json", "--permission-prompt-tool=stdio"}
@@ -66,7 +66,7 @@ type dialog struct {
 	tasks  sync.WaitGroup // goroutines of the dialog
 
 	mu    sync.Mutex
-	ended bool                          // further requests are ignored
+	ended bool                          // whether further requests are ignored
 	asked map[string]context.CancelFunc // open questions, by the program's id
 	lines [][]byte                      // answers that have not been written yet
 	wakes chan struct{}                 // gets a signal when the field "lines" grows
@@ -82,7 +82,7 @@ func newDialog(ctx context.Context, r *bgagent.Reporter, rules []bgagent.Permiss
 	return d
 }
 
-// write writes the lines until the dialog is over. If the program does not read its
+// The method "write" writes the lines until the dialog is over. If the program does not read its
 // input, only this goroutine waits.
 func (d *dialog) write() {
 	for {
@@ -103,7 +103,8 @@ func (d *dialog) write() {
 	}
 }
 
-// send queues a line for writing. Lines for a program that does not read them are dropped.
+// The method "send" queues a line for writing. Lines for a program that does not read them are
+// dropped.
 func (d *dialog) send(v any) {
 	line, err := json.Marshal(v)
 	if err != nil { // does not happen, because the inputs of calls were decoded from JSON
@@ -127,7 +128,7 @@ func (d *dialog) over() bool {
 	return d.input.Close() == nil
 }
 
-// stop withdraws the open questions. Further requests are ignored.
+// The method "stop" withdraws the open questions. Further requests are ignored.
 func (d *dialog) stop() {
 	d.mu.Lock()
 	d.ended = true
@@ -135,17 +136,18 @@ func (d *dialog) stop() {
 	d.over()
 }
 
-// wait waits until nothing uses the reporter. It must be called after "stop".
+// The method "wait" waits until nothing uses the reporter. It must be called after the method
+// "stop".
 func (d *dialog) wait() { d.tasks.Wait() }
 
 // maxUnread is the maximum number of answers that wait for the program to read them.
 const maxUnread = 10_000
 
-// shortened matches the note at the end of a string that was cut, because its line is longer than
+// shortened matches the note at the end of a string that was cut because its line is longer than
 // Config.MaxLine. A request in such a line is refused, because nobody can see all of it.
 var shortened = regexp.MustCompile(`\[cut: \d+ more bytes\]"`)
 
-// controlLine is a line with which Claude Code asks or withdraws a question.
+// controlLine is a line that asks or withdraws one of Claude Code's questions.
 type controlLine struct {
 	Type    string
 	ID      string `json:"request_id"`
@@ -156,19 +158,20 @@ type controlLine struct {
 		Path    string `json:"blocked_path"`
 	}
 
-	cut bool // a string of the line was shortened, or the line was dropped
+	cut bool // whether a string in the line was shortened or the line was dropped
 }
 
-// canAnswer reports whether the id of the request is known, so that an answer can name it.
+// canAnswer reports whether the request has a usable id, which an answer can name.
 func (x *controlLine) canAnswer() bool {
 	return x.ID != "" && len(x.ID) <= maxName && !shortened.MatchString(x.ID+`"`)
 }
 
-// errNoID is the problem of a turn whose program waits for the answer to a request without an id.
+// errNoID is the problem of a turn whose program waits for the answer to a request without a usable
+// id.
 var errNoID = fmt.Sprintf("it asked a question without a usable id (a text of 1 to %d bytes), so that nobody can answer", maxName)
 
-// hears handles a line about a question. It returns false for any other line. If the program would
-// wait forever for an answer, the method "hears" returns the problem.
+// The method "hears" handles a line about a question. It returns false for any other line. If the
+// program would wait forever for an answer, the method returns the problem.
 func (d *dialog) hears(line []byte) (mine bool, problem string) {
 	var x controlLine
 	if !jsonlines.Decode(line, &x) {
@@ -189,8 +192,8 @@ func (d *dialog) hears(line []byte) (mine bool, problem string) {
 	return false, ""
 }
 
-// misses handles a line that was dropped because it was too long. The argument is the beginning of
-// the line. If the program would wait forever for an answer, the problem is not empty.
+// The method "misses" handles a line that was dropped because it was too long. beginning holds the
+// beginning of the line. If the program would wait forever for an answer, the problem is not empty.
 func (d *dialog) misses(beginning []byte) (problem string) {
 	var x controlLine
 	in := json.NewDecoder(bytes.NewReader(beginning))
@@ -223,10 +226,10 @@ func (d *dialog) misses(beginning []byte) (problem string) {
 // permissionRequest is the subtype of a request for permission or for an answer.
 const permissionRequest = "can_use_tool"
 
-// ask begins to answer a request. If the request's id is already in use, the request fails, because
-// its answer could be mistaken for the answer to the other request. A request that is not for
-// permission or for an answer also fails. If the request cannot be answered at all, the problem is
-// not empty.
+// The method "ask" begins to answer a request. If the request's id is already in use, the request
+// fails, because its answer could be mistaken for the answer to the other request. A request that
+// asks for neither permission nor an answer also fails. If the request cannot be answered at all,
+// the problem is not empty.
 func (d *dialog) ask(x *controlLine) (problem string) {
 	if !x.canAnswer() {
 		return errNoID
@@ -255,12 +258,12 @@ func (d *dialog) ask(x *controlLine) (problem string) {
 	return ""
 }
 
-// fail answers a request with an error.
+// The method "fail" answers a request with an error.
 func (d *dialog) fail(id, problem string) {
 	d.send(map[string]any{"type": "control_response", "response": map[string]any{"subtype": "error", "request_id": id, "error": problem}})
 }
 
-// answer asks the manager and returns the answer for the program.
+// The method "answer" asks the manager and returns the answer for the program.
 func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 	refuse := func(reason string) map[string]any {
 		return map[string]any{"behavior": "deny", "message": reason + asktext.Advice}
@@ -303,8 +306,8 @@ func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 	return allow
 }
 
-// choice makes q the question that the agent asks, and returns its text and its options. The text is "" if the
-// agent does not ask exactly one question with options.
+// choice stores the agent's question in q, and returns its text and its options. Unless the agent asks
+// exactly one question, with options, the returned text is "".
 func choice(input json.RawMessage, q *bgagent.Question) (asked string, options []asktext.Option) {
 	var x struct {
 		Questions []struct {

@@ -32,7 +32,7 @@ func askingClaude(t *testing.T, cfg bgagent.Config, change ...func(*Config)) *as
 	return &asking{t, c, m}
 }
 
-// launch launches a task and waits until it asks n questions, or until it has ended.
+// The method "launch" launches a task and waits until it asks n questions, or until it has ended.
 func (s *asking) launch(n int, lines ...string) bgagent.Task {
 	s.Helper()
 	return s.launchUntil(func(task bgagent.Task) bool { return len(task.Questions) >= n }, lines...)
@@ -61,7 +61,8 @@ func (s *asking) until(task bgagent.Task, ok func(bgagent.Task) bool) bgagent.Ta
 	return task
 }
 
-// answer answers the question with the subject. The questions are not always in the order of the requests.
+// The method "answer" answers the question that has the given subject. The questions are not always in the
+// order of the requests.
 func (s *asking) answer(task bgagent.Task, subject, option string) (bgagent.Question, error) {
 	s.Helper()
 	i := slices.IndexFunc(task.Questions, func(q bgagent.Question) bool { return q.Subject == subject })
@@ -200,7 +201,7 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 		require.Contains(t, got.Result, x[1], got.Reason)
 	}
 
-	// If the client did not read a line as a whole, it does not ask the question in the line.
+	// If the client could not read a whole line, it does not ask the question in that line.
 	small := askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.MaxLine = 4 << 10 })
 	for _, n := range []string{"1000", "40000"} { // the second line is so long that it is dropped before its end is read
 		got := small.ended(small.launch(1, "list x "+n, "hear 1"))

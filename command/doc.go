@@ -15,8 +15,8 @@
 //
 // # Programs
 //
-// A [Program] is plain data. It describes how the program is called, how a session is
-// continued, and which [Decoder] decodes the program's output. The presets are
+// A [Program] is plain data. It describes how the program is called, how a session is continued,
+// and which [Decoder] decodes the program's output. The presets are:
 //
 //   - [Codex]: codex exec --json, tested with 0.171.0
 //   - [Gemini]: gemini --output-format stream-json, tested with 0.61.0
@@ -37,9 +37,9 @@
 //
 // # The environment of a program
 //
-// A program does not inherit the host's environment. It gets the variables that [DefaultEnviron],
-// the preset and [Agent].Env name. For example, the preset for codex names CODEX_* and OPENAI_*.
-// The program also gets [DepthVariable] and [TurnVariable].
+// A program does not inherit the host's environment. It gets the variables named by
+// [DefaultEnviron], the preset and [Agent].Env. For example, the preset for codex names CODEX_* and
+// OPENAI_*. The program also gets [DepthVariable] and [TurnVariable].
 //
 // # Output
 //
@@ -61,7 +61,7 @@
 // claude with a result, opencode with a step that finished for a reason other than tool calls, and
 // a plain-text program with exit code 0. If a program exits without such a report, the turn has
 // failed. The turn is reported as interrupted if a signal terminated the program, or if the exit
-// code is 0. The exit code 0 does not prove that the turn was complete, because gemini exits with 0
+// code is 0. Exit code 0 does not prove that the turn was complete, because gemini exits with 0
 // when a signal terminates it.
 //
 // If a program reports the end of the turn but does not exit within [Config].Grace, it is stopped.
@@ -120,6 +120,7 @@
 // sessions; see [Client.RestoreSession]. The client first kills the processes that the earlier host
 // left running. This works only on Linux. Then the client calls [Program].Look to read what the
 // program has stored about the session. Look does not send a request to the model. The presets read
+// the following:
 //
 //   - claude and gemini: the session's file; the client chose the session's id with
 //     [Program].Choose

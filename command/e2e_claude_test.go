@@ -28,7 +28,7 @@ func TestRealClaudeTellsItsTodosEntryByEntry(t *testing.T) {
 	require.Equal(t, "look completed, write completed", inWords(task.Progress.Todos))
 }
 
-// offered returns the names of the tools that the program offered to its model.
+// The method "offered" returns the names of the tools that the program offered to its model.
 func (s *scene) offered() string {
 	s.Helper()
 	requests := s.w.Model.Requests()

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRealSessionGoesOnWithAnotherModel refuses a turn with one model. The session continues with
-// another model, which sees the refused turn's prompt and tool call once.
+// TestRealSessionGoesOnWithAnotherModel refuses a turn that uses one model. The session continues
+// with another model, which sees the refused turn's prompt and tool call once.
 func TestRealSessionGoesOnWithAnotherModel(t *testing.T) {
 	models := map[string][2]string{
 		"claude":   {"claude-opus-4-5", "claude-sonnet-4-5"},

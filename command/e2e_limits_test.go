@@ -25,8 +25,8 @@ type turns struct {
 	c *Client
 }
 
-// turns returns a client for the program. If the argument "once" is true, the program does not
-// retry requests that the provider refused. Opencode's retries cannot be switched off.
+// The method "turns" returns a client for the program. If once is true, the program does not retry
+// requests that the provider refused. Opencode's retries cannot be switched off.
 func (r real) turns(t *testing.T, once bool) turns {
 	t.Helper()
 	w := realagent.New(t, r.name)
@@ -52,7 +52,8 @@ func (s turns) session() string {
 	return id
 }
 
-// run executes one turn. It returns the reports of retried requests.
+// The method "run" executes one turn. The result "retries" contains the reports about retried
+// requests.
 func (s turns) run(session string, p bgagent.Prompt) (end bgagent.TurnEnd, retries []bgagent.Report, err error) {
 	s.Helper()
 	var mu sync.Mutex
@@ -67,7 +68,8 @@ func (s turns) run(session string, p bgagent.Prompt) (end bgagent.TurnEnd, retri
 	return end, retries, err
 }
 
-// refused executes a turn that must fail because of the provider, and returns the provider's failure.
+// The method "refused" executes a turn that must fail because of the provider, and returns the
+// provider's failure.
 func (s turns) refused(session string, p bgagent.Prompt) *bgagent.ProviderError {
 	s.Helper()
 	end, _, err := s.run(session, p)
@@ -80,7 +82,8 @@ func (s turns) refused(session string, p bgagent.Prompt) *bgagent.ProviderError 
 	return failure
 }
 
-// seen returns how many times the user messages in the last request to the model contain the text.
+// The method "seen" returns how many times the user messages in the last request to the model
+// contain the text.
 func (s turns) seen(text string) (n int) {
 	requests := s.w.Model.Requests()
 	for _, m := range requests[len(requests)-1].Messages {

@@ -129,7 +129,7 @@ func (s *scene) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// ended returns when a task has ended and everything that it started has stopped.
+// The method "ended" returns when a task has ended and everything that it started has stopped.
 func (s *scene) ended(id string) bgagent.Task {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), limit)
@@ -140,7 +140,7 @@ func (s *scene) ended(id string) bgagent.Task {
 	return tasks[0]
 }
 
-// cancelled cancels a task and checks that no process of the task is left.
+// The method "cancelled" cancels a task and checks that no process of the task is left.
 func (s *scene) cancelled(id string) {
 	s.Helper()
 	_, err := s.m.Cancel(s.Context(), root, id, bgagent.CancelOptions{})
@@ -168,8 +168,8 @@ func (s *scene) modelOpen() {
 	}))
 }
 
-// process waits for a process of the realagent.World. The command line of the process must
-// contain the given words.
+// The method "process" waits until a process of the realagent.World is running whose command line
+// contains the given words.
 func (s *scene) process(words string) {
 	s.Helper()
 	require.True(s, until(limit, func() bool { return strings.Contains(strings.Join(s.w.Processes(), "\n"), words) }), "no process has %q", words)
@@ -435,9 +435,10 @@ func TestRealConformance(t *testing.T) {
 	})
 }
 
-// recalls answers a prompt that contains (recall) with the first prompt of the conversation. It
-// answers any other prompt according to the script in the prompt. With gemini, an unanswered prompt
-// is put in front of the next prompt; in that case, recalls follows the last script.
+// If a prompt contains (recall), the function "recalls" answers it with the first prompt of the
+// conversation. It answers any other prompt according to the script in the prompt. With gemini, an
+// unanswered prompt is put in front of the next prompt; in that case, the function follows the last
+// script.
 func recalls(r modelserver.Request) modelserver.Reply {
 	text := r.LastUser()
 	if strings.Contains(text, "(recall)") {

@@ -41,9 +41,9 @@ var defaultEnviron = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environ returns a program's environment. It contains the host's variables whose names match an
-// entry of the argument "through", and the variables in the lists of the argument "set". If a
-// variable is set twice, the later value wins.
+// environ returns a program's environment: the host's variables whose names match an entry in
+// "through", plus the variables that the lists in "set" define. If a variable is set twice, the
+// later value wins.
 func environ(host []string, through []string, set ...[]string) []string {
 	var env []string
 	for _, kv := range host {
@@ -68,8 +68,8 @@ func lets(names []string, name string) bool {
 	})
 }
 
-// splitEnv splits an Agent.Env into the names of variables that are passed on and the
-// entries that set variables.
+// splitEnv splits the entries of an Agent.Env into names of variables to pass on and entries that
+// set variables.
 func splitEnv(list []string) (through, set []string) {
 	for _, e := range list {
 		if strings.Contains(e, "=") {

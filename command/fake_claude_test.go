@@ -78,7 +78,7 @@ func (f *fakeClaude) do(line string) {
 	}
 }
 
-// hear reads a response.
+// The method "hear" reads a response.
 func (f *fakeClaude) hear() {
 	if !f.in.Scan() {
 		block() // waits to be stopped

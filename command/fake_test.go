@@ -120,8 +120,8 @@ func (f *fake) readPrompt() string {
 	return string(in)
 }
 
-// session appends the prompt to the session's file and returns the session's id. If the old session
-// does not exist, the method "session" begins a new one, as codex does.
+// The method "session" appends the prompt to the session's file and returns the session's id. If
+// the old session does not exist, the method begins a new one, as codex does.
 func (f *fake) session() string {
 	id := "fake_" + strconv.Itoa(os.Getpid())
 	home := os.Getenv(fakeHome)
@@ -289,10 +289,10 @@ func (f *fake) misbehave(verb, rest string, n int) {
 	}
 }
 
-// spawn starts a process that keeps the pipes open. Once the process is running, the function
-// "spawn" returns its PID. The first word of the argument "how" says where the process runs:
-// "group" means in the program's process group; "escape" means in a new operating system session
-// without the turn's mark; any other word means in a new session with the mark.
+// The function "spawn" starts a process that keeps the pipes open. Once the process is running, the
+// function returns its PID. The first word of the string "how" says where the process runs: "group"
+// means in the program's process group; "escape" means in a new operating system session without
+// the turn's mark; any other word means in a new session with the mark.
 func spawn(how string) int {
 	where, kind, _ := strings.Cut(how, " ")
 	r, w, err := os.Pipe()
@@ -358,7 +358,7 @@ func create(t testing.TB, c *Client) string {
 	return id
 }
 
-// play runs a turn in a session.
+// The function "play" runs a turn in a session.
 func play(t testing.TB, c *Client, session, prompt string) (bgagent.TurnEnd, error) {
 	t.Helper()
 	return c.RunTurn(t.Context(), session, bgagent.Prompt{Text: prompt}, nil)

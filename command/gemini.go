@@ -19,13 +19,13 @@ import (
 // patterns.
 //
 // Gemini treats a prompt that begins with a slash as a command. The client puts the line "The
-// task:" in front of such a prompt. If a word of the prompt begins with @ and contains the name
-// of a file or a part of that name, gemini adds the file to the prompt. Gemini continues a
-// session only in the directory of its first turn, and loses a session whose first turn failed
-// before there was a whole answer or a tool call.
+// task:" in front of such a prompt. If a word of the prompt begins with @ and contains a file's
+// name or a part of that name, gemini adds the file to the prompt. Gemini continues a session only
+// in the directory of its first turn, and loses a session whose first turn failed before there was
+// a whole answer or a tool call.
 //
 // If the provider refuses a request, gemini retries it up to ten times, for several minutes. The
-// key general.maxAttempts in its settings limits this.
+// key general.maxAttempts in its settings limits these retries.
 //
 // After a restart, the client reads the session from its file. The file does not show whether a
 // turn has ended. If the earlier host had not read the end of the turn, the client therefore treats

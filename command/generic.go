@@ -76,8 +76,8 @@ type simpleFailure struct {
 	Next    string
 }
 
-// failure returns the failure at the provider. Its kind is zero if the line contains neither a kind
-// nor a status of a failure.
+// failure returns the failure at the provider. Its kind is zero if the line contains neither the
+// kind of a failure nor a status.
 func (x *simpleFailure) failure(message string) bgagent.ProviderError {
 	e := failureOf(apifault.Fault{Status: small(x.Status)})
 	var kind bgagent.ProviderErrorKind
@@ -107,11 +107,11 @@ func (x *simpleFailure) failure(message string) bgagent.ProviderError {
 var spaces = strings.NewReplacer("_", " ", "-", " ")
 
 // DecodeLines returns a decoder for JSON lines in a small format that is easy to print in any
-// programming language. The field "type" is the kind of a line. Unknown kinds of lines, unknown
-// fields, and fields of an unexpected type are ignored. Only the fields "error" and "stop" can have
-// any type. Text after the end is not part of the answer. If the turn ends badly or without an
-// answer, the reason shows the first line of an unknown kind, or the first "text" or "message" line
-// without a text.
+// programming language. The field "type" contains the kind of the line. Unknown kinds of lines,
+// unknown fields, and fields of an unexpected type are ignored. Only the fields "error" and "stop"
+// can have any type. Text after the end is not part of the answer. If the turn ends badly or
+// without an answer, the reason shows the first line of an unknown kind, or the first "text" or
+// "message" line without a text.
 //
 //	{"type":"session","id":"s1"}                       the program's id for the session
 //	{"type":"text","text":"…"}                         a piece of the answer
@@ -150,8 +150,8 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 // this machine's network might be the cause, because the line makes the manager hold back the other
 // turns that use the model.
 //
-// The field "stop" of a line of the type "end" is the name of a [bgagent.StopReason]: "end of
-// turn", "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long". Models' own stop
+// In a line of the type "end", the field "stop" contains the name of a [bgagent.StopReason]: "end of turn",
+// "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long". Models' own stop
 // reasons, such as "max_tokens", are also known. Any other string means "error".
 func DecodeLines() Decoder {
 	return func(line []byte, o *Output) {

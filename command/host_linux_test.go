@@ -48,14 +48,14 @@ func startHost(t testing.TB, h hostPlan) *host {
 	return x
 }
 
-// kill kills only the host, not its program.
+// The method "kill" kills only the host, not its program.
 func (h *host) kill() {
 	_ = h.cmd.Process.Kill()
 	_ = h.cmd.Wait()
 }
 
-// program returns the PID of the program that the host started, or 0 if there is none. The program
-// might have ended and been reaped in the meantime, unless the host is stopped.
+// The method "program" returns the PID of the program that the host started, or 0 if there is none.
+// The program might have ended and been reaped in the meantime, unless the host is stopped.
 func (h *host) program() int {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
@@ -95,8 +95,8 @@ func (h *host) waits(name, text string) {
 	require.True(h, until(patience, func() bool { return strings.Contains(string(h.read(name)), text) }), "%s has no %q", name, text)
 }
 
-// restored returns the client of the next process and the results of its RestoreSession for the
-// host's session.
+// The method "restored" restores the host's session as the next process would. It returns the
+// client of that process and the results of RestoreSession.
 func (h *host) restored(change ...func(*bgagent.SessionRestore)) (c *Client, state bgagent.PromptState, end bgagent.TurnEnd, err error) {
 	h.Helper()
 	c, err = New(Config{Agents: map[string]Agent{"a": h.agent()}, Directory: h.Dir})
@@ -119,7 +119,7 @@ func (h *host) restore() bgagent.SessionRestore {
 	}
 }
 
-// next runs the next turn of the session in the next process.
+// The method "next" runs the next turn of the session in the next process.
 func (h *host) next(c *Client, id, text string) (bgagent.TurnEnd, error) {
 	h.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -28,17 +28,17 @@ type hostPlan struct {
 	Prompt  bgagent.Prompt
 }
 
-// hostVariable is the environment variable with the plan of a host.
+// hostVariable is the environment variable that contains the plan of a host.
 const hostVariable = "COMMAND_HOST"
 
 // Instance ids of two managers. They differ between test runs, because a test kills all processes
-// with such an id, and other test runs might use the same machine.
+// with one of these ids, and other test runs might use the same machine.
 var (
 	firstLife  = "life-one-" + rand.Text()
 	secondLife = "life-two-" + rand.Text()
 )
 
-// agent returns the agent of the plan.
+// The method "agent" returns the plan's agent.
 func (h hostPlan) agent() Agent {
 	a := Agent{Program: Lines("fake"), Command: h.Command, Env: h.Env, Args: h.Args, Model: h.Model}
 	for name, preset := range map[string]func() Program{"codex": Codex, "gemini": Gemini, "claude": Claude, "opencode": Opencode} {

@@ -52,8 +52,8 @@ type outcome struct {
 // signal's number. Shells and programs that catch signals exit with these codes.
 var interruptedCodes = []int{129, 130, 137, 143}
 
-// judge returns how the turn ended. A turn succeeds only if the program reports success. A
-// plain-text program reports success with exit code 0.
+// The method "judge" returns how the turn ended. A turn succeeds only if the program reports
+// success. A plain-text program reports success with exit code 0.
 func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	said := t.out.said()
 	end := bgagent.TurnEnd{Text: said.text, Usage: said.used}
@@ -108,9 +108,9 @@ func (s *said) cutOff() bool {
 	return s.end != nil && len(s.background) > 0 && badness(s.end.stop) == 0
 }
 
-// unsaid returns the stop reason of a turn whose program exited without reporting the end of the
-// turn. If the program's last request to the provider failed before the program exited, the turn
-// was not interrupted.
+// The method "unsaid" returns the stop reason for a turn whose program exited without reporting the
+// end of the turn. If the program's last request to the provider failed before the program exited,
+// the turn was not interrupted.
 func (t *turn) unsaid(said said, x outcome) bgagent.StopReason {
 	begun := said.known && !x.plain && said.failed == nil
 	if x.signal != nil || slices.Contains(interruptedCodes, x.code) || x.code == 0 && begun {

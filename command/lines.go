@@ -110,7 +110,7 @@ func hint(stderr string) string {
 	return cut(cmp.Or(rejected, best, last), 300)
 }
 
-// lineWriter passes each line that is written to it to a function. If a line is longer than
+// lineWriter passes each line written to it on to a function. If a line is longer than
 // maxErrorLine, only its beginning is passed on.
 type lineWriter struct {
 	line func(string)

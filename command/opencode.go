@@ -17,11 +17,11 @@ import (
 // has no agent with that name, it uses its default agent. Opencode does not have an option for the
 // system text. The client puts the system text in front of the first prompt.
 //
-// All rules are passed on with their patterns in OPENCODE_PERMISSION. "ask" becomes "deny",
-// because a rejected question would end the turn without an answer. Opencode merges the
-// rules into the user's own configuration. If the configuration already has a rule for a
-// name, the new rule takes the old rule's place in the order. The user's rules for the
-// agent come after all others.
+// Opencode gets all rules, with their patterns, in the variable OPENCODE_PERMISSION. "ask" becomes
+// "deny", because a rejected question would end the turn without an answer. Opencode merges the
+// rules into the user's own configuration. If the configuration already has a rule for a name, the
+// new rule takes the old rule's place in the order. The user's rules for the agent come after all
+// others.
 //
 // Opencode prints each message when it is complete, and each tool call when the call has ended. The prompt
 // goes to standard input, because opencode puts arguments with spaces into quotation marks.

@@ -80,8 +80,8 @@ const (
 	maxProblem = 64 << 10 // text of an error
 )
 
-// short returns the id, or a short substitute for a long id. The substitute does not share
-// memory with the id.
+// The function "short" returns the id, or a short substitute for a long id. The substitute does not
+// share memory with the id.
 func short(id string) string {
 	if len(id) <= maxName {
 		return id
@@ -107,9 +107,9 @@ func (o *Output) notKnown() {
 	o.strange = true
 }
 
-// understood reports whether the line that was just decoded is treated as understood. After the
-// first known line, every line is treated as understood unless the decoder calls notKnown, because
-// newer versions of a program print lines that its decoder does not know.
+// The method "understood" reports whether the line that was just decoded is treated as understood.
+// After the first known line, every line is treated as understood unless the decoder calls
+// notKnown, because newer versions of a program print lines that its decoder does not know.
 func (o *Output) understood() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -201,8 +201,8 @@ func (o *Output) closeLocked() (rest string) {
 	return rest
 }
 
-// completes is called for a whole message, and reports the message. If pieces of the message have
-// been reported before, completes reports only the rest.
+// The method "completes" reports a whole message. If pieces of the message have been reported
+// before, it reports only the rest.
 func (o *Output) completes(text string) {
 	text = jsonlines.Clean(text)
 	rest, told := "", false
@@ -257,8 +257,9 @@ func (o *Output) Usage(u bgagent.Usage) {
 // mostCost is larger than the cost of any real turn. Sums of costs up to this limit stay finite.
 const mostCost = 1e12
 
-// possible returns the cost, or 0 if no turn can have this cost. Otherwise, a cost that is not a finite
-// number would make it impossible to save the state of the session, because JSON cannot represent it.
+// The function "possible" returns the cost, or 0 if no turn can have this cost. Without this check,
+// an infinite cost or NaN would keep the state of the session from being saved, because JSON cannot
+// represent such a value.
 func possible(cost float64) float64 {
 	if cost >= 0 && cost <= mostCost { // false for NaN
 		return cost
@@ -324,7 +325,7 @@ func (o *Output) Problem(text string) {
 	o.r.Activity()
 }
 
-// bounded returns the text of a problem, cleaned and cut.
+// The function "bounded" cleans the text of a problem, and cuts it if it is too long.
 func bounded(text string) string { return strings.Clone(jsonlines.Clean(cut(text, maxProblem))) }
 
 // Denied reports that the use of a tool was refused. If the turn ends badly, the reason names
@@ -339,11 +340,11 @@ func (o *Output) Denied(tool string) {
 
 const maxDenied = 100
 
-// End reports that the turn has ended and why. The argument "text" is the agent's whole answer; if
-// it is empty, the last message is the answer. The argument "problem" describes the failure, if any.
-// If End is called several times without [Output.GoesOn] in between, the call with the worst stop
-// reason is used. If several stop reasons are equally bad, the last of these calls is used. If that
-// call has no text, the text from another call is the answer.
+// End reports that the turn has ended and why. text is the agent's whole answer; if text is empty,
+// the last message is the answer. problem describes the failure, if any. If End is called several
+// times without [Output.GoesOn] in between, the call with the worst stop reason is used. If several
+// stop reasons are equally bad, the last of these calls is used. If that call has no text, the text
+// from another call is the answer.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	text = jsonlines.Clean(cut(text, maxText))
 	o.conclude(&ending{stop, text, bounded(problem)})
@@ -382,8 +383,8 @@ func (o *Output) Background(work []string) {
 	})
 }
 
-// seal makes the reported end final. It reports false if no end was reported, or if there is
-// work in the background.
+// The method "seal" makes the reported end final. It reports false if no end was reported, or if
+// there is work in the background.
 func (o *Output) seal() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -421,7 +422,7 @@ type said struct {
 	background, denied []string
 }
 
-// said returns a copy of the data that the Output has received so far.
+// The method "said" returns a copy of the data that the Output has received so far.
 func (o *Output) said() said {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -451,8 +452,8 @@ func (o *Output) brief() brief {
 	}
 }
 
-// cut returns at most n bytes of s, without splitting a character. A shortened result does
-// not share memory with s.
+// The function "cut" returns at most n bytes of s, without splitting a character. A shortened
+// result does not share memory with s.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s

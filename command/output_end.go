@@ -17,9 +17,9 @@ type draft struct {
 	told bool // whether the message is complete and has been reported
 }
 
-// grows receives the newest text of the message with the given id. The message is reported when it
-// is complete, when another message follows, or when the turn ends. After that, further updates of
-// the message and repetitions of its text are ignored.
+// The method "grows" receives the newest text of the message with the given id. The message is
+// reported when it is complete, when another message follows, or when the turn ends. After that,
+// further updates of the message and repetitions of its text are ignored.
 func (o *Output) grows(id, text string, whole bool) {
 	id, text = short(id), cut(jsonlines.Clean(text), maxText)
 	before, after := "", ""
@@ -71,7 +71,7 @@ func (o *Output) tellDraft() {
 	}
 }
 
-// breaks is called for an error, and reports it. The turn fails unless the agent continues after the error.
+// The method "breaks" reports an error. The turn fails unless the agent continues after the error.
 func (o *Output) breaks(text string) {
 	o.locked(func() {
 		if o.end == nil {
@@ -81,7 +81,7 @@ func (o *Output) breaks(text string) {
 	o.Problem(text)
 }
 
-// acts does the same as actsLocked, for callers that do not hold o.mu.
+// The method "acts" does the same as actsLocked, for callers that do not hold o.mu.
 func (o *Output) acts() { o.locked(o.actsLocked) }
 
 // actsLocked records that the agent has continued its work. An earlier error, or failure at the
@@ -111,7 +111,7 @@ type parts struct {
 	usage bgagent.Usage
 }
 
-// partUsage reports the usage of one request of a round, before the usage of the whole round is known.
+// partUsage reports the usage of one request in a round, before the usage of the whole round is known.
 // Consecutive reports with the same id are counted once. A report without an id is ignored.
 func (o *Output) partUsage(id string, u bgagent.Usage) {
 	if id = short(id); id == "" {
@@ -174,9 +174,8 @@ func most(u, v bgagent.Usage) bgagent.Usage {
 	}
 }
 
-// endLocked records a reported end. If the argument "end" is nil, endLocked withdraws the recorded
-// end. The argument "broken" is the error after which the agent has not continued; nil if there is
-// no such error.
+// endLocked records a reported end or, if end is nil, withdraws the recorded end. broken is the
+// error after which the agent has not continued; it is nil if there is no such error.
 func (o *Output) endLocked(end, broken *ending) {
 	if end == nil {
 		if o.end != nil && badness(o.end.stop) > 0 {

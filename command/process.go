@@ -28,7 +28,7 @@ type process struct {
 // have ended. Reading takes that long only if a process that was not found keeps the pipes open.
 const drainTime = time.Second
 
-// start starts the program. The caller must read its output.
+// The function "start" starts the program. The caller must read its output.
 func start(spec procs.Spec, toStdin bool) (*process, error) {
 	p := &process{}
 	var in, out, errs *os.File // the program's ends of the pipes
@@ -105,8 +105,8 @@ func firstLine(err error) string {
 	return line
 }
 
-// feed starts to write the prompt to standard input. It does not wait for the program to
-// read the prompt.
+// The method "feed" starts to write the prompt to standard input. It does not wait for the program
+// to read the prompt.
 func (p *process) feed(text string) {
 	p.feeding.Go(func() {
 		_, _ = io.WriteString(p.input, text)
@@ -114,8 +114,8 @@ func (p *process) feed(text string) {
 	})
 }
 
-// finish terminates the processes that the program left running, and waits until the readers have
-// emptied the pipes. The error names the processes that could not be terminated.
+// The method "finish" terminates the processes that the program left running, and waits until the
+// readers have emptied the pipes. The error names the processes that could not be terminated.
 func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) error {
 	left := p.Finish(grace)
 	done := make(chan struct{})

@@ -59,8 +59,8 @@ type Program struct {
 	NoRetries []string
 
 	// NoTokens means that the output does not report all tokens that a turn uses. NoCost means that
-	// it does not report their cost. A task whose budget limits a figure that is not reported is
-	// refused. If Decode is nil, neither tokens nor cost are known.
+	// it does not report their cost. A task is refused if its budget limits a figure that is not
+	// reported. If Decode is nil, neither tokens nor cost are known.
 	NoTokens, NoCost bool
 
 	// Environ names the host's environment variables that the program needs in addition to
@@ -169,7 +169,7 @@ type invocation struct {
 	prompt  string // text of the prompt as the program receives it
 }
 
-// invoke returns the call for a turn.
+// The method "invoke" returns the invocation of the program for a turn.
 func (p *Program) invoke(t turnSpec) (invocation, error) {
 	var call invocation
 	form := p.Start
@@ -185,7 +185,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if p.takesForCommand(t.prompt) {
 		t.prompt = lead + t.prompt
 	}
-	const always = "always" // stands for the value of the form's arguments, which are added in every call
+	const always = "always" // the name and the value of an entry whose arguments are added in every call
 	for _, o := range []struct {
 		what, value string
 		args        []string
@@ -281,10 +281,10 @@ func hasPlaceholder(args []string, name string) bool {
 	})
 }
 
-// expand returns one argument with its placeholders replaced. A value that is the whole argument must
-// not act as a flag; otherwise, a language model that chooses the value could set any flag of the
-// program. If the value begins with a dash, it is refused, unless it is a prompt or a system text:
-// these get a leading space instead. If the argument "literal" is true, an earlier command-line
+// The method "expand" returns one argument with its placeholders replaced. A value that is the whole
+// argument must not act as a flag; otherwise, a language model that chooses the value could set any
+// flag of the program. If the value begins with a dash, it is refused, unless it is a prompt or a
+// system text: these get a leading space instead. If literal is true, an earlier command-line
 // argument is "--", so the value cannot act as a flag and is not changed.
 func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	if !strings.Contains(arg, "{") {
@@ -307,7 +307,7 @@ func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	return strings.NewReplacer(pairs...).Replace(arg), nil
 }
 
-// check returns an error if p is invalid.
+// The method "check" returns an error if p is invalid.
 func (p *Program) check() error {
 	if p.Executable == "" {
 		return errors.New("Program.Executable is empty; it must name the program to run")

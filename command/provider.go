@@ -29,8 +29,8 @@ func (o *Output) ProviderFailed(e bgagent.ProviderError) {
 	})
 }
 
-// plausible returns the failure with one line as its message, and without a RetryAt that has passed
-// or is too far away.
+// The function "plausible" returns the failure with one line as its message, and without a RetryAt
+// that has passed or is too far away.
 func plausible(e bgagent.ProviderError) bgagent.ProviderError {
 	e.Message = oneLine(bounded(e.Message))
 	e.RetryAt = apifault.Ahead(e.RetryAt, time.Now())
@@ -46,7 +46,8 @@ func (o *Output) Retrying(e bgagent.ProviderError, at time.Time) {
 	o.retries(e, at)
 }
 
-// retries does the same as Retrying, but does not mark a line as known. It is for standard error.
+// The method "retries" does the same as Retrying, but does not mark a line as known. It is for
+// standard error.
 func (o *Output) retries(e bgagent.ProviderError, at time.Time) {
 	e = plausible(e)
 	o.tried(e.Tries)
@@ -63,15 +64,15 @@ func (o *Output) retries(e bgagent.ProviderError, at time.Time) {
 	o.r.Retrying(e, at)
 }
 
-// tried records that the program has made n requests for the current answer. If a higher number was
-// recorded before, that number stays.
+// The method "tried" records that the program has made n requests for the current answer. If a
+// higher number was recorded before, that number stays.
 func (o *Output) tried(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.tries = max(o.tries, n)
 }
 
-// refused sets the most recent status that standard error has shown.
+// The method "refused" records the status that standard error has just shown.
 func (o *Output) refused(status int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -87,9 +88,9 @@ func (o *Output) triesAtEnd() int {
 	return o.tries + 1
 }
 
-// step returns the way in which the client can continue the turn after a failure at the provider. The
-// argument "want" is the step that the decoder reported. The argument "session" is the id that the
-// program reported in the turn. The argument "called" is true if the agent has called a tool.
+// The method "step" returns the way in which the client can continue the turn after a failure at the
+// provider. want is the step that the decoder reported, session is the id that the program reported
+// in the turn, and called is true if the agent has called a tool.
 func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
 	switch {
 	case want != bgagent.NextContinue && called: // a repeated prompt would not show the model that it has called tools
@@ -113,8 +114,8 @@ func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) 
 	return bgagent.NextNewSession
 }
 
-// provider returns the failure at the provider that made the turn fail, or nil if the turn failed
-// for another reason.
+// The method "provider" returns the failure at the provider that made the turn fail, or nil if the
+// turn failed for another reason.
 func (t *turn) provider(said said, x outcome, problem string) *bgagent.ProviderError {
 	e := said.failed
 	if explain := t.session.agent.Program.explain; explain != nil {
@@ -166,5 +167,5 @@ func digits(text string) int {
 	return min(n, 1e6)
 }
 
-// small converts a count to a number of tries or an HTTP status.
+// The function "small" converts a count to a number of tries or an HTTP status.
 func small(c count) int { return int(min(c.tokens(), 1e6)) }

@@ -17,8 +17,8 @@ import (
 // The code in this file recognizes what the programs print about failures at the model provider. The
 // wording comes from the tested versions. The same wording outside of an error message is ignored.
 
-// claudeFailure has the fields that claude uses to describe a failed request. They are in synthetic
-// messages and in results.
+// claudeFailure has the fields that claude uses to describe a failed request. They occur in
+// synthetic messages and in results.
 type claudeFailure struct {
 	Status count  `json:"api_error_status"`
 	Kind   string `json:"api_error_type"` // type that the provider sent
@@ -33,8 +33,8 @@ type claudeLimit struct {
 	Paid   yesNo  `json:"isUsingOverage"` // whether requests beyond the limit are paid for and accepted
 }
 
-// failed reports the request failure that a synthetic message or a result describes. The argument
-// "word" is claude's word for the error, or for why the turn ended.
+// The method "failed" reports the request failure that a synthetic message or a result describes.
+// word is claude's word for the error, or for why the turn ended.
 func (d *claudeDecoder) failed(f claudeFailure, word string) {
 	e := failureOf(apifault.Fault{Status: small(f.Status), Names: []string{word, f.Own, f.Kind}})
 	if e.Kind == 0 {
@@ -62,8 +62,9 @@ func (d *claudeDecoder) resultFailed(x *claudeLine) {
 	}
 }
 
-// retrying reports a line with the subtype "api_retry". Without a status, the connection failed.
-// This machine's network can be the cause, so the retry must not hold back other turns.
+// The method "retrying" reports the retry in a line with the subtype "api_retry". If the line has
+// no status, the connection failed. This machine's network can be the cause, so the retry is not
+// reported and does not hold back other turns.
 func (d *claudeDecoder) retrying(x *claudeLine, text string) {
 	if x.claudeRetry.Status <= 0 {
 		return
@@ -270,7 +271,7 @@ func (f *opencodeFault) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// failed reports the failure that the error describes.
+// The method "failed" reports the failure that the error describes.
 func (f *opencodeFault) failed(o *Output) {
 	d := &f.data
 	headers := make(map[string]string, len(d.Headers))

@@ -74,8 +74,8 @@ const (
 	goOn, anew                                 = bgagent.NextContinue, bgagent.NextNewSession
 )
 
-// recordedReset matches the times in the recordings at which a provider accepts requests again. A time that
-// has passed would be dropped, so the test moves these times by the number of seconds in the variable
+// recordedReset matches the times, in the recordings, at which a provider accepts requests again. A time
+// that has passed would be dropped, so the test moves these times by the number of seconds in the variable
 // "moved".
 var (
 	recordedReset = regexp.MustCompile(`\b17959\d{5}\b`)
@@ -107,7 +107,7 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 	table := map[string]struct {
 		code    int
 		want    *failure // nil if the turn succeeded or has not ended
-		retries int      // number of reports that the program retries a request
+		retries int      // number of reports that the program is retrying a request
 	}{
 		"claude_401":                 {1, fails(authentication, 401, 11), 0},
 		"claude_403":                 {1, fails(authentication, 403, 1), 0},

@@ -52,9 +52,9 @@ func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (
 	return state, end, err
 }
 
-// adopt returns the session. If the client does not know the session, or if a manager of another
-// process has used the session since this client last used it, the method "adopt" creates it from
-// the saved state.
+// The method "adopt" returns the session. If the client does not know the session, or if a manager
+// of another process has used the session since this client last used it, the method creates it
+// from the saved state.
 func (c *Client) adopt(r bgagent.SessionRestore) (s *session, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

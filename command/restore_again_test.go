@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// savedBy runs a turn of the manager with the given instance, and returns the last saved state.
+// savedBy runs a turn for the manager with the given instance, and returns the last saved state.
 func savedBy(t *testing.T, c *Client, session string, p bgagent.Prompt) (data []byte) {
 	t.Helper()
 	_, err := c.RunTurn(t.Context(), session, p, bgagent.NewReporter(func(r bgagent.Report) {

@@ -45,7 +45,7 @@ func (x *restoring) asks(ok func([]modelserver.Request) bool) {
 	require.NoError(x, x.w.Model.WaitFor(ctx, func([]modelserver.Request) bool { return ok(x.requests()) }))
 }
 
-// requests returns the agents' requests to the model.
+// The method "requests" returns the agents' requests to the model.
 func (x *restoring) requests() (list []modelserver.Request) {
 	for _, r := range x.w.Model.Requests() {
 		if r.Kind == modelserver.Main {
@@ -136,9 +136,9 @@ var moments = []moment{
 	},
 }
 
-// Without the flag -command.slow, some cases are skipped, because each turn of a program takes
-// seconds: the program's process group is killed only while a command is running. The hosts of
-// gemini and opencode are also killed only while a command is running, and always without the
+// Each turn of a program takes seconds. Therefore, some cases are skipped without the flag
+// -command.slow: the program's process group is killed only while a command is running, and the
+// hosts of gemini and opencode are killed only while a command is running and always without the
 // process group.
 func TestRealSessionsOfAKilledHostAreRestored(t *testing.T) {
 	t.Parallel()

@@ -79,7 +79,8 @@ func TestWhatCannotBeKnownIsUnknown(t *testing.T) {
 	}
 }
 
-// looking returns a client for a program whose stored session is the result of the function "look".
+// The function "looking" returns a client for a program whose stored session is whatever the
+// function "look" returns.
 func looking(t *testing.T, look func(Lookup) (Stored, error)) *Client {
 	t.Helper()
 	p := Lines("fake")

@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// undone returns an error if the agent's own arguments or variables would undo the arguments
-// and variables from the rules.
+// The method "undone" returns an error if the agent's own arguments or variables would undo the
+// arguments and variables from the rules.
 func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
 	for _, e := range ruleEnv {
 		name, _, _ := strings.Cut(e, "=")
@@ -42,8 +42,8 @@ func isThe(arg, flag string) bool {
 }
 
 // isSetting reports whether the command-line argument arg sets the key, a key above it or a key
-// below it. If the argument "value" is true, a flag for settings precedes arg, and arg is KEY=VALUE
-// or the name of a feature. Otherwise arg must contain both the flag and its value.
+// below it. If value is true, a flag for settings precedes arg, and arg is KEY=VALUE or the name of
+// a feature. Otherwise arg must contain both the flag and its value.
 func isSetting(arg, key string, value bool) bool {
 	for _, prefix := range []string{"--config=", "--enable=", "--disable=", "-c"} {
 		if rest, ok := strings.CutPrefix(arg, prefix); ok && !value {

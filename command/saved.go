@@ -32,7 +32,7 @@ type saved struct {
 	Todos      []savedTodo     `json:"todos,omitempty"`
 }
 
-// savedVersion is the version of the format of a saved state. A client refuses other versions.
+// savedVersion is the version of a saved state's format. A client refuses other versions.
 const savedVersion = 1
 
 // savedExchange is a prompt and its answer.
@@ -48,7 +48,7 @@ type sent struct {
 	Doubt bool   `json:"doubt,omitempty"` // whether the agent did nothing in the turn; if so, the program might not have stored the prompt
 }
 
-// progress describes how far the turn of the last prompt got.
+// progress describes how far the last prompt's turn got.
 type progress struct {
 	Prompt   string    `json:"prompt,omitempty"`   // id of the prompt
 	Instance string    `json:"instance,omitempty"` // id of the manager that handed over the prompt
@@ -76,9 +76,9 @@ func hashOf(text string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// plain returns the text with leading and trailing white space removed and single spaces between
-// words. The client compares prompts in this form because some programs change a prompt's white
-// space.
+// The function "plain" returns the text with leading and trailing white space removed and single
+// spaces between words. The client compares prompts in this form because some programs change a
+// prompt's white space.
 func plain(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // chosenSpace is the UUID namespace of the ids that the client chooses for program sessions.
@@ -92,7 +92,7 @@ func chosenID(session, prompt, instance string) string {
 	return uuid.NewHash(sha256.New(), chosenSpace, []byte(session+"\n"+prompt+"\n"+instance), 4).String()
 }
 
-// save passes the state of the session to the manager if the manager has a store.
+// The method "save" passes the state of the session to the manager if the manager has a store.
 func (t *turn) save(r *bgagent.Reporter) {
 	if t.prompt.Instance == "" {
 		return
@@ -139,8 +139,8 @@ func (s *session) savedLocked(keep int) []byte {
 	return data
 }
 
-// decodeSaved decodes a state that savedLocked returned. If the argument "data" is empty,
-// decodeSaved returns the state of a new session.
+// decodeSaved decodes a state that savedLocked returned. If data is empty, decodeSaved returns the
+// state of a new session.
 func decodeSaved(data []byte) (x saved, err error) {
 	if len(data) == 0 {
 		return saved{Version: savedVersion}, nil
@@ -154,7 +154,7 @@ func decodeSaved(data []byte) (x saved, err error) {
 	return x, nil
 }
 
-// restore sets the fields of a new session from a saved state.
+// The method "restore" sets the fields of a new session from a saved state.
 func (s *session) restore(x saved) {
 	s.own, s.turns, s.used, s.answered, s.unanswered = x.Own, x.Turns, x.Used, x.Answered, x.Unanswered
 	s.sent, s.sentCut, s.now, s.forgot = x.Sent, x.Cut, x.Now, x.Lost
@@ -167,8 +167,8 @@ func (s *session) restore(x saved) {
 	s.talk.restore(x.Talk, x.Turns)
 }
 
-// sendsLocked records that the program gets the prompt in the current turn. If the argument "fresh"
-// is true, the program begins a new session.
+// sendsLocked records that the program gets the prompt in the current turn. If fresh is true, the
+// program begins a new session.
 func (s *session) sendsLocked(id, text string, fresh bool) {
 	if fresh {
 		s.sent, s.sentCut = nil, false
@@ -190,9 +190,9 @@ func (s *session) wroteLocked(wrote, called bool) {
 	}
 }
 
-// saved returns the exchanges of the conversation. The argument "most" is the maximum number of bytes of
-// their texts. If the texts exceed this maximum, or if the client has not kept all exchanges, the method
-// "saved" returns no exchanges, and the result "lost" is true.
+// The method "saved" returns the exchanges of the conversation. The parameter "most" is the maximum
+// number of bytes of their texts. If the texts exceed this maximum, or if the client has not kept all
+// exchanges, the method returns no exchanges, and lost is true.
 func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -211,9 +211,9 @@ func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 	return list, false
 }
 
-// restore sets the conversation of a session that an earlier process created. The argument "turns"
-// is the number of turns that have ended. Only the exchanges in the list can be repeated; the
-// program itself remembers the others.
+// The method "restore" sets the conversation of a session that an earlier process created. turns is
+// the number of turns that have ended. Only the exchanges in the list can be repeated; the program
+// itself remembers the others.
 func (c *conversation) restore(list []savedExchange, turns int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

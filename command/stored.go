@@ -43,7 +43,7 @@ type Lookup struct {
 // Stored is the result of [Program].Look. It contains what the program has stored about a session.
 type Stored struct {
 	Session string          // program's id for the session
-	Prompts []string        // texts of all prompts of the session, oldest first
+	Prompts []string        // texts of all the session's prompts, oldest first
 	Ended   bool            // whether the turn of the last prompt is known to have ended with an answer
 	End     bgagent.TurnEnd // how that turn ended; valid only if Ended is set
 	Unclear bool            // whether some of the data was not understood; Prompts might then be incomplete
@@ -51,8 +51,8 @@ type Stored struct {
 	elsewhere bool // whether the session might be in other files; Prompts might then be incomplete
 }
 
-// recall returns the state of the last prompt in the session and, if the prompt was answered, how
-// its turn ended.
+// The method "recall" returns the state of the last prompt in the session and, if the prompt was
+// answered, how its turn ended.
 func (c *Client) recall(ctx context.Context, s *session, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	program := &s.agent.Program
 	var now progress
@@ -131,7 +131,7 @@ func lacks(st Stored, err error, prompt string, earlier []sent) bool {
 	return state == bgagent.PromptMissing
 }
 
-// owns sets the program's id for the session.
+// The method "owns" sets the program's id for the session.
 func (c *Client) owns(s *session, own string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,8 +139,8 @@ func (c *Client) owns(s *session, own string) {
 }
 
 // The method "state" returns the state of the prompt in the session and the prompt's index in
-// st.Prompts. The index is -1 if the prompt was not found. The argument "earlier" contains the
-// prompts that the program got before this one.
+// st.Prompts. The index is -1 if the prompt was not found. The prompts in "earlier" are those that
+// the program got before this one.
 func (st Stored) state(prompt string, earlier []sent) (state bgagent.PromptState, at int) {
 	waits, doubt := map[string]int{}, false
 	for _, x := range earlier {
@@ -181,9 +181,8 @@ func isPrompt(stored, prompt string, first bool) bool {
 	return stored == prompt || stored == plain(lead)+" "+prompt || first && strings.HasSuffix(stored, " "+prompt)
 }
 
-// lookup returns the argument for the Look function of the session's program. The argument "own" is
-// the program's id for the session to read, or empty for the session that began with the last
-// prompt.
+// lookup returns the argument for the Look function of the session's program. own is the program's
+// id for the session to read; it is empty for the session that began with the last prompt.
 func (c *Client) lookup(s *session, r bgagent.SessionRestore, own string) Lookup {
 	program := &s.agent.Program
 	through, set := splitEnv(s.agent.Env)
@@ -236,8 +235,8 @@ const maxLooking = 4
 // call to Lookup.Run.
 const maxCaptured = 256 << 20
 
-// capture runs a program without input and returns its standard output. If ctx ends, the program is
-// killed.
+// The function "capture" runs a program without input and returns its standard output. If ctx ends,
+// the program is killed.
 func capture(ctx context.Context, spec procs.Spec) ([]byte, error) {
 	p, err := start(spec, false)
 	if err != nil {

@@ -130,8 +130,8 @@ func (r *claudeReader) user(x *claudeStored) {
 	}
 }
 
-// assistant reads a line with a message from the agent or a part of one. Claude can write each part
-// of a message to a separate line.
+// The method "assistant" reads a line with a message from the agent or a part of one. Claude can
+// write each part of a message to a separate line.
 func (r *claudeReader) assistant(x *claudeStored) {
 	if x.Message.ID != r.message {
 		r.message, r.End.Text = x.Message.ID, ""

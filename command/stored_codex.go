@@ -138,8 +138,7 @@ var codexFirst = map[string]bool{
 	"session_meta ": true, "turn_context ": true, "world_state ": true, "event_msg task_started": true, "event_msg thread_settings_applied": true,
 }
 
-// readRollout reads a rollout file. If the argument "first" is true, it stops after the first
-// prompt.
+// readRollout reads a rollout file. If first is true, it stops after the first prompt.
 func readRollout(path string, first bool) (codexReader, error) {
 	var r codexReader
 	whole, err := eachLine(path, func(line []byte) bool {

@@ -19,11 +19,11 @@ import (
 // The formats of the sessions that the programs store are undocumented. A reader therefore uses
 // only data that it understands. If it finds other data, it sets Stored.Unclear.
 
-// The function "here" returns a preset's Look function. The argument "program" is the name of the
-// preset's program, and the function "look" reads the program's files on this machine. If another
-// executable runs the program, such as ssh, docker, sudo or a script, the program might have other
-// files, and the client might not have terminated all of its processes. In that case, a session or
-// prompt that is not found might still exist.
+// The function "here" returns a preset's Look function. program is the name of the preset's
+// program, and look reads the program's files on this machine. If another executable runs the
+// program, such as ssh, docker, sudo or a script, the program might have other files, and the
+// client might not have terminated all of its processes. In that case, a session or prompt that is
+// not found might still exist.
 func here(program string, look func(context.Context, Lookup) (Stored, error)) func(context.Context, Lookup) (Stored, error) {
 	return func(ctx context.Context, l Lookup) (Stored, error) {
 		st, err := look(ctx, l)
@@ -66,10 +66,10 @@ func variable(env []string, name string) string {
 	return ""
 }
 
-// folder returns the path of the program's folder. If the variable is set, its value is the path.
-// Otherwise the folder is in the user's home directory, and the argument "inHome" is its name. If
-// there is no such folder, the program probably keeps its sessions in another place. In this case,
-// the function "folder" returns an error that does not match ErrNoSession.
+// folder returns the path of the program's folder. If the variable with the given name is set, its
+// value is the path. Otherwise, the folder is in the user's home directory, and inHome is its name
+// there. If the folder does not exist, the program probably keeps its sessions in another place. In
+// this case, the function "folder" returns an error that does not match ErrNoSession.
 func folder(env []string, name, inHome string) (string, error) {
 	dir := variable(env, name)
 	if home := variable(env, "HOME"); dir == "" && home != "" {
@@ -86,9 +86,9 @@ func folder(env []string, name, inHome string) (string, error) {
 	return dir, nil
 }
 
-// match returns the files below dir that match the pattern. Each element of the pattern matches the
-// names on one level. If a folder on one of these levels cannot be read, the function "match"
-// returns an error. If no file matches the pattern, the error matches ErrNoSession.
+// The function "match" returns the files below dir that match the pattern. Each element of the
+// pattern matches the names on one level. If a folder on one of these levels cannot be read, the
+// function returns an error. If no file matches the pattern, the error matches ErrNoSession.
 func match(dir string, pattern ...string) ([]string, error) {
 	paths := []string{dir}
 	for _, part := range pattern {
@@ -127,8 +127,8 @@ func isName(id string) bool {
 var errName = errors.New("the id of the session is not understood")
 
 // eachLine calls f for every non-blank line of a file, until f returns false. If the last line is
-// not terminated, the result "whole" is false. Such a line is incomplete, because the program was
-// killed while it wrote the line. eachLine does not pass it to f.
+// not terminated, the program was killed while it wrote the line. eachLine does not pass this
+// incomplete line to f, and the result "whole" is false.
 func eachLine(path string, f func(line []byte) bool) (whole bool, err error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -29,16 +29,15 @@ type geminiMessage struct {
 	Content json.RawMessage
 }
 
-// prompt returns the text of a user's message. If the message contains only tool results, the text
-// is empty.
+// The method "prompt" returns the text of a user's message. If the message contains only tool
+// results, the text is empty.
 func (m geminiMessage) prompt() string {
 	var text wording
 	_ = text.UnmarshalJSON(m.Content)
 	return string(text)
 }
 
-// geminiContext is the beginning of the first message of a session. Gemini writes that message
-// itself.
+// geminiContext is the beginning of a session's first message. Gemini writes that message itself.
 const geminiContext = "<session_context>"
 
 // lookGemini reads a gemini session from a file tmp/PROJECT/chats/session-TIME-ID.jsonl in gemini's

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The function "asks" returns the argument with which a manager restores a session if it does not
+// The function "asks" returns the argument that a manager uses to restore a session if it does not
 // know the state of the last prompt.
 func asks(text string, s saved) bgagent.SessionRestore {
 	s.Version = savedVersion
@@ -58,7 +58,8 @@ var storings = map[string]storing{
 	},
 }
 
-// put writes a session file into a new home directory. It returns a function that reads the session.
+// The method "put" writes a session file into a new home directory. It returns a function that reads
+// the session.
 func (s storing) put(t testing.TB, data []byte) func() (Stored, error) {
 	t.Helper()
 	home := tempdir.New(t)

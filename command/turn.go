@@ -77,7 +77,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	return end, err
 }
 
-// open makes a new turn the current turn of the session.
+// The method "open" begins a new turn and makes it the current turn of the session.
 func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop context.CancelCauseFunc) (t *turn, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,8 +124,8 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 	return t, nil
 }
 
-// settle stores the result of the turn for later turns and for Messages. After that, the next turn
-// can begin.
+// The method "settle" stores the result of the turn for later turns and for Messages. After that,
+// the next turn can begin.
 func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	c, s, said := t.client, t.session, t.out.said()
 	x := exchange{answer: end.Text, tools: said.tools, stop: end.Stop}
@@ -154,7 +154,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	}
 	s.wroteLocked(said.text != "", len(said.tools) > 0)
 	// The answer is saved because the host might be killed before the manager stores the end of the
-	// turn. After a panic, the argument "end" is zero, so no answer is saved.
+	// turn. After a panic, end is zero, so no answer is saved.
 	s.now.Answer, s.now.Used = "", bgagent.Usage{}
 	s.now.Ended = err == nil && (end.Stop == bgagent.StopEndOfTurn || end.Stop == bgagent.StopUntold && end.Text != "")
 	if s.now.Ended {
@@ -171,7 +171,7 @@ func (t *turn) ownsLocked(session string) {
 	}
 }
 
-// play runs the program and returns how the turn ended.
+// The method "play" runs the program and returns how the turn ended.
 func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	if ctx.Err() != nil {
 		return t.judge(outcome{stopped: context.Cause(ctx)})
@@ -209,10 +209,10 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	})
 }
 
-// await waits until the program has exited. It stops the program if the turn must stop, if the program does
-// not exit after it reports the end of the turn, or if the program prints nothing. An end that the program
-// has reported remains valid. If await stopped the program because it printed nothing, the result "silent"
-// is true.
+// The method "await" waits until the program has exited. It stops the program if the turn must stop, if the
+// program does not exit after it reports the end of the turn, or if the program prints nothing. An end that
+// the program has reported remains valid. If await stopped the program because it printed nothing, the
+// result "silent" is true.
 func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	defer t.linger.Stop()
 	silence := time.NewTimer(t.client.cfg.Silence)
@@ -240,7 +240,7 @@ func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	}
 }
 
-// begin starts the program with the arguments and the environment for the turn.
+// The method "begin" starts the program with the arguments and the environment for the turn.
 func (t *turn) begin(ctx context.Context) (*process, error) {
 	s, a := t.session, t.session.agent
 	path, err := findProgram(a)
@@ -291,7 +291,8 @@ func (t *turn) begin(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// sends is called before the program gets the prompt. It stores the prompt and saves the state of the session.
+// The method "sends" is called before the program gets the prompt. It stores the prompt and saves the state
+// of the session.
 func (t *turn) sends(prompt string) {
 	place := placeOf(t.session.dir)
 	t.client.mu.Lock()
@@ -304,8 +305,8 @@ func (t *turn) sends(prompt string) {
 	t.save(t.out.r)
 }
 
-// notes saves the session's state if the program has printed something that the next process needs
-// in order to restore the session.
+// The method "notes" saves the session's state if the program has printed something that the next
+// process needs in order to restore the session.
 func (t *turn) notes(said brief) {
 	said.known, said.sealed, said.waited = false, false, false
 	said.wrote = said.wrote && t.session.agent.Program.Look == nil // a Look function shows by itself whether the session has the prompt
@@ -326,7 +327,7 @@ func (t *turn) notes(said brief) {
 	t.save(t.out.r)
 }
 
-// read reads the program's standard output until it ends.
+// The method "read" reads the program's standard output until it ends.
 func (t *turn) read(r io.Reader) {
 	program := &t.session.agent.Program
 	returned := false
@@ -390,9 +391,10 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 	}
 }
 
-// lingers starts the timer for the program's exit if the turn is over. It stops the timer if the
-// turn continues. If the program can ask questions, its input ends with the turn. After background
-// work, the agent might continue and ask again, so the input ends only when the timer runs out.
+// The method "lingers" starts the timer for the program's exit if the turn is over. It stops the
+// timer if the turn continues. If the program can ask questions, its input ends with the turn.
+// After background work, the agent might continue and ask again, so the input ends only when the
+// timer runs out.
 func (t *turn) lingers(said brief) {
 	switch {
 	case !said.over:
@@ -454,8 +456,8 @@ func (t *turn) cannotAnswer(problem string) {
 	}
 }
 
-// unknown returns the problem of a turn if the decoder did not recognize any line of the program's
-// output.
+// The method "unknown" returns the problem of a turn if the decoder did not recognize any line of
+// the program's output.
 func (t *turn) unknown() string {
 	what := "it printed nothing"
 	switch {

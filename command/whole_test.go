@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// recorded returns the names of the recorded turns, without .jsonl.
+// The function "recorded" returns the names of the recorded turns, without .jsonl.
 func recorded(t testing.TB) (names []string) {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.jsonl")
