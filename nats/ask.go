@@ -23,8 +23,8 @@ import (
 // pieces.
 const headPiece = "Bgagent-Piece"
 
-// answerTime is how long a process waits for the answer of another process. workTime is how long the other
-// process may work on the answer. workTime is shorter than answerTime, so that an error can still be sent.
+// answerTime is how long a process waits for another process's answer. workTime is how long the other process
+// may work on the answer. workTime is shorter than answerTime, so that an error can still be sent.
 const (
 	answerTime = 30 * time.Second
 	workTime   = 25 * time.Second
@@ -34,32 +34,32 @@ const (
 // questions wait.
 const maxAsked = 64
 
-// maxEnded is the maximum number of ended tasks of one process that an answer contains.
+// maxEnded is the maximum number of ended tasks that an answer contains for one process.
 const maxEnded = 1000
 
-// atMostEnded returns the number of ended tasks to list if the given number is requested.
+// atMostEnded returns the number of ended tasks to list when n of them are requested.
 func atMostEnded(n int) int { return min(max(n, 0), maxEnded) }
 
 // maxAnswer is the maximum size of an answer in bytes.
 const maxAnswer = 64 << 20
 
-// ErrUnanswered is matched by the error of a request if the answer of the other process did not arrive. The
-// request can still take effect.
+// ErrUnanswered means that the other process's answer to a request did not arrive. The request can still take
+// effect.
 var ErrUnanswered = errors.New("it does not answer")
 
-// ErrProcessDead is matched by the error of a request to a process that is not running, or has lost
-// its connection to the servers. The request has no effect.
+// ErrProcessDead means that a request was for a process that is not running, or has lost its connection to
+// the servers. The request has no effect.
 var ErrProcessDead = errors.New("its process is dead or has lost its connection")
 
-// ErrNotServing is matched by the error of a request to a process that runs, but has not called
-// [Cluster.Serve]. The request has no effect.
+// ErrNotServing means that a request was for a process that is running, but has not called [Cluster.Serve].
+// The request has no effect.
 var ErrNotServing = errors.New("it runs, but does not serve other processes, or is still starting")
 
 // unasked reports whether the error means that the process has not received the request. In that case, the
 // tasks of the process must be read from the servers.
 func unasked(err error) bool { return errors.Is(err, ErrProcessDead) || errors.Is(err, ErrNotServing) }
 
-// whyUnasked returns the reason why nobody receives requests to the owner of a store.
+// whyUnasked returns the reason why nobody receives requests to a store's owner.
 func (w *wire) whyUnasked(ctx context.Context, owner string) error {
 	if err := w.ping(ctx, owner); err != nil {
 		return ErrProcessDead
@@ -73,14 +73,14 @@ type answer struct {
 	Error *answerError    `json:"error,omitempty"`
 }
 
-// answerError is an error of another process.
+// answerError is an error from another process.
 type answerError struct {
 	Text    string              `json:"text"`
-	Matches []string            `json:"matches,omitempty"` // texts of the errors in the list "known" that the error matches
+	Matches []string            `json:"matches,omitempty"` // texts of those errors in the list "known" that this error matches
 	Input   *bgagent.InputError `json:"input,omitempty"`
 }
 
-// known contains the errors that the asking process can recognize in an answer with [errors.Is].
+// The list "known" contains the errors that [errors.Is] can recognize in another process's answer.
 var known = []error{bgagent.ErrUnknownTask, bgagent.ErrExpired, bgagent.ErrAlreadyEnded, bgagent.ErrNoQuestion, bgagent.ErrStore, bgagent.ErrClosed, bgagent.ErrQuestionOver, bgagent.ErrUncertain, bgagent.ErrMayNotPermit, ErrNotServing}
 
 func answerErrorOf(err error) *answerError {
@@ -96,7 +96,7 @@ func answerErrorOf(err error) *answerError {
 
 func (e *answerError) Error() string { return e.Text }
 
-// Is reports whether the error matched the argument "target" in the other process.
+// Is reports whether the error matched target in the other process.
 func (e *answerError) Is(target error) bool {
 	for _, text := range e.Matches {
 		for _, k := range known {
@@ -108,7 +108,7 @@ func (e *answerError) Is(target error) bool {
 	return false
 }
 
-// As makes the error match a [*bgagent.InputError] of the other process.
+// As makes the error match a [*bgagent.InputError] from the other process.
 func (e *answerError) As(target any) bool {
 	in, ok := target.(**bgagent.InputError)
 	if ok && e.Input != nil {
@@ -203,8 +203,8 @@ func (w *wire) ask(ctx context.Context, owner, verb string, in, out any) error {
 	return err
 }
 
-// These are the questions on behalf of the host. The file callers.go contains the questions on behalf of
-// callers.
+// These questions are asked on behalf of the host. Those asked on behalf of callers are in the file
+// callers.go.
 const (
 	askTasks  = "tasks"
 	askRead   = "read"
@@ -240,7 +240,7 @@ type answerInput struct {
 // limitsTime limits how long Serve can take to store the limits.
 const limitsTime = 30 * time.Second
 
-// Serve makes ClusterOptions.Limits of this process the limits of all processes. It also answers the
+// Serve makes this process's ClusterOptions.Limits the limits for all processes. It also answers the
 // questions of other processes about the manager's tasks until the cluster is closed. The manager must have
 // been made with c.Store. Serve must be called only once.
 func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
@@ -265,7 +265,7 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 
 // answerFor answers the questions of other processes about the tasks of a manager. The manager is the owner
 // of a store and has the given token. The function "isOver" reports whether the manager might no longer own
-// its store. In that case, it might not find all tasks, so the answer is [ErrNotServing].
+// its store. If so, the manager might not find all tasks, so the answer is [ErrNotServing].
 func (c *Cluster) answerFor(a callerAnswers, store names, token string, isOver func() bool) (subs []*nats.Subscription, err error) {
 	m := a.m
 	questions := map[string]func(context.Context, []byte) (any, error){
@@ -323,8 +323,7 @@ func (c *Cluster) guarded(do func(context.Context, []byte) (any, error)) func(co
 	}
 }
 
-// read returns a task of the manager with its prompt and result. The argument "ref" is the id of
-// the task, or of its session.
+// read returns a task of the manager with its prompt and result. ref is the id of the task or of its session.
 func read(m *bgagent.BackgroundManager, ref string) (bgagent.Task, error) {
 	t, err := m.Get(ref)
 	if errors.Is(err, bgagent.ErrUnknownTask) {

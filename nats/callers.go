@@ -15,10 +15,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Callers gives callers of this process access to their tasks in the other processes of the cluster. A
-// caller is the root of its tasks. A process identifies a caller of another process with its own caller of
-// the same name only if both processes know a common secret of this caller. Therefore, a caller finds only
-// what it could also find by calling the other process directly.
+// Callers gives this process's callers access to their tasks in the other processes of the cluster. A caller
+// is the root of its tasks. A process treats a caller of another process as its own caller of the same name
+// only if both processes know a common secret of this caller. Therefore, a caller finds only what it could
+// also find by calling the other process directly.
 //
 // The tasks of a process that is dead or does not answer are read from the servers, but only if the process
 // has confirmed the caller since it last opened its store. A process that has taken over these tasks serves
@@ -28,12 +28,12 @@ import (
 // The methods are safe for concurrent use.
 type Callers struct {
 	c      *Cluster
-	proofs map[string][]string // by the names of the callers
+	proofs map[string][]string // by caller name
 	waits  chan struct{}       // contains an element for each question that waits for the end of a task
 	asked  chan struct{}       // closed when the processes have been asked for the first time to confirm the callers
 
 	mu        sync.Mutex
-	confirmed map[string]confirmation // by the names of the processes
+	confirmed map[string]confirmation // by process name
 }
 
 // confirmation contains the callers that a process has confirmed since it opened its store.
@@ -63,8 +63,9 @@ const (
 	confirmEvery = 10 * time.Second
 )
 
-// These are the questions on behalf of callers. Their names differ from those of the questions on behalf of
-// the host. Otherwise, a process of an earlier version would answer them with the rights of the host.
+// These questions are asked on behalf of callers. Their names differ from those of the questions asked on
+// behalf of the host. Otherwise, a process that runs an earlier version would answer them with the host's
+// rights.
 const (
 	askCallers      = "callers"
 	askCallerTasks  = "caller-tasks"
@@ -92,10 +93,9 @@ func proofOf(cluster, caller, secret string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// ServeCallers lets callers use their tasks in all processes of the cluster. The argument "secrets" maps
-// the names of this process's callers to their secrets, for example their bearer tokens. Call it once,
-// after [Cluster.Serve]. The other processes are asked in the background to confirm the callers. This takes
-// at most three seconds.
+// ServeCallers lets callers use their tasks in all processes of the cluster. secrets maps the names of this
+// process's callers to their secrets, for example their bearer tokens. Call it once, after [Cluster.Serve].
+// The other processes are asked in the background to confirm the callers. This takes at most three seconds.
 func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
 	k := &Callers{c: c, proofs: map[string][]string{}, confirmed: map[string]confirmation{}, waits: make(chan struct{}, maxCallerWaits), asked: make(chan struct{})}
 	for name, all := range secrets {
@@ -177,7 +177,7 @@ func (a callerAnswers) await(ctx context.Context, in callerInput) (bgagent.Task,
 	return a.task(in)
 }
 
-// The method "questions" returns the functions that answer the questions, by the names of the questions.
+// The method "questions" returns, for the name of each question, the function that answers it.
 func (a callerAnswers) questions() map[string]func(context.Context, []byte) (any, error) {
 	return map[string]func(context.Context, []byte) (any, error){
 		askCallers: question(func(_ context.Context, proofs map[string][]string) (names []string, _ error) {
@@ -248,8 +248,8 @@ func (k *Callers) confirmAll() {
 }
 
 // confirm records that the process has confirmed the callers. If another process has taken over its tasks,
-// confirm records nothing, because the answer came from that other process, which cannot confirm callers for
-// it.
+// confirm records nothing, because the answer came from that other process, which cannot confirm callers on
+// behalf of the first.
 func (k *Callers) confirm(f *found, names ...string) {
 	if f.meta.Adopter != "" {
 		return
@@ -323,7 +323,7 @@ func (k *Callers) ask(ctx context.Context, f *found, verb string, in callerInput
 // Tasks returns the caller's tasks in the other processes, without prompts and results. It returns all tasks
 // that have not ended and, for each process, up to the given number of ended tasks, most recently launched
 // first. It treats a number greater than 1000 as 1000, and a negative number as 0. A process has three
-// seconds to answer before its tasks are read from the servers. The error says which tasks can be missing.
+// seconds to answer before its tasks are read from the servers. The error says which tasks might be missing.
 func (k *Callers) Tasks(ctx context.Context, caller string, ended int) ([]CallerTask, error) {
 	if len(k.proofs[caller]) == 0 {
 		return nil, nil
@@ -378,8 +378,8 @@ func (k *Callers) holder(ctx context.Context, caller, id string) (*found, error)
 	return holder(ctx, all, id)
 }
 
-// Read returns a task of the caller with its prompt and result. If the task has not ended, Read waits for
-// its end for up to the given time, but at most ten seconds.
+// Read returns a task of the caller with its prompt and result. If the task has not ended, Read waits up to
+// the given time for it to end, but at most ten seconds.
 func (k *Callers) Read(ctx context.Context, caller, id string, wait time.Duration) (out CallerTask, err error) {
 	f, err := k.holder(ctx, caller, id)
 	if err != nil {
@@ -404,14 +404,14 @@ func (k *Callers) Read(ctx context.Context, caller, id string, wait time.Duratio
 	return out, nil
 }
 
-// Cancel cancels a task of the caller, and returns a snapshot of the task, taken right before the
+// Cancel cancels one of the caller's tasks, and returns a snapshot of the task, taken right before the
 // cancellation. If the request can still take effect, the error matches [bgagent.ErrUncertain].
 func (k *Callers) Cancel(ctx context.Context, caller, id string) (t bgagent.Task, err error) {
 	err = k.change(ctx, askCallerCancel, callerInput{Caller: caller, ID: id}, &t)
 	return t, err
 }
 
-// Answer answers a question of a task of the caller, with the rights of the caller. If the request can
+// Answer answers a question from one of the caller's tasks, with the caller's rights. If the request can
 // still take effect, the error matches [bgagent.ErrUncertain].
 func (k *Callers) Answer(ctx context.Context, caller, id string, in bgagent.AnswerInput) (q bgagent.Question, err error) {
 	err = k.change(ctx, askCallerAnswer, callerInput{Caller: caller, ID: id, Key: in.Key, Option: in.Option}, &q)

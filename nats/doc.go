@@ -12,7 +12,7 @@
 //	store := bgnats.NewStore(nc, "tasks", bgnats.StoreOptions{Replicas: 3})
 //	m, err := bgagent.New(client, bgagent.Config{Store: store})
 //
-// The servers must have version 2.12 or newer, with JetStream. The package is not named nats, because
+// The servers must run version 2.12 or newer, with JetStream enabled. The package is not named nats, because
 // that is the name of the client library. The module nats/embedded runs a server in the process.
 //
 // At any time, only one manager owns the store. If its process dies, a manager on the same or another machine
@@ -21,7 +21,7 @@
 //
 // # Messages
 //
-// A store with the name tasks is the stream BGAGENT_tasks. Only the last message of each subject is kept.
+// A store with the name tasks is the stream BGAGENT_tasks. Only the last message on each subject is kept.
 //
 //   - bgagent.tasks.m is about the store itself. Each batch ends with a message on this subject.
 //   - bgagent.tasks.r.KEY is a record. Its headers contain the fields, and its body contains the

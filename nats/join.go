@@ -37,22 +37,21 @@ type ClusterOptions struct {
 	// is empty, the process does not take over tasks, and no process takes over its tasks.
 	Home string
 
-	// TakeOverSuspended is for the case that this process was suspended, for example for a deploy, and has
-	// not started again. It is the time after which other processes can take over its tasks. Zero means 5
-	// minutes, and a negative value means that the tasks wait for this process.
+	// TakeOverSuspended is the time after which other processes can take over the tasks of this process if it
+	// was suspended, for example for a deploy, and has not started again. Zero means 5 minutes, and a
+	// negative value means that the tasks wait for this process.
 	TakeOverSuspended time.Duration
 
-	// Limits are the limits for all processes together. [Cluster.Serve] stores them on the servers, so
-	// the limits of the process that called it last apply. Join stores nothing, because its process
-	// might fail to open the store, for example if the name is in use.
+	// Limits are the limits for all processes together. [Cluster.Serve] stores them on the servers, so the
+	// limits of the process that called it last apply. Join does not replace stored limits, because its
+	// process might still fail to open the store, for example if the name is in use.
 	Limits bgagent.Limits
 
 	// Lease is the lease of the slots; see [SlotOptions].
 	Lease time.Duration
 
-	// Replicas is the number of servers that keep a copy of everything, if Join or the store creates
-	// a stream. It is 1, 3 or 5. Zero means 3 if the address names at least three servers, and
-	// otherwise 1.
+	// Replicas is the number of servers that keep a copy of each stream that Join or the store creates. It is
+	// 1, 3 or 5. Zero means 3 if the address names at least three servers, and otherwise 1.
 	Replicas int
 
 	// These are paths of files: the credentials, the certificates of the authorities that sign the
@@ -63,8 +62,8 @@ type ClusterOptions struct {
 	// Connect contains further options for the connection.
 	Connect []nats.Option
 
-	// Store contains settings of the store. Its fields Replicas and Warn are replaced with the fields of
-	// the same names in ClusterOptions.
+	// Store contains settings of the store. Its fields Replicas and Warn are replaced with those of
+	// ClusterOptions.
 	Store StoreOptions
 
 	// Warn is called for problems that occur outside of calls. It must not block, and must not call
@@ -75,8 +74,8 @@ type ClusterOptions struct {
 // Cluster is this process's part in a group of processes that share their limits and keep their
 // tasks in JetStream. Call [Join] to make a Cluster. Its methods are safe for concurrent use.
 type Cluster struct {
-	// Slots are the slots that the processes share, and Store keeps the tasks of this process. They
-	// are for the fields of the same names of a manager's Config.
+	// Slots are the slots that the processes share, and Store keeps the tasks of this process. They are meant
+	// for the fields with the same names in a manager's Config.
 	Slots *Slots
 	Store *Store
 
@@ -99,23 +98,22 @@ type Cluster struct {
 	callers atomic.Pointer[Callers] // nil until ServeCallers is called
 }
 
-// These are the patterns of the names of clusters and processes. Names must not contain
-// underscores, because the name of a store consists of the two names, separated by an underscore.
+// These patterns match the valid names of clusters and processes. Names must not contain underscores, because
+// the name of a store consists of the two names, separated by an underscore.
 var (
 	validCluster = regexp.MustCompile(`^[A-Za-z0-9-]{1,24}$`)
 	validProcess = regexp.MustCompile(`^[A-Za-z0-9-]{1,39}$`)
 )
 
-// storeName returns the name of the store of a process.
+// storeName returns the name of a process's store.
 func storeName(cluster, process string) string { return cluster + "_" + process }
 
-// DefaultCluster is the name of a cluster whose options do not name it.
+// DefaultCluster is the name of the cluster if ClusterOptions.Name is empty.
 const DefaultCluster = "bgagent"
 
 // Join connects to the servers and joins a cluster. The address has the form
-// "nats://10.0.0.1,nats://10.0.0.2". While no server can be reached, Join tries all of them again
-// until ctx ends. If the servers refuse the credentials, or a file cannot be used, Join fails at
-// once.
+// "nats://10.0.0.1,nats://10.0.0.2". While no server can be reached, Join keeps trying all of them until ctx
+// ends. If the servers refuse the credentials, or a file cannot be used, Join fails at once.
 //
 //	c, err := bgnats.Join(ctx, "nats://10.0.0.1,nats://10.0.0.2,nats://10.0.0.3", bgnats.ClusterOptions{
 //		Process: "m1", CredentialsFile: "/etc/myprogram/nats.creds", Limits: limits,
@@ -218,11 +216,11 @@ func (o *ClusterOptions) connectOptions() []nats.Option {
 	return append(all, o.Connect...)
 }
 
-// sameErrorAfter is the time after which an error of the connection is reported again.
+// sameErrorAfter is the time after which the same connection error is reported again.
 const sameErrorAfter = time.Minute
 
-// connectionError returns a function that reports errors of the connection. Because the servers can refuse
-// the credentials in every attempt to reconnect, the function drops an error that it has just reported; see
+// connectionError returns a function that reports connection errors. Because the servers can refuse the
+// credentials at every attempt to reconnect, the function drops an error that it has just reported; see
 // sameErrorAfter.
 func (o *ClusterOptions) connectionError() nats.ErrHandler {
 	var mu sync.Mutex
@@ -242,7 +240,7 @@ func (o *ClusterOptions) connectionError() nats.ErrHandler {
 // connectEvery is the pause before all servers are tried again.
 const connectEvery = 500 * time.Millisecond
 
-// connect connects to one of the servers. It tries again until ctx ends, unless the error is
+// The function "connect" connects to one of the servers. It retries until ctx ends, unless the error is
 // permanent.
 func connect(ctx context.Context, address string, options []nats.Option) (*nats.Conn, error) {
 	began := time.Now()
@@ -281,7 +279,7 @@ func connectOnce(ctx context.Context, address string, options []nats.Option) (*n
 	}
 }
 
-// permanent reports whether another attempt to connect would fail in the same way.
+// The function "permanent" reports whether another attempt to connect would fail in the same way.
 func permanent(err error) bool {
 	var (
 		authority x509.UnknownAuthorityError

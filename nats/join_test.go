@@ -27,7 +27,7 @@ func TestJoinRefusesWrongOptions(t *testing.T) {
 		require.ErrorAs(t, err, &input)
 		require.Equal(t, field, input.Field)
 	}
-	// The longest names make a name that a store accepts.
+	// A store accepts even the name that consists of the longest names.
 	_, err := namesOf(storeName(long[:24], long[:39]))
 	require.NoError(t, err)
 }
@@ -55,7 +55,7 @@ func TestJoinDoesNotRepeatWhatCannotSucceed(t *testing.T) {
 	missing := bad + ".missing"
 	for _, o := range []ClusterOptions{{CAFile: missing}, {CredentialsFile: missing}, {CertFile: missing, KeyFile: missing}, {CAFile: bad}, {CredentialsFile: bad}} {
 		o.Process = "p"
-		_, err := Join(t.Context(), "nats://"+freePort(t), o) // Join must not try again, because the error is permanent
+		_, err := Join(t.Context(), "nats://"+freePort(t), o) // Join must not retry, because the error is permanent
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), "no server can be reached")
 	}

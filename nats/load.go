@@ -118,9 +118,9 @@ func (s *Store) scan(ctx context.Context) (*contents, error) {
 	}
 }
 
-// consumer returns a consumer of the headers of all records. The servers can assign the consumer to a server
-// that has just died. In that case, no server answers, so the method "consumer" asks again. The servers
-// delete the consumer of an unanswered call, because it is not used.
+// The method "consumer" returns a consumer that delivers the headers of all records. The servers can assign
+// the consumer to a server that has just died. In that case, no server answers, so the method asks again. The
+// servers delete the consumer of an unanswered call, because nothing uses it.
 func (s *Store) consumer(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
 	for wait := askAgain; ; wait *= 2 {
 		asking, cancel := context.WithTimeout(ctx, wait)
@@ -135,7 +135,7 @@ func (s *Store) consumer(ctx context.Context, js jetstream.JetStream) (jetstream
 	}
 }
 
-// add adds the header of a message to the contents.
+// The method "add" adds a message's header to the contents.
 func (c *contents) add(s *Store, m jetstream.Msg, seq uint64) {
 	h := m.Headers()
 	if quoted := h.Get(headDeleted); quoted != "" {
@@ -170,7 +170,7 @@ func (c *contents) add(s *Store, m jetstream.Msg, seq uint64) {
 // reading is the result of reading one record.
 type reading struct {
 	record bgagent.StoreRecord
-	err    error // matches errDamaged or errGone, if the record cannot be read back
+	err    error // matches errDamaged or errGone, if the record cannot be read
 }
 
 // errGone is the error for a record whose message is no longer in the stream.
@@ -208,7 +208,7 @@ func (s *Store) records(ctx context.Context, all []*entry) (out []reading, err e
 	return out, nil
 }
 
-// record returns the record of the entry. The argument "data" is the body of the record's message.
+// record returns the record of the entry. data is the body of the record's message.
 func (s *Store) record(ctx context.Context, e *entry, data []byte) (bgagent.StoreRecord, error) {
 	if e.parts > 0 {
 		whole, found, err := s.w.whole(ctx, s.w.parts(e.key, dataName), part{key: e.key, of: e.version})
@@ -223,8 +223,8 @@ func (s *Store) record(ctx context.Context, e *entry, data []byte) (bgagent.Stor
 	return e.record(data)
 }
 
-// whole returns a text, or data, that was written in parts. The fields "key", "name" and "of" of the argument
-// "want" identify it. If the stream does not contain it, whole returns false.
+// whole returns a text, or data, that was written in parts. It is identified by the fields "key", "name" and
+// "of" in want. If the stream does not contain it, whole returns false.
 func (w *wire) whole(ctx context.Context, base string, want part) (text string, found bool, err error) {
 	if text, found, err = w.assemble(base, want, func(subjects []string) (map[string]message, error) {
 		return w.latest(ctx, subjects)

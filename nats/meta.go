@@ -106,7 +106,8 @@ func (w *wire) writeMeta(ctx context.Context, m *meta) error {
 	return err
 }
 
-// moved reports whether a batch was refused because the stream contains other messages than expected.
+// The function "moved" reports whether a batch was refused because the stream contains messages other than
+// those expected.
 func moved(err error) bool { return isCode(err, codeWrongSequence, codeWrongSequence2) }
 
 // The function "again" reports whether a failed write of the content can succeed after the content
@@ -115,10 +116,10 @@ func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain)
 }
 
-// take makes the owner the store's owner. It also makes this process answer the method "ping" for the owner;
-// the result "answering" is the subscription for this. The function "may" reports whether the store can be
-// taken from its present owner, if there is one, and changes the content as needed. If the result is false
-// without an error, the method "take" calls the function again.
+// The method "take" makes the given owner the owner of the store. It also makes this process answer pings to
+// that owner; the result "answering" is the subscription for them. The function "may" reports whether the
+// store can be taken from its present owner, if there is one, and changes the content as needed. If it
+// returns false without an error, the method "take" calls it again.
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, may func(context.Context, *meta) (bool, error)) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // if the answer is lost, the asking manager repeats its request
@@ -185,7 +186,7 @@ func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) erro
 		case ctx.Err() != nil:
 			return fmt.Errorf("the store belongs to %s (process %d on %s), which does not answer; Open waits to find out whether it is dead: %w", m.Owner.Program, m.Owner.PID, m.Owner.Host, ctx.Err())
 		case w.nc.Status() != nats.CONNECTED:
-			began = time.Now() // without a connection, an answer from the owner could not arrive, so the time starts again
+			began = time.Now() // without a connection, an answer from the owner could not arrive, so the wait starts over
 		case errors.Is(err, nats.ErrNoResponders) && waited >= grace, waited >= max(silentAfter, grace):
 			return nil
 		}

@@ -24,7 +24,7 @@ type Process struct {
 	TakenBy string `json:"taken_by,omitempty"`
 }
 
-// String names the process in messages.
+// String describes the process for use in messages.
 func (p Process) String() string {
 	name := p.Name
 	if p.TakenBy != "" {
@@ -51,8 +51,8 @@ type other struct {
 	kept *Store // what was read from the stream of a dead process; nil if nothing was read
 }
 
-// found is a value of the type "other" together with the content of the message about the store. This
-// message names the owner.
+// The type "found" is a value of the type "other" together with the content of the message about the store.
+// This message names the owner.
 type found struct {
 	*other
 	meta meta
@@ -180,8 +180,8 @@ func (f *found) tasks(ctx context.Context, ended int) ProcessTasks {
 	return out
 }
 
-// moved reports whether somebody has written to the stream since it was last read. If so, it also replaces
-// f.meta with the new content.
+// The method "moved" reports whether somebody has written to the stream since it was last read. If so, the
+// method also replaces f.meta with the new content.
 func (f *found) moved(ctx context.Context) bool {
 	m, err := f.w.readMeta(ctx)
 	if err != nil || m.seq == f.meta.seq {
@@ -191,8 +191,8 @@ func (f *found) moved(ctx context.Context) bool {
 	return true
 }
 
-// repeatedly calls the function "read" up to readTries times, until it succeeds. It calls the function again
-// only if somebody has written to the stream since the last call.
+// The method "repeatedly" calls the function "read" up to readTries times, until the function succeeds. It
+// repeats a call only if somebody has written to the stream in the meantime.
 func (f *found) repeatedly(ctx context.Context, read func() error) error {
 	err := read()
 	for try := 1; err != nil && try < readTries && f.moved(ctx); try++ {
@@ -201,9 +201,8 @@ func (f *found) repeatedly(ctx context.Context, read func() error) error {
 	return err
 }
 
-// keptTasks reads tasks from the servers. If the argument "root" is not empty, it reads only the tasks with
-// this root. The result "more" is true if there are further ended tasks. The error says which tasks are
-// missing.
+// keptTasks reads tasks from the servers. If root is not empty, it reads only the tasks with this root. The
+// result "more" is true if there are further ended tasks. The error says which tasks are missing.
 func (f *found) keptTasks(ctx context.Context, root string, ended int) (all []bgagent.Task, more bool, err error) {
 	err = f.repeatedly(ctx, func() error {
 		all, more, err = f.tryKeptTasks(ctx, root, ended)
@@ -255,8 +254,8 @@ const readTries = 3
 // readTime limits how long reading the stream of a dead process can take.
 const readTime = 20 * time.Second
 
-// read returns the store of a dead process for reading. It changes nothing. The result is kept until
-// somebody writes to the stream.
+// The method "read" returns a dead process's store, for reading only. It changes nothing in the stream. The
+// result is kept until somebody writes to the stream.
 func (f *found) read(ctx context.Context) (*Store, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -296,8 +295,8 @@ func (o *other) forget() {
 }
 
 // page reads the records of all tasks that have not ended, and of up to the given number of ended tasks, but
-// at most maxEnded. If the argument "root" is not empty, it reads only the tasks with this root. The result
-// "more" is true if there are further ended tasks.
+// at most maxEnded. If root is not empty, it reads only the tasks with this root. The result "more" is true
+// if there are further ended tasks.
 func (s *Store) page(ctx context.Context, root string, ended int) (out []reading, more bool, err error) {
 	ended = atMostEnded(ended)
 	var live []*entry
@@ -320,8 +319,8 @@ func (s *Store) page(ctx context.Context, root string, ended int) (out []reading
 	return out, more, err
 }
 
-// find returns the process that has the task. The argument "ref" is the id of the task, or of its session.
-// It also finds the tasks of a dead process.
+// The method "find" returns the process that has the task. ref is the id of the task or of its session. It
+// also finds the tasks of a dead process.
 func (c *Cluster) find(ctx context.Context, ref string) (*found, string, error) {
 	all, err := c.processes(ctx)
 	if err != nil {
@@ -366,7 +365,7 @@ func holder(ctx context.Context, all []*found, id string) (*found, error) {
 	return nil, unknownTask(id)
 }
 
-// taskOf returns the id of the task with the session, or "".
+// taskOf returns the id of the task that has the given session, or "".
 func (f *found) taskOf(ctx context.Context, session string) (string, error) {
 	var t bgagent.Task
 	err := f.ask(ctx, askRead, readInput{session}, &t)
@@ -387,8 +386,8 @@ func (f *found) taskOf(ctx context.Context, session string) (string, error) {
 	return "", nil
 }
 
-// Read returns a task of any process with its prompt and result, and the process. The argument "ref" is the
-// id of the task, or of its session. If the process is dead or does not serve, the task is read from the
+// Read returns a task of any process, with its prompt and result, and also returns that process. ref is the
+// id of the task or of its session. If the process is dead or does not serve, the task is read from the
 // servers, in the state that was stored last.
 func (c *Cluster) Read(ctx context.Context, ref string) (t bgagent.Task, p Process, err error) {
 	f, id, err := c.find(ctx, ref)
@@ -447,10 +446,10 @@ func (f *found) tryKeptTask(ctx context.Context, id string) (t bgagent.Task, err
 }
 
 // Cancel cancels a task of any process, on behalf of the host. Like the manager's method, it returns a
-// snapshot of the task, taken right before the cancellation, and it returns when the cancellation is
-// durable. The argument "ref" is the id of the task, or of its session. If the task's process is dead, the
-// error matches [ErrProcessDead], and the task can be cancelled only after the process has started again, or
-// after another process has taken over its tasks.
+// snapshot of the task, taken right before the cancellation, and it returns when the cancellation is durable.
+// ref is the id of the task or of its session. If the task's process is dead, the error matches
+// [ErrProcessDead], and the task can be cancelled only after the process has started again, or after another
+// process has taken over its tasks.
 func (c *Cluster) Cancel(ctx context.Context, ref, reason string) (t bgagent.Task, err error) {
 	f, id, err := c.find(ctx, ref)
 	if err == nil {
@@ -459,9 +458,8 @@ func (c *Cluster) Cancel(ctx context.Context, ref, reason string) (t bgagent.Tas
 	return t, err
 }
 
-// Answer answers a question of a task of any process, on behalf of the host. The argument "ref" is
-// the id of the task, or of its session. If the task's process is dead, the error matches
-// [ErrProcessDead].
+// Answer answers a question from a task of any process, on behalf of the host. ref is the id of the task or
+// of its session. If the task's process is dead, the error matches [ErrProcessDead].
 func (c *Cluster) Answer(ctx context.Context, ref string, in bgagent.AnswerInput) (q bgagent.Question, err error) {
 	f, id, err := c.find(ctx, ref)
 	if err == nil {
@@ -477,7 +475,7 @@ func (c *Cluster) leave() {
 		_ = sub.Unsubscribe() // fails only if the connection was closed, which ends its subscriptions
 	}
 	c.end()
-	c.work.end() // waits for answers in progress; later questions, which managers that took over tasks might still get, are ignored
+	c.work.end() // waits for answers in progress; managers that took over tasks might still get questions later, but those are ignored
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, o := range c.others {

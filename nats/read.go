@@ -32,7 +32,7 @@ func (x *index) get(key string) *entry {
 	return x.entries[key]
 }
 
-// change replaces the entries of the written records and removes those of the deleted records.
+// The method "change" replaces the entries of the written records, and removes those of the deleted records.
 func (x *index) change(written []*entry, deleted []string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -44,7 +44,7 @@ func (x *index) change(written []*entry, deleted []string) {
 	}
 }
 
-// page returns the entries of a page of history.
+// page returns the entries on one page of the history.
 func (x *index) page(q bgagent.StoreQuery) ([]*entry, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -66,13 +66,13 @@ func (x *index) page(q bgagent.StoreQuery) ([]*entry, error) {
 	return slices.Clip(page[:min(len(page), q.Limit)]), nil
 }
 
-// later compares the positions of two entries in the history.
+// The function "later" compares the positions of two entries in the history.
 func later(a, b *entry) int {
 	return cmp.Or(b.launched.Compare(a.launched), cmp.Compare(b.key, a.key))
 }
 
-// history returns a page of history. A write can replace a record after the page was chosen. If
-// that happens twice, history blocks the writer while it reads.
+// The method "history" returns a page of history. A write can replace a record after the page was chosen. If
+// that happens twice, the method blocks the writer while it reads.
 func (s *Store) history(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
 	for range 2 {
 		page, err := s.tryPage(ctx, q)
@@ -92,8 +92,8 @@ func (s *Store) history(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.St
 	return page, err
 }
 
-// tryPage reads a page of history. It omits records that cannot be read back. If the message of a record no
-// longer exists, it also returns errGone.
+// tryPage reads a page of history. It omits records that cannot be read. If the message of a record no longer
+// exists, it also returns errGone.
 func (s *Store) tryPage(ctx context.Context, q bgagent.StoreQuery) (page []bgagent.StoreRecord, err error) {
 	entries, err := s.index.page(q)
 	if err != nil {

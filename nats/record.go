@@ -67,10 +67,10 @@ type entry struct {
 	// The following fields are not part of the header.
 	seq     uint64 // sequence number of the message
 	sum     uint64 // checksum of the header
-	damaged bool   // the record cannot be read back
+	damaged bool   // the record cannot be read
 }
 
-// entryOf returns the entry of a record without its sequence number.
+// entryOf returns a record's entry, without the sequence number.
 func entryOf(r *bgagent.StoreRecord, batch, born uint64) (*entry, error) {
 	e := &entry{
 		key: r.Key, parent: same(r.Parent), root: same(r.Root), session: r.Session, agent: same(r.Agent), kind: r.Kind, due: r.Due,
@@ -190,7 +190,7 @@ func (p part) header(i int) string {
 	return fmt.Sprintf("1 %d %d %d %d %016x %s %s", p.of, i, p.count, p.size, p.sum, strconv.QuoteToASCII(p.key), strconv.QuoteToASCII(p.name))
 }
 
-// messages returns the messages of all parts. The subject of each part begins with the argument "base".
+// messages returns the messages of all parts. The subject of each part begins with base.
 func (p part) messages(base, whole string) (all []message, err error) {
 	for i := range p.count {
 		h := p.header(i)
@@ -221,7 +221,7 @@ func readPart(h nats.Header) (p part, i int, err error) {
 	return p, i, nil
 }
 
-// deleted returns the message that marks the record with the given key as deleted.
+// The function "deleted" returns the message that marks the record with the given key as deleted.
 func deleted(n names, key string) message {
 	return message{subject: n.record(key), header: nats.Header{headDeleted: {strconv.QuoteToASCII(key)}, headTTL: {keepDeleted}}}
 }

@@ -19,7 +19,7 @@ import (
 // defaults.
 type SlotOptions struct {
 	// Limits are the limits for all processes together. The first process stores them on the
-	// servers. If different limits are stored, those apply, and Warn is called. [Slots.SetLimits]
+	// servers. If different limits are already stored, those apply, and Warn is called. [Slots.SetLimits]
 	// changes them.
 	Limits bgagent.Limits
 
@@ -76,7 +76,7 @@ type Slots struct {
 
 var _ bgagent.SlotSource = (*Slots)(nil)
 
-// NewSlots joins the processes that share the slots with the given name. If the stream BGSLOTS_name
+// NewSlots adds this process to those that share the slots with the given name. If the stream BGSLOTS_name
 // does not exist, NewSlots creates it. The name consists of up to 64 letters, digits, hyphens and
 // underscores. The caller must close the slots after it closes the managers that use them.
 //
@@ -86,8 +86,8 @@ func NewSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions) (s
 	return newSlots(ctx, nc, name, o, false)
 }
 
-// newSlots is like NewSlots. If the argument "replace" is true, the caller is going to call replaceLimits, so
-// there is no warning if other limits are stored.
+// newSlots is like NewSlots. If replace is true, the caller is going to call replaceLimits, so there is no
+// warning if other limits are stored.
 func newSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions, replace bool) (s *Slots, err error) {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
@@ -190,7 +190,7 @@ type slotClaim struct {
 	id uint64
 }
 
-// errSlotsClosed is the reason that holders get when the slots are closed.
+// errSlotsClosed is the reason given to holders when the slots are closed.
 var errSlotsClosed = fmt.Errorf("%w: the slots were closed", bgagent.ErrSlotLost)
 
 // Request asks for a slot and implements [bgagent.SlotSource]. While the allocator cannot be reached,
@@ -239,8 +239,8 @@ func (s *Slots) Limits() bgagent.Limits {
 	return s.limits
 }
 
-// Pools returns the figures of all pools and caps, which count the slots of all processes. The
-// figures can be up to a sixth of the lease old.
+// Pools returns the figures for all pools and caps. They count the slots of all processes, and can be out of
+// date by up to a sixth of the lease.
 func (s *Slots) Pools() []bgagent.PoolStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -250,7 +250,7 @@ func (s *Slots) Pools() []bgagent.PoolStats {
 	return s.pools
 }
 
-// IsAllocator reports whether this process grants the slots of all processes now. For a short time, two
+// IsAllocator reports whether this process currently grants the slots of all processes. For a short time, two
 // processes can both be allocators in their own view; the other processes follow only one of them.
 func (s *Slots) IsAllocator() bool {
 	s.mu.Lock()
@@ -258,7 +258,7 @@ func (s *Slots) IsAllocator() bool {
 	return s.chair != nil && !s.chair.a.IsSilent(time.Now())
 }
 
-// heard collects the member's news for the goroutine that notifies the holders. s.mu is locked.
+// The method "heard" collects the member's news for the goroutine that notifies the holders. s.mu is locked.
 func (s *Slots) heard() {
 	if news := s.member.News(); len(news) > 0 {
 		s.news = append(s.news, news...)
@@ -274,8 +274,8 @@ func wake(c chan struct{}) {
 	}
 }
 
-// see applies the value of the key: it records the limits, and makes the member register if there is a new
-// allocator.
+// The method "see" applies the value of the key: it records the limits and, if there is a new allocator,
+// makes the member register with it.
 func (s *Slots) see(k *alloc.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -305,11 +305,10 @@ func (s *Slots) seeLimits(l *bgagent.Limits) {
 // Close gives up all places in line, and leaves the group of processes. Holders are notified that their
 // slots are lost. Slots that are still held are not granted to others until the lease is over, because the
 // work that uses them might run until then. Therefore, close the managers first. If ctx ends before the
-// allocator has answered, Close returns the error of ctx. Slots that were released shortly before the call
-// are then also not granted to others until the lease is over. If ctx has no deadline, Close waits for at
-// most 10 s for the allocator; the error then matches [context.DeadlineExceeded]. Afterwards, Close waits
-// for at most 5 s until the servers know that this process is no longer the allocator. Later calls do
-// nothing.
+// allocator has answered, Close returns the error of ctx. Then even slots that were released shortly before
+// the call are not granted to others until the lease is over. If ctx has no deadline, Close waits for at most
+// 10 s for the allocator; the error then matches [context.DeadlineExceeded]. Afterwards, Close waits for at
+// most 5 s until the servers know that this process is no longer the allocator. Later calls do nothing.
 func (s *Slots) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closing {

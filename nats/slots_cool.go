@@ -33,7 +33,7 @@ type coolKey struct {
 }
 
 // coolEnd contains the time when a cool-down ends, and the time from which the provider accepts requests
-// again, or zero if it is unknown. The times have a reading of the monotonic clock.
+// again (zero if unknown). Both times include a monotonic clock reading.
 type coolEnd struct{ until, retryAt time.Time }
 
 // maxCools is the maximum number of cool-downs that a process keeps. It ignores further ones. Managers have
@@ -49,7 +49,7 @@ type coolMsg struct {
 	Cool []coolFor `json:"cool,omitempty"`
 }
 
-// coolFor describes a cool-down with times relative to the sending of the message.
+// coolFor describes a cool-down. Its times are relative to the time when the message was sent.
 type coolFor struct {
 	Model    string        `json:"model,omitempty"`
 	Agent    string        `json:"agent,omitempty"`
@@ -170,7 +170,8 @@ func (c *cools) current(now time.Time) (list []coolFor) {
 	return list
 }
 
-// hearers returns the functions of the managers for which the given function returns true. c.mu is locked.
+// hearers returns the functions "hear" of those managers for which the function "of" returns true. c.mu is
+// locked.
 func (c *cools) hearers(of func(*coolUser) bool) (list []func(bgagent.CoolDown)) {
 	for x := range c.users {
 		if of(x) {

@@ -78,7 +78,7 @@ func (s *Slots) ask(ctx context.Context, sent time.Time, up *alloc.Up) {
 	}
 }
 
-// told takes the grants in an allocator's message that is not an answer to a request.
+// The method "told" accepts the grants in a message from the allocator that is not an answer to a request.
 func (s *Slots) told(m *nats.Msg) {
 	var d alloc.Down
 	if json.Unmarshal(m.Data, &d) != nil {
@@ -177,8 +177,8 @@ func (s *Slots) handle(c *chair, m *nats.Msg) {
 	s.publish(out)
 }
 
-// missed handles the servers' answer to a message that nobody received. If this process is the allocator, it
-// treats the process to which the message was sent as unreachable.
+// The method "missed" handles the servers' answer to a message that nobody received. If this process is the
+// allocator, it treats the process to which the message was sent as unreachable.
 func (s *Slots) missed(m *nats.Msg) {
 	if m.Header.Get("Status") != noResponders {
 		return
@@ -257,7 +257,7 @@ func (s *Slots) writeKey(ctx context.Context, k alloc.Key, rev uint64) (now uint
 	return s.w.publish(ctx, []message{m})
 }
 
-// take tries to make this process the allocator, and reports whether it succeeded.
+// The method "take" tries to make this process the allocator, and reports whether it succeeded.
 func (s *Slots) take(ctx context.Context, k alloc.Key, rev uint64) bool {
 	if k.Term == 0 {
 		k = alloc.Key{Version: alloc.KeyVersion, Limits: s.options.Limits}
@@ -315,7 +315,7 @@ func (s *Slots) keep(ctx context.Context, c *chair) {
 }
 
 // review reads the key after a failed write. If another process has taken the key, this process is no longer
-// the allocator. Otherwise, it applies the limits in the key, which another process might have changed.
+// the allocator. Otherwise, review applies the limits in the key, which another process might have changed.
 func (s *Slots) review(ctx context.Context, c *chair) {
 	k, rev, err := s.readKey(ctx)
 	if err != nil {
@@ -370,8 +370,8 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 }
 
 // SetLimits replaces the stored limits for all processes. The allocator applies them when it next writes
-// its key. This happens within [SlotOptions].Lease/24, and never later than after 1.25 s. Lower limits do
-// not take away slots that are held. If a limit is invalid, the error wraps a [*bgagent.InputError].
+// its key. This takes at most [SlotOptions].Lease/24, and never more than 1.25 s. Lower limits do not take
+// away slots that are held. If a limit is invalid, the error wraps a [*bgagent.InputError].
 func (s *Slots) SetLimits(ctx context.Context, l bgagent.Limits) error {
 	checked, err := bgagent.NewConcurrencyManager(l)
 	if err != nil {

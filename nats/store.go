@@ -40,7 +40,7 @@ type StoreOptions struct {
 
 	// Warn is called for errors that occur outside of the manager's calls, while the store deletes
 	// ended tasks and their texts. It is called on a goroutine of the store and must not call the
-	// store. If Warn is nil, such errors are dropped. The store tries again later.
+	// store. If Warn is nil, such errors are dropped. The store retries later.
 	Warn func(error)
 }
 
@@ -105,9 +105,8 @@ var errClosed = errors.New("bgnats: the store is not open")
 // use the connection yet. Open creates the stream BGAGENT_name if it does not exist. The name
 // consists of up to 64 letters, digits, hyphens and underscores.
 //
-// The connection belongs to the caller; the store does not close it. It should reconnect without a
-// limit ([nats.MaxReconnects] with -1), because a store on a closed connection cannot be opened
-// again.
+// The connection belongs to the caller; the store does not close it. The connection should reconnect without
+// a limit ([nats.MaxReconnects] with -1), because a store on a closed connection cannot be opened again.
 func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 	n, err := namesOf(name)
 	if nc == nil && err == nil {
@@ -119,13 +118,13 @@ func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 // Open opens the store for the owner and implements [bgagent.Store].
 //
 // If another owner has the store, Open asks it whether it is alive. If the owner answers, the error is a
-// [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits for the time
-// [StoreOptions].Grace. If the owner is connected but does not answer, Open waits for 20 seconds. After that,
-// Open takes over the store, and the servers refuse all later writes by the earlier owner. If another process
-// of a cluster has taken over the store (see [Cluster.TakeOver]), Open asks it to give the store back, and
-// waits until it has done so.
+// [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits for [StoreOptions].Grace.
+// If the owner is connected but does not answer, Open waits for 20 seconds. After that, Open takes over the
+// store, and the servers refuse all later writes by the earlier owner. If another process of a cluster has
+// taken over the store (see [Cluster.TakeOver]), Open asks it to give the store back, and waits until it has
+// done so.
 //
-// While the servers have no leader for the stream, Open tries again until ctx ends.
+// While the servers have no leader for the stream, Open retries until ctx ends.
 func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.StoreContents, err error) {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -203,7 +202,7 @@ func (s *Store) openFor(ctx context.Context, owner bgagent.StoreOwner) (c bgagen
 	return c, nil
 }
 
-// begin makes the store usable after it was loaded.
+// The method "begin" makes the store usable after it has been loaded.
 func (s *Store) begin() {
 	s.open, s.doubt, s.lost = true, false, nil
 	s.ctx, s.end = context.WithCancel(context.Background())
@@ -294,7 +293,7 @@ func (s *Store) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.St
 	return page, nil
 }
 
-// reading begins a call that reads. The returned context also ends when the store is closed.
+// The method "reading" begins a call that reads. The returned context also ends when the store is closed.
 func (s *Store) reading(ctx context.Context) (context.Context, func(), error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -311,7 +310,7 @@ func (s *Store) reading(ctx context.Context) (context.Context, func(), error) {
 }
 
 // closeWithin is the time limit for the write that removes the owner from a store, or the holder from the
-// key of the slots.
+// slots key.
 const closeWithin = 5 * time.Second
 
 // Close closes the store and implements [bgagent.Store]. If Close returns an error, the servers

@@ -37,7 +37,8 @@ func (n names) config(replicas int) streamConfig {
 	}
 }
 
-// wrong describes the settings that could make the stream lose records. If there are none, it returns "".
+// The method "wrong" describes the settings that could make the stream lose records. If there are none, it
+// returns "".
 func (c streamConfig) wrong(want streamConfig) string {
 	var all []string
 	check := func(name string, have, need any) {
@@ -61,7 +62,7 @@ func (c streamConfig) wrong(want streamConfig) string {
 	return strings.Join(all, ", ")
 }
 
-// streamInfo is the part of the servers' description of a stream that a store needs.
+// streamInfo contains what a store needs from the servers' description of a stream.
 type streamInfo struct {
 	Config streamConfig `json:"config"`
 	State  struct {

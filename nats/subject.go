@@ -36,8 +36,8 @@ func (n names) meta() string { return n.root + ".m" }
 
 func (n names) record(key string) string { return n.root + ".r." + token(key) }
 
-// parts returns the beginning of the subjects of a text, or of data that needs several messages.
-// The number of the part follows.
+// parts returns the common beginning of the subjects for a text, or for data that needs several messages. The
+// number of the part follows.
 func (n names) parts(key, name string) string { return n.root + ".x." + token(key) + "." + name + "." }
 
 // allParts returns a subject that matches the parts of all of a record's texts and data.

@@ -17,7 +17,7 @@ import (
 // makes a manager for the store of the dead process. If several processes try this, the message about
 // the store decides which of them succeeds, as it does whenever a store is opened.
 
-// left is the condition of a store when a process that had taken it over closes it.
+// The type "left" is the condition of a store at the moment when a process that had taken it over closes it.
 type left string
 
 const (
@@ -26,7 +26,7 @@ const (
 	leftDone left = "done" // all tasks have ended and were reported, as far as another process can report them
 )
 
-// adoption contains what is needed to open a store of another process.
+// adoption contains what is needed to open another process's store.
 type adoption struct {
 	by   string // name of this process
 	seen meta   // content that shows that the store can be taken over
@@ -85,23 +85,23 @@ type takeOver struct {
 // sight is what this process has observed about another process that does not answer.
 type sight struct {
 	seq   uint64        // sequence number of the message about its store
-	lasts time.Duration // how long the process has not answered, or its store has been closed
+	lasts time.Duration // how long the process has not answered, or how long its store has been closed
 	idle  bool          // its store contains no tasks that need a manager
 	later time.Time     // time of the next attempt to make a manager, unless the store changes before that time
 }
 
-// TakeOver lets this process run the tasks of dead processes of the cluster whose [ClusterOptions].Home
-// is the same. It returns immediately, and may be called once. The function "manage" must make a
-// manager for the tasks of the given process, with the slots of this process:
+// TakeOver lets this process run the tasks of dead processes of the cluster, if they have the same
+// [ClusterOptions].Home. It returns immediately, and may be called only once. The function "manage" must make
+// a manager for the tasks of the given process, with the slots of this process:
 //
 //	err := c.TakeOver(func(_ bgnats.Process, store *bgnats.Store) (*bgagent.BackgroundManager, error) {
 //		return bgagent.New(client, bgagent.Config{Slots: c.Slots, Store: store})
 //	})
 //
 // A process is treated as dead if it has not answered for the length of its lease, or for StoreOptions.Grace
-// if that is longer. Before that time, a process that is alive but has lost its connection stops its
-// sessions. If a process was suspended, its tasks are taken over after [ClusterOptions].TakeOverSuspended. If
-// several processes can take over the tasks, exactly one of them does.
+// if that is longer. By then, a process that is alive but has lost its connection has stopped its sessions.
+// If a process was suspended, its tasks are taken over after [ClusterOptions].TakeOverSuspended. If several
+// processes can take over the tasks, exactly one of them does.
 //
 // The manager runs until its tasks have ended and their ends have been reported, until the process to
 // which they belong starts again, or until the cluster is closed. The cluster then suspends the
@@ -109,9 +109,9 @@ type sight struct {
 // process continues them. The other methods of Cluster find the tasks under the name of that process,
 // even while another process runs them.
 //
-// For each process, the function "manage" is called on a separate goroutine. An error of that function is
-// reported to ClusterOptions.Warn, unless another process was faster, and the function is called again after
-// a minute. Each manager that opens the store needs a different Config.Instance, even after a restart.
+// For each process, the function "manage" is called on a separate goroutine. If it fails, and no other
+// process was faster, the error is reported to ClusterOptions.Warn, and the function is called again after a
+// minute. Each manager that opens the store needs a different Config.Instance, even after a restart.
 func (c *Cluster) TakeOver(manage func(Process, *Store) (*bgagent.BackgroundManager, error)) error {
 	if c.home == "" {
 		return &bgagent.InputError{Field: "ClusterOptions.Home", Problem: "is empty; a process can take over tasks only if it is known where its sessions live"}
@@ -180,7 +180,7 @@ func (t *takeOver) watch() {
 	}
 }
 
-// look checks one process, and takes over its tasks if the process is dead.
+// The method "look" checks one process, and takes over its tasks if the process is dead.
 func (t *takeOver) look(f *found, passed time.Duration) {
 	m := f.meta
 	if f.err != nil || f.name == t.c.process || m.Home != t.c.home || m.Left == leftDone || t.isOwn(f.name) {
@@ -238,8 +238,8 @@ func (t *takeOver) isOwn(name string) bool {
 	return t.taken[name]
 }
 
-// sees records what this process has observed about another process. If s is nil, it forgets earlier
-// observations.
+// The method "sees" records what this process has observed about another process. If s is nil, it forgets
+// earlier observations.
 func (t *takeOver) sees(name string, s *sight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -368,7 +368,7 @@ func (t *takeOver) untilOver(m *bgagent.BackgroundManager, store *Store, returne
 	}
 }
 
-// leave sets the condition to record when the store is closed.
+// The method "leave" sets the condition to record when the store is closed.
 func (s *Store) leave(how left) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

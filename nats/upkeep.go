@@ -145,8 +145,8 @@ func (u *upkeep) pruneSome(large bool) (more bool, err error) {
 	return true, nil
 }
 
-// victims returns at most pruneStep ended tasks that exceed the limits. The argument "large" is true if the
-// stream is larger than KeepBytes.
+// victims returns at most pruneStep ended tasks that exceed the limits. large says whether the stream is
+// larger than KeepBytes.
 func (s *Store) victims(now time.Time, large bool) []*entry {
 	var all []*entry
 	s.index.mu.RLock()

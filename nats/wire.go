@@ -21,7 +21,7 @@ const (
 	askAgain     = 2 * time.Second        // time after which a request is sent again if it is harmless to repeat it
 	inFlightFor  = 12 * time.Second       // time for which a refused batch is sent again; longer than the servers keep an unfinished batch
 	retryEvery   = 100 * time.Millisecond // pause between two attempts to make a request that the servers cannot answer yet
-	maxGet       = 64                     // maximum number of messages of one read
+	maxGet       = 64                     // maximum number of messages in one read
 )
 
 // The servers understand these headers. They are defined here because the client library has no functions for
@@ -77,9 +77,9 @@ func (e *apiError) full() bool {
 	return false
 }
 
-// certain reports whether the error means that the server has not stored any part of the batch. The server
-// checks the batch before it stores the first message. A disk error, codeStoreFailed, can still occur while
-// the server stores the messages.
+// The method "certain" reports whether the error means that the server has not stored any part of the batch.
+// The server checks the batch before it stores the first message. A disk error, codeStoreFailed, can still
+// occur while the server stores the messages.
 func (e *apiError) certain() bool { return e.Code != codeStoreFailed || e.full() }
 
 func isCode(err error, codes ...int) bool {
@@ -188,7 +188,7 @@ func (w *wire) ready(ctx context.Context) error {
 	}
 }
 
-// call makes a request to the servers' API and decodes the answer into the argument "out".
+// call makes a request to the servers' API and decodes the answer into out.
 func (w *wire) call(ctx context.Context, subject string, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -228,7 +228,7 @@ func unanswered(ctx context.Context, err error) error {
 	return err
 }
 
-// decode decodes an answer, which contains an error or fields for the argument "out".
+// The function "decode" decodes an answer, which contains either an error or the fields of out.
 func decode(data []byte, out any) error {
 	var x struct {
 		Error *apiError `json:"error"`
@@ -245,14 +245,14 @@ func decode(data []byte, out any) error {
 	return json.Unmarshal(data, out)
 }
 
-// soon reports whether the operation might succeed soon. This is the case while the servers are
-// starting or electing a leader, and while the connection is interrupted.
+// The function "soon" reports whether the operation might succeed soon. This is the case while the servers
+// are starting or electing a leader, and while the connection is interrupted.
 func soon(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errNotConnected) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
 }
 
-// patiently calls f until it succeeds, or fails with an error that will not disappear soon. Each call may
-// take at most the time askAgain, because servers without a leader do not answer at all.
+// The method "patiently" calls f until f succeeds, or fails with an error that will not disappear soon. Each
+// call may take at most askAgain, because servers without a leader do not answer at all.
 func (w *wire) patiently(ctx context.Context, f func(context.Context) error) error {
 	for {
 		asking, cancel := context.WithTimeout(ctx, askAgain)
@@ -268,8 +268,9 @@ func (w *wire) patiently(ctx context.Context, f func(context.Context) error) err
 	}
 }
 
-// connected calls f until it succeeds, or fails with an error that will not disappear soon. Unlike the method
-// "patiently", it does not limit the time of a call, so f can read long messages over a slow connection.
+// The method "connected" calls f until f succeeds, or fails with an error that will not disappear soon.
+// Unlike the method "patiently", it does not limit the time of a call, so f can read long messages over a
+// slow connection.
 func (w *wire) connected(ctx context.Context, f func() error) error {
 	for {
 		err := f()
@@ -296,7 +297,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // unknown whether the stream contains the batch. After any other error, the stream does not contain any part
 // of the batch.
 func (w *wire) publish(ctx context.Context, all []message) (last uint64, err error) {
-	// The server may drop the batch, and accept it when it is sent again. This happens, for example, if the
+	// The server might drop the batch, but accept it when it is sent again. This happens, for example, if the
 	// server loses leadership in the middle of the batch, or if other processes have begun 50 batches and
 	// died. The server forgets such batches after ten seconds.
 	for end := time.Now().Add(inFlightFor); ; {
@@ -337,7 +338,7 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 		waiting, cancel := context.WithTimeout(ctx, answerWithin)
 		defer cancel()
 		go func() {
-			if w.replaced(waiting) && pause(waiting, pingWithin/2) == nil { // leaves an answer of the new leader time to arrive
+			if w.replaced(waiting) && pause(waiting, pingWithin/2) == nil { // gives the new leader's answer time to arrive
 				cancel()
 			}
 		}()
@@ -368,8 +369,8 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 	return last, nil
 }
 
-// replaced waits until the stream has a leader again after it had none. The earlier leader has died, so it
-// does not answer the messages that were sent to it. If ctx ends first, the method "replaced" returns
+// The method "replaced" waits until the stream, after having had no leader, has one again. The earlier leader
+// has died, so it does not answer the messages that were sent to it. If ctx ends first, the method returns
 // false.
 func (w *wire) replaced(ctx context.Context) bool {
 	for silent := false; pause(ctx, pingWithin) == nil; {
@@ -384,7 +385,7 @@ func (w *wire) replaced(ctx context.Context) bool {
 	return false
 }
 
-// stored is a message in an answer from the stream's leader.
+// The type "stored" is a message in an answer from the stream's leader.
 type stored struct {
 	Message struct {
 		Subject string `json:"subject"`
@@ -394,8 +395,8 @@ type stored struct {
 	} `json:"message"`
 }
 
-// last returns the last message on the subject, as known to the stream's leader. Other servers can
-// lag behind. If there is no such message, the method "last" returns false.
+// The method "last" returns the last message on the subject, as known to the stream's leader. Other servers
+// can lag behind. If there is no message on the subject, the method returns false.
 func (w *wire) last(ctx context.Context, subject string) (message, bool, error) {
 	return w.get(ctx, map[string]any{"last_by_subj": subject})
 }
@@ -470,8 +471,8 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	}
 }
 
-// purge deletes those messages on the subjects that have sequence numbers less than the argument "below". If
-// "below" is 0, the method "purge" deletes all messages on the subjects.
+// The method "purge" deletes those messages on the subjects whose sequence numbers are less than the number
+// "below". If that is 0, the method deletes all messages on the subjects.
 func (w *wire) purge(ctx context.Context, subjects string, below uint64) error {
 	return w.call(ctx, "STREAM.PURGE."+w.stream, map[string]any{"filter": subjects, "seq": below}, nil)
 }

@@ -9,8 +9,8 @@ type work struct {
 	wg    sync.WaitGroup
 }
 
-// begin calls f on a new goroutine. After the method "end" was called, begin returns false and does not call
-// f.
+// The method "begin" calls f on a new goroutine. After a call to the method "end", it returns false and does
+// not call f.
 func (w *work) begin(f func()) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -21,8 +21,7 @@ func (w *work) begin(f func()) bool {
 	return true
 }
 
-// After a call to the method "end", the method "begin" refuses further functions. The method "end" waits
-// for the functions that "begin" has started.
+// The method "end" makes "begin" refuse further functions, and waits for those that "begin" has started.
 func (w *work) end() {
 	w.mu.Lock()
 	w.ended = true

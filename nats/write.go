@@ -123,7 +123,7 @@ func (s *Store) mine(ctx context.Context) error {
 	return nil
 }
 
-// done updates the state in memory after a batch is written.
+// The method "done" updates the state in memory after a batch is written.
 func (s *Store) done(p *plan, all []message, next meta) {
 	for i, e := range p.records {
 		e.seq = all[i].seq

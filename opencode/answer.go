@@ -74,7 +74,7 @@ func (w *wireMessage) facts(m *bgagent.Message) facts {
 	return f
 }
 
-// visible reports whether s contains any visible characters.
+// The function "visible" reports whether s contains any visible characters.
 func visible(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) })
 }
@@ -90,9 +90,9 @@ type track struct {
 	compacted   int    // number of compactions since the agent's last text or tool call
 }
 
-// next processes the next message. opencode's own prompts, and messages that joined the turn, get
-// the role RoleOther. If opencode prompts itself after a complete answer, the agent's later messages
-// get this role too.
+// The method "next" processes the next message. opencode's own prompts, and messages that joined the turn,
+// get the role RoleOther. If opencode prompts itself after a complete answer, the agent's later messages get
+// this role too.
 func (t *track) next(f facts, m *bgagent.Message) {
 	summed := t.summed
 	t.summed = false
@@ -131,8 +131,8 @@ func none(m *bgagent.Message) {
 	m.Role, m.Stop, m.Error, m.Provider = bgagent.RoleOther, bgagent.StopUntold, "", nil
 }
 
-// stuck reports whether the turn makes no progress because the input does not fit into the model's
-// context even after a compaction.
+// The method "stuck" reports whether the turn makes no progress because the input does not fit into the
+// model's context even after a compaction.
 func (t *track) stuck() bool { return t.compacted >= 2 }
 
 // String encodes the track for a cursor.
@@ -185,11 +185,11 @@ func (c *Client) lines(session string, t track, list []wireMessage) []line {
 
 // The type "over" describes how the last turn of a session ended, as far as this client knows.
 type over struct {
-	aborted string // id of the prompt message of the last turn that this client aborted
-	tooLong string // id of the prompt message of the last turn whose input was too long for the model
+	aborted string // id of the prompt message for the last turn that this client aborted
+	tooLong string // id of the prompt message for the last turn whose input was too long for the model
 	retried bool   // the session's last status during a turn was "retry"
 
-	tried string // id of the prompt message of the last turn with the status "retry"
+	tried string // id of the prompt message for the last turn with the status "retry"
 	tries int    // number of failed requests according to that status; 0 if the server has made another request since
 	blind bool   // that status did not come from the stream, so the server might have made another request since
 }
@@ -207,7 +207,7 @@ func (c *Client) over(session string) over {
 const tooLongText = "opencode has compacted the session twice in a row without an answer or a tool call"
 
 // apply corrects the stop reason of a message, and adds the number of requests to a provider error.
-// The argument "prompt" is the id of the message that began the turn, or empty if it is unknown.
+// prompt is the id of the message that began the turn, or empty if that is unknown.
 func (o over) apply(prompt string, m *bgagent.Message) {
 	if m.Provider != nil && (prompt == "" || prompt == o.tried) && o.tries > 0 && !(o.blind && m.Provider.Tries > 0) {
 		m.Provider.Tries = o.tries + 1
@@ -224,9 +224,8 @@ func (o over) apply(prompt string, m *bgagent.Message) {
 }
 
 // giveUp aborts the turn if the turn is stuck, because the server would otherwise
-// compact the session forever. giveUp does nothing if it has aborted the turn before,
-// or if another prompt was sent after the turn's prompt. It reports whether it aborts
-// the turn.
+// compact the session forever. giveUp does nothing if it has already aborted the turn, or if another prompt
+// was sent after the turn's prompt. It reports whether it aborts the turn.
 func (c *Client) giveUp(session string, t track) bool {
 	if !t.stuck() {
 		return false

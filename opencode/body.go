@@ -40,7 +40,7 @@ var (
 	errNotAnEntry = errors.New("an object was expected")
 )
 
-// bounded reads a response, and fails if the response exceeds the bounds.
+// The type "bounded" reads a response, and fails if the response exceeds the bounds.
 type bounded struct {
 	r      io.Reader
 	bytes  int
@@ -96,7 +96,7 @@ func (c *counter) add(p []byte) (kept int) {
 	return kept
 }
 
-// small reports whether the JSON text p has at most maxValues values.
+// The function "small" reports whether the JSON text p has at most maxValues values.
 func small(p []byte) bool {
 	if len(p) <= maxValues {
 		return true
@@ -106,7 +106,7 @@ func small(p []byte) bool {
 	return c.n <= maxValues
 }
 
-// elements decodes a list element by element. The value in call.out can implement it.
+// elements is implemented by values that decode a list element by element. call.out can be such a value.
 type elements interface {
 	// element decodes the next element.
 	element(d *json.Decoder) error
@@ -153,8 +153,8 @@ func lenient(err error) error {
 	return err
 }
 
-// decode decodes the body of a response into the value to which the argument "out" points. The
-// body must contain exactly one value.
+// The function "decode" decodes the body of a response into the value to which out points. The body must
+// contain exactly one value.
 func decode(body io.Reader, out any) error {
 	in := bufio.NewReaderSize(&bounded{r: body}, 64<<10)
 	if start, _ := in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {

@@ -173,16 +173,16 @@ func transport() *http.Transport {
 	return t
 }
 
-// absolute reports whether the path is absolute on Unix or on Windows. Either form is accepted,
-// because the server and this client can run on different operating systems.
+// The function "absolute" reports whether the path is absolute on Unix or on Windows. Either form is
+// accepted, because the server and this client can run on different operating systems.
 func absolute(path string) bool {
 	return strings.HasPrefix(path, "/") || strings.HasPrefix(path, `\\`) ||
 		len(path) > 2 && path[1] == ':' && (path[2] == '\\' || path[2] == '/')
 }
 
-// Close cancels the contexts of running Config.Permission functions and waits until
-// the functions have returned. Call it after the manager is closed. It does not touch
-// the server or its sessions. Calling Close again does nothing.
+// Close cancels the contexts of running calls to Config.Permission, and waits until these calls have
+// returned. Call it after the manager is closed. It does not touch the server or its sessions. Calling Close
+// again does nothing.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cutOff returns a client of the rig's server. The server dies while the client sends its first prompt, and
-// runs again after a while. If the argument "stored" is true, the server stores the prompt before it dies.
+// cutOff returns a client of the rig's server. The server dies while the client is sending its first prompt,
+// and starts again after a while. If stored is true, the server stores the prompt before it dies.
 func (r *rig) cutOff(stored bool, away time.Duration) *opencode.Client {
 	var died atomic.Bool
 	return newClient(r.t, opencode.Config{HTTPClient: &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {

@@ -1,6 +1,5 @@
-// Package opencode runs tasks as sessions of an opencode server. It implements
-// [bgagent.TurnStarter] with the server's HTTP API and event stream. The only HTTP library that it
-// uses is net/http.
+// Package opencode runs tasks as sessions on an opencode server. It implements [bgagent.TurnStarter] with the
+// server's HTTP API and event stream. The only HTTP library that it uses is net/http.
 //
 //	client, err := opencode.New(opencode.Config{URL: "http://127.0.0.1:4096", Password: os.Getenv("OPENCODE_SERVER_PASSWORD")})
 //	…

@@ -12,12 +12,12 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// textPause is how long pieces of text are collected before the messages that have grown are
-// emitted. Each event with a message copies the whole text of the message. Therefore, a single
-// piece causes only an activity event.
+// textPause is how long the client collects pieces of text before it emits the messages to which they belong.
+// Each event with a message copies the whole text of the message. Therefore, a single piece causes only an
+// activity event.
 const textPause = 100 * time.Millisecond
 
-// drawn is a message that is assembled from the events in the stream.
+// The type "drawn" is a message that is assembled from the events in the stream.
 type drawn struct {
 	msg    wireMessage
 	facts  facts
@@ -198,7 +198,7 @@ func (d *drawn) update(kind string, p eventProperties, info wireInfo) {
 	}
 }
 
-// told emits a message in its current state. A user's message is emitted only when its parts are
+// The method "told" emits a message in its current state. A user's message is emitted only when its parts are
 // known, because only the parts contain the prompt's id.
 func (f *follower) told(session string, d *drawn) {
 	for id, text := range d.grown {
@@ -233,8 +233,8 @@ func (f *follower) told(session string, d *drawn) {
 	}
 }
 
-// flush emits the messages that have grown in the given session. If the argument "session" is
-// empty, it does so for all sessions.
+// flush emits the messages that have grown in the given session. If session is empty, it does so for all
+// sessions.
 func (f *follower) flush(session string) {
 	for id, view := range f.views {
 		if session != "" && id != session {

@@ -27,8 +27,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// childEnv is the environment variable that makes the test binary run a manager. Its value is a
-// childTasks as JSON.
+// childEnv is the environment variable that makes the test binary run a manager. Its value is a childTasks
+// value in JSON.
 const childEnv = "BGAGENT_TEST_OPENCODE_CHILD"
 
 // childTasks describes the work of a child process. The process launches a task for each prompt,
@@ -201,8 +201,8 @@ func (s *fileStore) Close() error {
 	return s.file.Close()
 }
 
-// held is a model that holds back its answers until the test releases them. The key of a conversation
-// selects the answer.
+// The type "held" is a model that holds back its answers until the test releases them. The key of a
+// conversation selects the answer.
 type held struct {
 	*testing.T
 	w    *realagent.World
@@ -226,7 +226,7 @@ func (h *held) release(key string) {
 	require.NoError(h, os.WriteFile(h.file(key, "go"), nil, 0o644))
 }
 
-// file returns the path of a file that a command of the conversation uses.
+// file returns the path of a file that a command in the conversation uses.
 func (h *held) file(key, name string) string { return filepath.Join(h.w.Dir, key+"."+name) }
 
 // The method "has" reports whether the file exists.
@@ -280,7 +280,7 @@ func (h *held) until(what string, ok func() bool) {
 	require.Eventually(h, ok, patience, 20*time.Millisecond, what)
 }
 
-// asked returns the requests of the conversation.
+// The method "asked" returns the requests of the conversation.
 func (h *held) asked(key string) (list []modelserver.Request) {
 	for _, r := range h.w.Model.Requests() {
 		if isMain(r) && r.Key == key {
@@ -290,7 +290,8 @@ func (h *held) asked(key string) (list []modelserver.Request) {
 	return list
 }
 
-// begun waits until the conversation's turn has reached the state in which the test kills the manager.
+// The method "begun" waits until the conversation's turn has reached the state in which the test kills the
+// manager.
 func (h *held) begun(key string) {
 	h.Helper()
 	h.until(key+" begins", func() bool {
@@ -359,7 +360,7 @@ func TestTasksOfAKilledManagerOnTheRealServer(t *testing.T) {
 	}
 }
 
-// finished reports whether the server has stored a complete answer in the session.
+// The function "finished" reports whether the server has stored a complete answer in the session.
 func finished(t *testing.T, url, session string) bool {
 	resp, err := http.Get(url + "/session/" + session + "/message")
 	require.NoError(t, err)

@@ -229,8 +229,8 @@ func cancelTool(s *scene) {
 	require.Equal(s, bgagent.CauseHost, s.ended(task.ID)[0].Cause)
 }
 
-// sleeping reports whether a process of the world is running the command sleep with this number of
-// seconds.
+// The method "sleeping" reports whether a process of the world is running the command sleep with this number
+// of seconds.
 func (s *scene) sleeping(seconds string) bool {
 	return slices.ContainsFunc(s.w.Processes(), func(p string) bool { return strings.Contains(p, "sleep "+seconds) })
 }

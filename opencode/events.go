@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// streamSilence is how long the stream can be without data before the client treats it as broken.
-	// The server sends a heartbeat every 10 seconds.
+	// streamSilence is how long the stream can stay without data before the client treats it as broken. The
+	// server sends a heartbeat every 10 seconds.
 	streamSilence = 25 * time.Second
 
 	reconnectMin = 100 * time.Millisecond
@@ -119,7 +119,7 @@ func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again
 	return f.up, err
 }
 
-// streamLag is the maximum accepted delay of the stream behind the server's responses.
+// streamLag is how far the stream may lag behind the server's responses.
 const streamLag = time.Second
 
 var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)

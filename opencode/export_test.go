@@ -15,8 +15,7 @@ func Remembered(c *Client) int {
 	return len(c.sessions)
 }
 
-// NewFollower returns the follower of a new connection, for a client that runs the
-// given sessions.
+// NewFollower returns a follower for a new connection of a client that runs the given sessions.
 func NewFollower(c *Client, emit func(bgagent.HostEvent), sessions ...string) *follower {
 	c.mu.Lock()
 	defer c.mu.Unlock()

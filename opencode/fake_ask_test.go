@@ -50,7 +50,7 @@ func questions(verb string) []any {
 	return []any{q}
 }
 
-// asks lets the agent ask one question and returns what the agent says about the reply.
+// The method "asks" lets the agent ask one question, and returns what the agent says about the reply.
 func (t *fakeTurn) asks(part map[string]any, verb string) string {
 	a := &fakeAsk{dir: t.s.Directory, answer: make(chan map[string]any, 1)}
 	kind, prefix := "question", "que"

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// refused simulates a turn whose requests the model provider refuses.
+// The method "refused" simulates a turn whose requests the model provider refuses.
 func (t *fakeTurn) refused(id, verb, rest string) {
 	count, words, _ := strings.Cut(rest, " ")
 	n, _ := strconv.Atoi(count)
@@ -20,7 +20,7 @@ func (t *fakeTurn) refused(id, verb, rest string) {
 // limitText is the provider's message.
 const limitText = "Rate limit reached for scripted"
 
-// delayed simulates a turn whose request is retried after some seconds.
+// The method "delayed" simulates a turn whose request is retried after some seconds.
 func (t *fakeTurn) delayed(id string, seconds int, words string) {
 	t.message(id)
 	t.step(func() {
@@ -32,7 +32,7 @@ func (t *fakeTurn) delayed(id string, seconds int, words string) {
 	t.end("stop")
 }
 
-// limited simulates a turn that is refused unless at least n earlier turns of the prompt were
+// The method "limited" simulates a turn that is refused unless at least n earlier turns of the prompt were
 // refused.
 func (t *fakeTurn) limited(id string, works bool, n int, words string) {
 	refused := 0

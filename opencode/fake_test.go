@@ -140,7 +140,7 @@ func (f *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 // intercept makes g answer all requests. If g returns nil, the server answers the request.
 func (f *fakeServer) intercept(g func(*http.Request) *http.Response) { f.do(func() { f.prefix = g }) }
 
-// sent returns the bodies of all prompts so far.
+// The method "sent" returns the bodies of all prompts so far.
 func (f *fakeServer) sent() (out []map[string]any) {
 	f.do(func() { out = slices.Clone(f.prompts) })
 	return out

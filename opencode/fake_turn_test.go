@@ -253,7 +253,7 @@ func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	}
 }
 
-// message begins a message from the agent. It reports false if the turn was aborted.
+// The method "message" begins a message from the agent. It returns false if the turn was aborted.
 func (t *fakeTurn) message(parent string) bool {
 	return t.step(func() {
 		t.m = &fakeMessage{row: t.f.now()<<12 + int64(t.f.ids), Info: map[string]any{
@@ -299,7 +299,7 @@ func (t *fakeTurn) toolDone(part map[string]any, state string) {
 	})
 }
 
-// end ends the message and emits its whole text.
+// The method "end" ends the message and emits its whole text.
 func (t *fakeTurn) end(finish string) {
 	t.step(func() {
 		for _, p := range t.m.Parts {

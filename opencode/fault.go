@@ -76,7 +76,7 @@ func (e *wireError) UnmarshalJSON(b []byte) error {
 	return lenient(json.Unmarshal(b, (*plain)(e)))
 }
 
-// stop returns the stop reason and the message for an error that ended a turn.
+// The method "stop" returns the stop reason and the message for an error that ended a turn.
 func (e *wireError) stop() (bgagent.StopReason, string) {
 	text := firstLine(e.Data.Message)
 	if text = cmp.Or(text, e.Name); text == "" {
@@ -94,7 +94,7 @@ func (e *wireError) stop() (bgagent.StopReason, string) {
 }
 
 // provider returns the error as a [bgagent.ProviderError], or nil if the model provider is not the
-// cause. The argument "at" is the time of the error; zero means now.
+// cause. The time "at" is that of the error; zero means now.
 func (e *wireError) provider(at time.Time) *bgagent.ProviderError {
 	if stop, _ := e.stop(); stop != bgagent.StopError {
 		return nil

@@ -62,8 +62,8 @@ type eventProperties struct {
 	Todos     []wireTodo      `json:"todos"`
 }
 
-// event processes one event. It skips an event that cannot be decoded. The argument "data" is nil
-// if the event was too large.
+// event processes one event. It skips an event that cannot be decoded. data is nil if the event was too
+// large.
 func (f *follower) event(ctx context.Context, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -160,8 +160,8 @@ func (f *follower) forget() {
 	f.c.dropped = nil
 }
 
-// connected records that the server has confirmed the connection of the stream, and reports this to
-// the manager.
+// The method "connected" records that the server has confirmed the connection of the stream, and reports this
+// to the manager.
 func (f *follower) connected() {
 	if f.up {
 		return
@@ -204,7 +204,7 @@ func (f *follower) down() {
 	}
 }
 
-// lost makes the manager read everything again, because an event was missed.
+// The method "lost" makes the manager read everything again, because an event was missed.
 func (f *follower) lost() {
 	clear(f.views)
 	clear(f.whole)
@@ -216,7 +216,7 @@ func (f *follower) lost() {
 	f.c.findAll(func(s *session) bool { return s.posed }) // the questions might have ended
 }
 
-// asked handles the event of an agent's new question.
+// The method "asked" handles the event that reports an agent's new question.
 func (f *follower) asked(e wireEvent, dir string) {
 	if e.Type == "permission.asked" {
 		var w wirePermission
@@ -243,7 +243,7 @@ func (f *follower) ours(session string) (ours bool, awaited string) {
 	return s.ours, s.awaited
 }
 
-// begun records that the stream has mentioned the session's current turn.
+// The method "begun" records that the stream has mentioned the session's current turn.
 func (f *follower) begun(session string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()

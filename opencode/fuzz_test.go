@@ -17,7 +17,7 @@ import (
 
 const fuzzSession = "ses_fuzz"
 
-// recorded contains events in the server's formats.
+// The list "recorded" contains events in the server's formats.
 var recorded = []string{
 	`{"payload":{"type":"server.connected","properties":{}}}`,
 	`{"directory":"/w","payload":{"id":"evt_1","type":"message.updated","properties":{"sessionID":"ses_fuzz","info":{"id":"msg_1","role":"user","sessionID":"ses_fuzz","time":{"created":1},"agent":"worker"}}}}`,

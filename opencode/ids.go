@@ -10,13 +10,12 @@ import (
 // The digits are the low 48 bits of the number 4096·t + n, where t is the time in milliseconds and
 // n is a counter. Therefore, ids sort by time.
 //
-// This client chooses the ids of its messages, so that sending a message again is harmless. The
-// characters are derived from bgagent's id of the prompt, so that the message can be found again.
-// The number in the digits is one higher than in the id of the session's newest message. In an empty
-// session, it comes from the time at which the server created the session. It does not come from
-// this machine's clock, because this clock can be ahead of the server's clock. In that case, the
-// message would sort after its own answer, and some versions of the server would treat the message
-// as an unanswered prompt.
+// This client chooses the ids of its messages, so that sending a message again is harmless. The characters
+// are derived from bgagent's id for the prompt, so that the message can be found again. The number in the
+// digits is one higher than in the id of the session's newest message. In an empty session, it comes from the
+// time at which the server created the session. It does not come from this machine's clock, because this
+// clock can be ahead of the server's clock. In that case, the message would sort after its own answer, and
+// some versions of the server would treat the message as an unanswered prompt.
 
 const (
 	digits     = 12
@@ -53,8 +52,7 @@ func tail(key string) string {
 	return string(b)
 }
 
-// messageID returns the message id for a prompt or a notice. The argument "key" is bgagent's id for
-// the prompt or notice.
+// messageID returns the message id for a prompt or a notice. key is bgagent's id for the prompt or notice.
 func (s stamp) messageID(key string) string {
 	return fmt.Sprintf("msg_%0*x%s", digits, uint64(s)&stampMask, tail(key))
 }

@@ -58,7 +58,7 @@ func TestAMessageThatComesTooLateIsRemoved(t *testing.T) {
 	})
 }
 
-// The model works for longer than the time limit of the call to Send.
+// The model works for longer than the call to Send is allowed to take.
 func TestAMessageThatTheModelTakesLateIsUncertain(t *testing.T) {
 	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
 		task := r.launch("later the answer")

@@ -49,7 +49,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// packed compresses a body.
+// The function "packed" compresses a body.
 func packed(t *testing.T, body io.Reader) []byte {
 	t.Helper()
 	var b bytes.Buffer

@@ -33,9 +33,8 @@ const (
 	cursorVersion = "2"
 	defaultPage   = 100
 
-	// Bounds for the messages that one call reads from a session: the number of messages
-	// and the bytes of their text. Without these bounds, a faulty server could send pages
-	// forever.
+	// These bounds limit the messages that one call reads from a session: their number, and the bytes of
+	// their text. Without these bounds, a faulty server could send pages forever.
 	maxMessages = 200_000
 	maxText     = 256 << 20
 )
@@ -76,8 +75,7 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 	return p, nil
 }
 
-// cursor encodes the position. It leaves out the hashes of messages that are not in the argument
-// "rest".
+// cursor encodes the position. It leaves out the hashes of messages that are not in the list "rest".
 func (p position) cursor(rest []line) bgagent.Cursor {
 	var b strings.Builder
 	b.WriteString(cursorVersion + "|" + p.settled + "|")
@@ -152,7 +150,7 @@ func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page 
 	return page
 }
 
-// final reports whether the message is not expected to change any more.
+// The function "final" reports whether the message is not expected to change any more.
 func final(m *bgagent.Message) bool {
 	return m.Finished && !slices.ContainsFunc(m.Tools, func(t bgagent.MessageTool) bool { return t.State.InFlight() })
 }
@@ -226,8 +224,7 @@ func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bo
 	}
 }
 
-// hash returns a hash of those fields of the message whose changes make the client return the message
-// again.
+// hash returns a hash of those fields that, if they change, make the client return the message again.
 func hash(m *bgagent.Message) uint64 {
 	h := fnv.New64a()
 	for _, s := range []string{m.Text, m.Reasoning, m.Error, m.PromptID} {

@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// serves makes the fake server answer requests for a session's messages with the given list.
+// The method "serves" makes the fake server answer requests for a session's messages with the given list.
 func (r *rig) serves(session string, messages string) {
 	r.f.intercept(func(req *http.Request) *http.Response {
 		if req.URL.Path == "/session/"+session+"/message" {

@@ -25,8 +25,8 @@ func (c *Client) cutOff() {
 // cutText is the error of a turn that was cut off.
 const cutText = "the opencode server was unreachable in the middle of the turn"
 
-// rests records that a session is idle. It emits an error if the session's turn was cut off. If the
-// turn did end properly, its last message shows this. c.mu must be held.
+// The method "rests" records that a session is idle. It emits an error if the session's turn was cut off. If
+// the turn did end properly, its last message shows this. c.mu must be held.
 func (c *Client) rests(s *session) {
 	if s.cut && c.tell != nil {
 		c.tell(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: bgagent.StopInterrupted, Error: cutText})
@@ -34,7 +34,7 @@ func (c *Client) rests(s *session) {
 	s.turn, s.cut = "", false
 }
 
-// works records that a session is in a turn, and whether the server is retrying a request. c.mu
+// The method "works" records that a session is in a turn, and whether the server is retrying a request. c.mu
 // must be held.
 func (c *Client) works(s *session, w wireStatus) {
 	s.cut = false
@@ -60,8 +60,7 @@ func isCutOff(err error) bool {
 // is idle and two reads in a row do not find the message, the prompt is sent again as the same
 // message, so the session cannot contain it twice. Two reads are necessary, because a server that
 // is still running answers the request before it stores the message. If the time is
-// up, or the prompt is refused when it is sent again, the result is the argument "first", which is
-// the error of the first attempt.
+// up, or the prompt is refused when it is sent again, the result is first, the error of the first attempt.
 func (c *Client) resolve(ctx context.Context, id, message string, p bgagent.Prompt, in wirePrompt, first error) error {
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()

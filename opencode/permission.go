@@ -40,7 +40,7 @@ type PermissionReply struct {
 	Ask bool
 }
 
-// Reasons that an agent is given if its question is rejected without a reason.
+// An agent gets one of these reasons if its question is rejected and the host has given no reason.
 const (
 	noReason    = "This was not allowed." + advice
 	advice      = asktext.Advice
@@ -86,11 +86,11 @@ func (w *wireQuestion) ask(dir string) *ask {
 	return a
 }
 
-// untitled is the text of a question that has no text.
+// untitled is shown in place of the text of a question that has none.
 const untitled = "a question to the user"
 
-// asking registers a question. If this client runs the question's session or an ancestor of it, a
-// goroutine decides who answers the question; see the method "answer". The result is the registered
+// The method "asking" registers a question. If this client runs the question's session or an ancestor of it,
+// a goroutine decides who answers the question; see the method "answer". The result is the registered
 // question. It is nil if the question is invalid or is no longer asked.
 func (c *Client) asking(a *ask) *ask {
 	if a.id == "" || !isSession(a.session) {
@@ -118,7 +118,7 @@ func (c *Client) asking(a *ask) *ask {
 	return a
 }
 
-// answered forgets a question that is no longer open. It keeps the question's id, because a late
+// The method "answered" forgets a question that is no longer open. It keeps the question's id, because a late
 // event, or a list that was requested earlier, can still contain the question.
 func (c *Client) answered(id string) {
 	c.mu.Lock()
@@ -171,8 +171,8 @@ func (c *Client) drop(session string) {
 	}
 }
 
-// asked returns the text of the oldest open question of the session or its descendants. It returns
-// "" if there is no open question.
+// The method "asked" returns the text of the oldest open question of the session or its descendants. It
+// returns "" if there is no open question.
 func (c *Client) asked(session string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -260,8 +260,8 @@ func (c *Client) ownerOf(a *ask) string {
 	}
 }
 
-// answer decides who answers a question that has an owner. If this client answers it, the request
-// is repeated until it succeeds or the question is no longer open.
+// The method "answer" decides who answers a question that has an owner. If this client answers it, the
+// request is repeated until it succeeds or the question is no longer open.
 func (c *Client) answer(a *ask) {
 	defer a.cancel()
 	reply := c.judge(a)
@@ -293,8 +293,8 @@ func (c *Client) judge(a *ask) *PermissionReply {
 	return c.pose(a)
 }
 
-// reply sends a reply to a permission request to the server. If a is a question to the user, reply ignores
-// the argument "reply" and rejects the question.
+// The method "reply" sends the server a reply to a permission request. If a is a question to the user, the
+// method ignores the given reply and rejects the question.
 func (c *Client) reply(ctx context.Context, a *ask, reply PermissionReply) error {
 	var done bool
 	r := call{method: http.MethodPost, path: questionPath(a.id, "/reject"), dir: a.dir, out: &done}
@@ -347,8 +347,8 @@ func (r PermissionReply) body() map[string]string {
 	return map[string]string{"reply": "reject", "message": r.Reason}
 }
 
-// retry calls f until f succeeds, or until it fails because the requested object does not exist. It
-// reports false if the context has ended.
+// The function "retry" calls f until f succeeds, or until f fails because the requested object does not
+// exist. It returns false if the context has ended.
 func retry(ctx context.Context, f func() error) bool {
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
 		if err := f(); err == nil || missing(err) {
@@ -360,7 +360,7 @@ func retry(ctx context.Context, f func() error) bool {
 	}
 }
 
-// sleep waits for d. It reports false if the context ended first.
+// The function "sleep" waits for d. It returns false if the context ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

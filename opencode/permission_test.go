@@ -136,8 +136,8 @@ func TestPoliciesEndWithTheirQuestionAndWithClose(t *testing.T) {
 func TestQuestionsOfAChildsOwnChildrenAreItsOwn(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
-		// The test starts sessions below the task's session that no manager knows, as opencode's own
-		// task tool does.
+		// Below the task's session, the test starts sessions that no manager knows, as opencode's own task
+		// tool does.
 		var grandchild string
 		r.f.do(func() {
 			_, s, _ := r.f.create("/work", map[string]any{"parentID": task.Session})

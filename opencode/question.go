@@ -32,7 +32,7 @@ const (
 	reject    = "reject"
 )
 
-// Messages for the agent.
+// These are messages for the agent.
 const (
 	hostRejects = "The host has denied this." + advice
 	turnOver    = "This was not allowed: the turn that could have asked about it has ended."
@@ -46,8 +46,8 @@ const (
 	maxDead  = 4096 // maximum number of question ids that are remembered after the questions' turns have ended
 	maxAskID = 200  // maximum number of bytes of an id that the manager accepts
 
-	eventsAway = 10 * time.Minute // how long a question waits for events to be followed again
-	callTries  = 6                // maximum number of times that a tool call is requested if the server answers with an error
+	eventsAway = 10 * time.Minute // how long a question waits for the manager to follow events again
+	callTries  = 6                // maximum number of times that a tool call is fetched if the server answers with an error
 
 	inputReads = 10                     // maximum number of times that a tool call is read to find its input
 	inputPause = 200 * time.Millisecond // pause between two of these reads
@@ -89,8 +89,8 @@ func (c *Client) pose(a *ask) *PermissionReply {
 	return nil
 }
 
-// awaitEvents gives the manager some time to learn about a question from the events. If the manager
-// does not follow the events, awaitEvents then rejects the question.
+// awaitEvents gives the manager some time to learn about a question from the events. If the manager does not
+// follow the events within this time, awaitEvents rejects the question.
 func (c *Client) awaitEvents(a *ask) {
 	if !sleep(c.life, eventsAway) {
 		return
@@ -125,9 +125,8 @@ func (a *ask) again() *ask {
 	return &ask{id: a.id, session: a.session, dir: a.dir, text: a.text, request: a.request, details: a.details, question: a.question, tool: a.tool, listed: a.listed}
 }
 
-// toManager returns the question for the manager. The argument "input" is the tool call's input, or
-// nil. The result depends only on what the server has stored, so that the question has the same key
-// after a restart.
+// toManager returns the question for the manager. input is the tool call's input, or nil. The result depends
+// only on what the server has stored, so that the question has the same key after a restart.
 func (a *ask) toManager(input json.RawMessage) *bgagent.Question {
 	q := &bgagent.Question{ID: a.id, Kind: bgagent.QuestionPermission, Title: asktext.Shown(a.text), Options: []string{allowOnce, reject}}
 	if a.request != nil {
@@ -283,7 +282,7 @@ func (c *Client) find(dir string) {
 
 // findAsks requests the open questions of a directory. It is called after a gap in the event
 // stream, and while there is no event stream. It reports whether the server answered both requests.
-// If one fails, the questions from the other list are registered nevertheless.
+// If one request fails, the questions from the other list are registered nevertheless.
 func (c *Client) findAsks(ctx context.Context, dir string) bool {
 	var permissions list[wirePermission]
 	var questions list[wireQuestion]
@@ -349,7 +348,7 @@ func unrouted(err error) bool {
 	return missing(err) || errors.As(err, &e) && e.Status == http.StatusOK
 }
 
-// listed emits the questions of a session once it is known which of them the manager asks.
+// The method "listed" emits the questions of a session once it is known which of them the manager asks.
 func (c *Client) listed(s *session, found []*ask) {
 	for _, a := range found {
 		if !c.await(a.owned) {
@@ -436,8 +435,8 @@ func (c *Client) AnswerQuestion(ctx context.Context, id string, q bgagent.Questi
 	return nil
 }
 
-// labelOf returns the agent's label for the answer to a question to the user. The argument "a" is nil if an
-// earlier process asked the question.
+// labelOf returns the agent's label for the answer to a question to the user. If an earlier process asked the
+// question, a is nil.
 func (c *Client) labelOf(ctx context.Context, a *ask, dir string, q bgagent.Question) (string, error) {
 	if a == nil {
 		var open list[wireQuestion]
@@ -476,7 +475,7 @@ func (a *ask) isSame(b *ask) bool {
 	return a.session == b.session && a.text == b.text && reflect.DeepEqual(a.request, b.request) && reflect.DeepEqual(a.details, b.details) && reflect.DeepEqual(a.question, b.question)
 }
 
-// answers sets the path and the body of a request that answers a question.
+// The method "answers" sets the path and the body of a request that answers a question.
 func (r *call) answers(q bgagent.Question, refusal error) error {
 	switch {
 	case q.Kind == bgagent.QuestionChoice && refusal != nil:

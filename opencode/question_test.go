@@ -81,8 +81,8 @@ func TestAQuestionWithOptionsIsAChoice(t *testing.T) {
 	})
 }
 
-// Each label is shown in a form that can be typed and differs from the others. The server gets the
-// label as it sent it.
+// Each label is shown in a form that can be typed and differs from the others. The server gets the label
+// exactly as it sent it.
 func TestTheServerGetsItsOwnLabelAsTheAnswer(t *testing.T) {
 	for shown, want := range map[string]string{"A b": "A b", `A\u200b b`: "A\u200b b", "A b #2": "A  b"} {
 		bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {

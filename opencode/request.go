@@ -18,10 +18,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// ServerError is the error of a request without an answer or with an unexpected answer. It matches
+// ServerError is the error for a request that got no answer or an unexpected one. It matches
 // [bgagent.ErrNoSession] if the server reports that the session does not exist. It matches
-// [bgagent.ErrUnreachable] if the server could not be reached and it is certain that no session or
-// turn was started.
+// [bgagent.ErrUnreachable] if the server could not be reached and it is certain that no session or turn was
+// started.
 type ServerError struct {
 	URL    string // URL of the server
 	Status int    // status of the HTTP answer; 0 if there was no answer
@@ -61,10 +61,10 @@ func (e *ServerError) Unwrap() error { return e.Err }
 func (e *ServerError) Is(target error) bool { return target == bgagent.ErrUnreachable && e.away }
 
 // unstarted sets the field "away" of a [ServerError] if the request could not reach the server and
-// it is certain that it did not start anything. If the argument "asks" is true, the request only
-// prepares a start, and does not start anything, even if the server receives it. Any other request
-// starts a session or a turn when the server receives it. Such a request is certain not to have
-// started anything only if it was never sent.
+// it is certain that it did not start anything. If the flag "asks" is set, the request only prepares a start,
+// and does not start anything, even if the server receives it. Any other request starts a session or a turn
+// when the server receives it. Such a request is certain not to have started anything only if it was never
+// sent.
 func unstarted(asks bool, err error) error {
 	var e *ServerError
 	if !errors.As(err, &e) || errors.Is(err, bgagent.ErrNoSession) {
@@ -97,7 +97,7 @@ func isBroken(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
 }
 
-// Advice for an unexpected or missing answer.
+// These texts advise the user about an unexpected or missing answer.
 const (
 	adviceUnreachable = `start it with "opencode serve", or correct opencode.Config.URL`
 	adviceHung        = "it might still be starting, or it might hang: check its log, or restart it"
@@ -155,8 +155,8 @@ func (c *Client) do(ctx context.Context, r call) error {
 	return nil
 }
 
-// slow is the error of a request that took longer than Config.Timeout. It matches
-// errSlow and, like the context's own error, [context.DeadlineExceeded].
+// The type "slow" is the error for a request that took longer than Config.Timeout. It matches errSlow and,
+// like the context's own error, [context.DeadlineExceeded].
 type slow struct{ after time.Duration }
 
 func (e *slow) Error() string        { return fmt.Sprintf("%v (%v)", errSlow, e.after) }
@@ -275,13 +275,13 @@ func (c *Client) refused(resp *http.Response) error {
 	return e
 }
 
-// missing reports whether the error means that the requested object does not exist.
+// The function "missing" reports whether the error means that the requested object does not exist.
 func missing(err error) bool {
 	var e *ServerError
 	return errors.Is(err, bgagent.ErrNoSession) || errors.As(err, &e) && e.Status == http.StatusNotFound
 }
 
-// sessionPath returns the path of a session's URL, followed by the argument "rest".
+// sessionPath returns the path of a session's URL, followed by rest.
 func sessionPath(id, rest string) string { return "/session/" + url.PathEscape(id) + rest }
 
 // isSession reports whether the id can belong to an opencode session. For any other id, the server

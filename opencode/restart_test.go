@@ -69,7 +69,7 @@ func (p *process) crash() {
 	p.store.Crash()
 }
 
-// restarts executes a test in a bubble of testing/synctest, with a fake server.
+// The function "restarts" executes a test in a bubble of testing/synctest, with a fake server.
 func restarts(t *testing.T, test func(a *afterlife)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

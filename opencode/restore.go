@@ -22,9 +22,9 @@ func (c *Client) Home() string { return c.home }
 // sameTitle is the maximum number of sessions that are searched for a key.
 const sameTitle = 100
 
-// repeated looks for a session that was already created for the key. An earlier process might have
-// created the session and exited before it stored the id. The boolean result reports whether there
-// is such a session.
+// The method "repeated" looks for a session that was already created for the key. An earlier process might
+// have created the session and exited before it stored the id. The boolean result reports whether there is
+// such a session.
 func (c *Client) repeated(ctx context.Context, dir, key string, in *wireNewSession) (w wireSession, found bool, err error) {
 	query := url.Values{"limit": {strconv.Itoa(sameTitle)}}
 	if in.Title != "" {
@@ -54,8 +54,8 @@ func (w *wireSession) key() (key string) {
 
 // inherit makes the client treat a session as its own if an earlier process created the session for
 // a task. The client calls this method when the manager reads the messages of the session, because
-// a manager reads only the messages of its own tasks. If the session cannot be fetched, the next
-// call tries again.
+// a manager reads only the messages of its own tasks. If the session cannot be fetched, the next call
+// retries.
 func (c *Client) inherit(ctx context.Context, id string) {
 	if !isSession(id) {
 		return

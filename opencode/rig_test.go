@@ -58,7 +58,7 @@ type rig struct {
 	events []bgagent.HostEvent // the events that the client emitted
 }
 
-// tapped is a client whose events are recorded.
+// The type "tapped" is a client whose events are recorded.
 type tapped struct {
 	*opencode.Client
 	r *rig
@@ -106,7 +106,7 @@ func (r *rig) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// wait waits for the end of a task, and returns the ended task.
+// The method "wait" waits for the end of a task, and returns the ended task.
 func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	ended, err := r.m.Wait(r.t.Context(), bgagent.Caller{}, bgagent.WaitAll, task.ID)
@@ -170,7 +170,7 @@ func (r *rig) count(method, part string) (n int) {
 	return n
 }
 
-// told returns the events of one kind that the client emitted for a session.
+// The method "told" returns the events of one kind that the client emitted for a session.
 func (r *rig) told(session string, kind bgagent.HostEventKind) (out []bgagent.HostEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -35,7 +35,7 @@ type session struct {
 	aborts int           // number of unanswered abort requests
 	calm   chan struct{} // closed when aborts becomes zero; nil while it is zero
 
-	turn  string     // id of the prompt message of the current turn; empty when the turn is known to have ended
+	turn  string     // id of the current turn's prompt message; empty when the turn is known to have ended
 	asked wirePrompt // prompt of the last turn that this client started, without its parts; messages that join the turn have the same agent, model and system text
 	cut   bool       // the server could not be reached during the current turn
 
@@ -48,12 +48,11 @@ type session struct {
 	// keeps up with the server.
 	awaited string    // id of the current turn's prompt message until the stream mentions it; then empty
 	busy    bool      // according to the stream, the session is in a turn
-	behind  time.Time // since when the server has reported the session as idle but the stream has not; zero if they agree
+	behind  time.Time // when the server began to report the session as idle while the stream did not; zero if they agree
 }
 
-// sent describes a prompt or a notice that was sent to a session. The field "key" is bgagent's id
-// for the prompt or notice, and the field "message" is the id of the resulting message on the
-// server.
+// The type "sent" describes a prompt or a notice that was sent to a session. The field "key" is bgagent's id
+// for the prompt or notice, and the field "message" is the id of the resulting message on the server.
 type sent struct{ key, message string }
 
 // maxSent limits the number of sent prompts and notices that are remembered per session. Older
@@ -179,8 +178,8 @@ func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wire
 	return in, dir, err
 }
 
-// usable checks the directory, the agent and the model, because the server does not check them. It
-// returns the model, split into provider and name.
+// The method "usable" checks the directory, the agent and the model, because the server does not check them.
+// It returns the model, split into provider and name.
 func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireModel, error) {
 	m, err := parseModel(cmp.Or(model, c.cfg.Model))
 	if err != nil {
@@ -197,9 +196,9 @@ func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireMod
 	return m, c.hasModel(ctx, dir, m)
 }
 
-// readable returns an error if the server cannot read the directory. When the server lists an
-// unreadable directory, it fails with status 500. The result is not remembered: a directory can be
-// removed later, and a turn in it would run and find nothing.
+// The method "readable" returns an error if the server cannot read the directory. When the server lists an
+// unreadable directory, it fails with status 500. The result is not remembered: a directory can be removed
+// later, and a turn in it would run and find nothing.
 func (c *Client) readable(ctx context.Context, dir string) error {
 	if dir == "" {
 		return nil
@@ -250,8 +249,8 @@ func (c *Client) Abort(ctx context.Context, id string) error {
 	return nil
 }
 
-// calmed returns when no abort request for the session is in flight, and no message is being added
-// to a turn. The server might never run a prompt that overtakes an abort request.
+// The method "calmed" returns when no abort request for the session is in flight, and no message is being
+// added to a turn. The server might never run a prompt that overtakes an abort request.
 func (c *Client) calmed(ctx context.Context, id string) error {
 	for {
 		c.mu.Lock()
@@ -290,7 +289,7 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// deletePoll is the pause between two polls of the status of the sessions that Delete will delete.
+// deletePoll is the pause between two of Delete's checks of whether the sessions are idle.
 const deletePoll = 50 * time.Millisecond
 
 // Delete deletes a session and its descendants, including their messages. Deleting a session does
@@ -348,7 +347,7 @@ func (c *Client) descendants(ctx context.Context, top wireSession) ([]string, er
 	return ids, nil
 }
 
-// rested returns when none of the sessions is in a turn.
+// The method "rested" returns when none of the sessions is in a turn.
 func (c *Client) rested(ctx context.Context, ids []string) error {
 	tick := time.NewTicker(deletePoll)
 	defer tick.Stop()

@@ -80,7 +80,7 @@ func (c *Client) holdTurns(id string) (asked func() (wirePrompt, bool), done fun
 }
 
 // join stores the message in a session that was in a turn shortly before, and waits until the turn
-// has read it. The argument "in" is the turn's prompt, without its parts.
+// has read it. The prompt "in" is that of the turn, without its parts.
 func (c *Client) join(ctx context.Context, id string, msg bgagent.TurnMessage, in wirePrompt) error {
 	message, there, err := c.place(ctx, id, msg.ID)
 	if err != nil {

@@ -112,8 +112,8 @@ func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir str
 	return w.Directory, nil
 }
 
-// How many messages the client reads, beginning with the newest, to find out whether the session
-// already has the message of a prompt or a notice.
+// These are the numbers of messages that the client reads, beginning with the newest, to find out whether the
+// session already has the message of a prompt or a notice.
 const (
 	newest   = 10  // for a session whose earlier messages from bgagent are known to this client
 	earliest = 500 // for a session to which an earlier process might have sent messages
@@ -218,8 +218,8 @@ func (s *session) note(x sent) {
 	}
 }
 
-// send sends a message with the given text, or with the parts of the argument "in" if there are
-// any. It first records the message, because the server's answer can be lost.
+// send sends a message with the given text, or with the parts of the prompt "in" if there are any. It first
+// records the message, because the server's answer can be lost.
 func (c *Client) send(ctx context.Context, id, message, key, text string, in wirePrompt) error {
 	in.MessageID = message
 	continues := in.Parts != nil

@@ -29,14 +29,14 @@ func (m *wireMessage) keys() (keys []string) {
 	return keys
 }
 
-// deepest is the maximum number of messages that are searched for the message of an earlier prompt.
-// A turn has fewer messages.
+// The constant "deepest" is the maximum number of messages that are searched for the message of an earlier
+// prompt. A turn has fewer messages.
 const deepest = 20_000
 
-// unanswered looks for the message of an earlier prompt. A new prompt, which has the given key, is
-// meant to continue the turn of the earlier prompt. unanswered returns the message's id and the part
-// to send. If the turn cannot be continued, the part is nil. The boolean result reports whether the
-// session already has the new prompt.
+// The method "unanswered" looks for the message of an earlier prompt. A new prompt, which has the given key,
+// is meant to continue the turn of the earlier prompt. The method returns the message's id and the part to
+// send. If the turn cannot be continued, the part is nil. The boolean result reports whether the session
+// already has the new prompt.
 func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (message string, part *wirePromptPart, there bool, err error) {
 	var keys []string
 	read, found := 0, false
@@ -70,7 +70,7 @@ func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (messa
 	}, false, nil
 }
 
-// continued reports whether the turn of a prompt message is being continued or was continued.
+// The method "continued" reports whether the turn of a prompt message is being continued or was continued.
 func (c *Client) continued(session, message string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,8 +140,8 @@ func (s *session) lastKey(message string) (key string) {
 	return key
 }
 
-// tries returns how many times the server made the request that has now finally failed. It returns
-// 0 if the number is unknown.
+// The method "tries" returns how many times the server made the request that has now finally failed. It
+// returns 0 if the number is unknown.
 func (c *Client) tries(session string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// refused runs a turn that the provider refuses.
+// The method "refused" runs a turn that the provider refuses.
 func (r *rig) refused(session string, p bgagent.Prompt) {
 	r.t.Helper()
 	require.NoError(r.t, r.c.StartTurn(r.t.Context(), session, p))

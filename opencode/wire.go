@@ -349,8 +349,8 @@ func (i *wireInfo) usage() bgagent.Usage {
 	return bgagent.Usage{InputTokens: whole(t.Input) + whole(t.Cache.Read) + whole(t.Cache.Write), OutputTokens: whole(t.Output), Cost: max(i.Cost, 0)}
 }
 
-// whole converts a number of tokens. It returns 0 if the number is negative, too large or not a
-// number.
+// The function "whole" converts a number of tokens. It returns 0 if the number is negative, too large or not
+// a number.
 func whole(n float64) int64 {
 	const most = 1 << 50
 	if n > 0 && n < most {
@@ -359,9 +359,9 @@ func whole(n float64) int64 {
 	return 0
 }
 
-// ended sets the stop reason of an agent message that has ended. Some completed messages have
-// neither an error nor a finish reason. If such a message is empty, the turn was aborted before the
-// model request was retried. Otherwise the model's stream was cut off.
+// The method "ended" sets the stop reason of an agent message that has ended. Some completed messages have
+// neither an error nor a finish reason. If such a message is empty, the turn was aborted before the model
+// request was retried. Otherwise the model's stream was cut off.
 func (m *wireMessage) ended(out *bgagent.Message) {
 	i := &m.Info
 	if i.Error != nil {
@@ -395,14 +395,14 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 	}
 }
 
-// empty reports whether the message contains no output from the agent.
+// The method "empty" reports whether the message contains no output from the agent.
 func (m *wireMessage) empty() bool {
 	return !slices.ContainsFunc(m.Parts, func(p wirePart) bool {
 		return p.Type == "tool" || (p.Type == "text" || p.Type == "reasoning") && p.Text != ""
 	})
 }
 
-// Values in a tool call that was declined without a message for the agent: the name of the tool
+// These are values in a tool call that was declined without a message for the agent: the name of the tool
 // that asks the user, and opencode's error messages. The turn ends with this call.
 const (
 	questionTool       = "question"
@@ -410,7 +410,7 @@ const (
 	declinedPermission = "The user rejected permission to use this specific tool call"
 )
 
-// declined returns the reason why the turn ended with the message's tool calls. It returns "" if
+// The method "declined" returns the reason why the turn ended with the message's tool calls. It returns "" if
 // the turn continues after them.
 func (m *wireMessage) declined() (why string) {
 	for i := range m.Parts {
@@ -451,7 +451,7 @@ func (p *wirePart) tool() bgagent.MessageTool {
 	return t
 }
 
-// separate appends s as a separate paragraph.
+// The function "separate" appends s as a separate paragraph.
 func separate(b *strings.Builder, s string) {
 	if b.Len() > 0 && s != "" {
 		b.WriteString("\n\n")

@@ -43,7 +43,7 @@ const (
 
 var stageNames = [...]string{stageQueued: "queued", stageSession: "session", stageTurn: operationInvokeAgent, stageWaiting: "waiting"}
 
-// phaseStages holds the stage of each phase of an attempt that has a session.
+// phaseStages maps the phases of an attempt that has a session to stages.
 var phaseStages = map[bgagent.Phase]stage{
 	bgagent.PhaseNone:     stageTurn,
 	bgagent.PhaseStarting: stageTurn,
@@ -198,7 +198,7 @@ func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	x.part.End(trace.WithTimestamp(at))
 }
 
-// end ends the spans of an attempt that has ended and records its measurements.
+// The method "end" ends the spans of an attempt that has ended, and records its measurements.
 func (r *Recorder) end(x *record, t *bgagent.Task) {
 	r.enter(x, t, stageNone, t.Ended)
 	if !t.Started.IsZero() {
@@ -220,8 +220,8 @@ func (r *Recorder) end(x *record, t *bgagent.Task) {
 	x.close()
 }
 
-// abandon ends the spans of an attempt of which only the last status is known. It does not
-// record measurements.
+// abandon ends an attempt's spans when only the attempt's last status is known. It does not record
+// measurements.
 func (r *Recorder) abandon(x *record, status bgagent.Status) {
 	now := time.Now()
 	x.part.End(trace.WithTimestamp(now))

@@ -7,11 +7,10 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 )
 
-// Names from the semantic conventions. They are defined here because Go's semconv packages
-// have contained no names for GenAI since v1.42.0. The conventions for GenAI have moved to
-// github.com/open-telemetry/semantic-conventions-genai, which has no release yet. The names
-// are from the main branch of that repository in November 2026 and are the same as in
-// v1.41.0.
+// These names come from the semantic conventions. They are defined here because Go's semconv packages have
+// contained no names for GenAI since v1.42.0. The conventions for GenAI have moved to
+// github.com/open-telemetry/semantic-conventions-genai, which has no release yet. The names are from the main
+// branch of that repository in November 2026 and are the same as in v1.41.0.
 const (
 	keyOperation    = attribute.Key("gen_ai.operation.name")
 	keyProvider     = attribute.Key("gen_ai.provider.name")
@@ -27,7 +26,7 @@ const (
 	operationInvokeAgent = "invoke_agent"
 )
 
-// Names that are not part of the semantic conventions.
+// These names are not part of the semantic conventions.
 const (
 	keyTask        = attribute.Key("bgagent.task.id")
 	keyAttempt     = attribute.Key("bgagent.task.attempt")
@@ -95,8 +94,8 @@ func taskOf(t *bgagent.Task, content bool) []attribute.KeyValue {
 	return kv
 }
 
-// wentWrong reports whether the span of an attempt that ended for this cause is an error. A
-// requested cancellation is not an error.
+// wentWrong reports whether the span of an attempt that ended with this cause is an error. A requested
+// cancellation is not an error.
 func wentWrong(c bgagent.Cause) bool {
 	switch c {
 	case bgagent.CauseTimeToLive, bgagent.CauseQueueTimeToLive, bgagent.CauseBudget, bgagent.CauseStale, bgagent.CauseLoop:

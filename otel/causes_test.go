@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asked lists the causes of cancellations that are not errors, because somebody requested them or
+// The map "asked" lists the causes of cancellations that are not errors, because somebody requested them or
 // another attempt continues the task. Cancellations due to a time limit are errors.
 var asked = map[bgagent.Cause]bool{
 	bgagent.CauseCaller:         true,

@@ -22,7 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// observed is a manager with a recorder and in-memory exporters of the SDK.
+// The type "observed" is a manager with a recorder and in-memory exporters of the SDK.
 type observed struct {
 	*bgagent.BackgroundManager
 	rec    *bgotel.Recorder
@@ -34,8 +34,8 @@ type observed struct {
 
 var root = bgagent.Caller{Session: "root"}
 
-// observe returns a manager and a recorder of its tasks. The recorder exports spans to memory
-// and to the given exporters.
+// observe returns a manager and a recorder for its tasks. The recorder exports spans to memory and to the
+// given exporters.
 func observe(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, with bgotel.Config, exporters ...sdktrace.SpanExporter) *observed {
 	t.Helper()
 	m, err := bgagent.New(sc, cfg)
@@ -178,8 +178,8 @@ func (o *observed) metrics(t *testing.T) []string {
 	return lines
 }
 
-// agents returns a client with agents that work for different durations, and with the agents
-// in the argument "more".
+// agents returns a client with agents that work for different durations, and with the further agents in the
+// map "more".
 func agents(more map[string]inproc.Agent) *inproc.Client {
 	all := map[string]inproc.Agent{
 		"quick": works(time.Second), "slow": works(10 * time.Second), "for ever": works(1000 * time.Hour),

@@ -49,7 +49,7 @@ func newInstruments(m *bgagent.BackgroundManager, meter metric.Meter) (*instrume
 	return in, err
 }
 
-// measured creates the instruments to which the recorder writes.
+// The method "measured" creates the instruments to which the recorder writes.
 func (in *instruments) measured(meter metric.Meter) error {
 	var errs [6]error
 	in.queue, errs[0] = meter.Float64Histogram("bgagent.task.queue.duration", metric.WithUnit("s"), taskBuckets,
@@ -67,7 +67,7 @@ func (in *instruments) measured(meter metric.Meter) error {
 	return errors.Join(errs[:]...)
 }
 
-// observed creates the instruments whose values are read when metrics are collected.
+// The method "observed" creates the instruments whose values are read when metrics are collected.
 func (in *instruments) observed(meter metric.Meter) error {
 	var errs [8]error
 	in.live, errs[0] = meter.Int64ObservableUpDownCounter("bgagent.task.live", metric.WithUnit("{task}"),
@@ -111,8 +111,8 @@ func (in *instruments) observe(f bgagent.Figures, o metric.Observer) {
 	}
 }
 
-// count changes the number of live attempts with a status. The argument "by" is +1 if an
-// attempt enters the status, and -1 if an attempt leaves it.
+// count changes the number of live attempts with a status. The number "by" is +1 if an attempt enters the
+// status, and -1 if an attempt leaves it.
 func (in *instruments) count(s bgagent.Status, by int64) {
 	switch s {
 	case bgagent.Pending:
@@ -144,8 +144,8 @@ func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 	return used
 }
 
-// inMetrics returns the agent's attributes that metrics have, followed by the attributes in
-// the argument "more".
+// inMetrics returns those of the agent's attributes that metrics have, followed by the given further
+// attributes.
 func inMetrics(agent []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
 	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // the third attribute is the provider
 }

@@ -123,7 +123,7 @@ func TestTheDocumentationNamesEveryMetric(t *testing.T) {
 	}
 }
 
-// refusing is a meter provider whose meter refuses counters.
+// The type "refusing" is a meter provider whose meter refuses counters.
 type refusing struct{ noop.MeterProvider }
 
 func (refusing) Meter(string, ...metric.MeterOption) metric.Meter { return noCounters{} }

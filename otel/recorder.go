@@ -119,8 +119,8 @@ func (r *Recorder) follow(tasks []bgagent.Task, sub *bgagent.Subscription) {
 	}
 }
 
-// first adds the tasks that existed before the recorder. It does not create spans for tasks
-// that have ended.
+// The method "first" adds the tasks that existed before the recorder. It does not create spans for tasks that
+// have ended.
 func (r *Recorder) first(tasks []bgagent.Task) {
 	now := time.Now()
 	for i := range tasks {
@@ -137,8 +137,8 @@ func (r *Recorder) first(tasks []bgagent.Task) {
 	}
 }
 
-// see updates the record of a task to the task's current state. It does not depend on the
-// kind of event, so it handles both events and the list of tasks that catchUp reads.
+// The method "see" updates the record of a task to the task's current state. It does not depend on the kind
+// of event, so it handles both events and the list of tasks that catchUp reads.
 func (r *Recorder) see(t *bgagent.Task) {
 	now := time.Now()
 	for _, past := range t.Attempts {

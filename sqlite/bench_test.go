@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// BenchmarkBatch writes batches of records of 700 bytes each. For comparison, the case "append
-// and sync" appends the same number of bytes to a file and syncs the file.
+// BenchmarkBatch writes batches of 700-byte records. For comparison, the case "append and sync" appends the
+// same number of bytes to a file and syncs the file.
 func BenchmarkBatch(b *testing.B) {
 	data := make([]byte, 700)
 	b.Run("append and sync", func(b *testing.B) {

@@ -20,14 +20,14 @@ const (
 	// "bgat".
 	application = 0x62676174
 
-	// The version of the tables consists of a major and a minor number. Code can open every
-	// database that has the code's major number, because a new minor version only adds columns and
-	// tables that older code does not need.
+	// The version of the tables consists of a major and a minor number. Code can open every database whose
+	// major number equals its own, because a new minor version only adds columns and tables that older code
+	// does not need.
 	major, minor = 1, 0
 )
 
-// connect opens a connection to the database. It changes all settings that the store needs and reads
-// each of them back, because SQLite refuses some changes without an error.
+// connect opens a connection to the database. It changes all settings that the store needs and then checks
+// each of them, because SQLite refuses some changes without an error.
 func (f files) connect(write bool) (conn *sqlite3.Conn, err error) {
 	if !vfs.SupportsFileLocking || !vfs.SupportsSharedMemory {
 		return nil, plainf("this system has no file locks or no shared memory for a database: a store cannot be used here")
@@ -201,7 +201,7 @@ CREATE VIEW sessions AS SELECT key AS id, due, CAST(data AS TEXT) AS data FROM r
 CREATE VIEW prose AS SELECT r.key AS task, t.name, t.size, CAST(t.text AS TEXT) AS text FROM texts t JOIN records r ON r.id = t.record;
 `
 
-// create creates the tables of a new store.
+// The function "create" creates the tables of a new store.
 func create(conn *sqlite3.Conn, store string, lockFile int64) (err error) {
 	tx, err := conn.BeginImmediate()
 	if err != nil {

@@ -44,7 +44,7 @@ func newDisk(seed uint64) *disk {
 	return &disk{files: map[string]*diskFile{}, rnd: rand.New(rand.NewPCG(seed, 2))}
 }
 
-// apply returns the content after the change. It can overwrite the argument.
+// apply returns the content after the change. It can overwrite the given content.
 func (a act) apply(content []byte) []byte {
 	if a.what == "truncate" {
 		if int(a.off) <= len(content) {
@@ -59,7 +59,7 @@ func (a act) apply(content []byte) []byte {
 	return content
 }
 
-// happened applies the change to the model.
+// The method "happened" applies the change to the model.
 func (d *disk) happened(a act) {
 	f := d.files[a.file]
 	if f == nil {
@@ -80,9 +80,9 @@ func (d *disk) happened(a act) {
 	}
 }
 
-// images returns the possible contents of the disk if the machine stops during the change. There is
-// one image with only the synced data, one with all data, one with some of the unsynced sectors,
-// and one with all earlier data and half of the change.
+// images returns what the disk can contain if the machine stops during the change. There is one image with
+// only the synced data, one with all data, one with some of the unsynced sectors, and one with all earlier
+// data and half of the change.
 func (d *disk) images(a act) map[string]map[string][]byte {
 	all := map[string]map[string][]byte{}
 	for _, kind := range []string{"nothing unsynced", "all", "some sectors", "torn"} {
@@ -111,8 +111,8 @@ func (d *disk) images(a act) map[string]map[string][]byte {
 	return all
 }
 
-// The method "some" returns the content after a random part of the change. The argument "chance" is the
-// probability that a sector, or a truncation, is part of it.
+// The method "some" returns the content after a random part of the change. chance is the probability that a
+// sector, or a truncation, is part of it.
 func (d *disk) some(a act, content []byte, chance float64) []byte {
 	if a.what == "truncate" {
 		if d.rnd.Float64() < chance {
@@ -181,9 +181,9 @@ func (j *judge) look(image map[string][]byte, acked, tried int) error {
 }
 
 // powerLoss writes the script and checks the contents of the disk for each moment at which the machine can
-// stop. The argument "plant" is passed to setSync. If the argument "enough" is 0, every bad image fails the
-// test. Otherwise, powerLoss only counts the bad images, and checks no further images when it has found
-// this number. The count is in the returned judge.
+// stop. plant is passed to setSync. If the number "enough" is 0, every bad image fails the test. Otherwise,
+// powerLoss only counts the bad images, and stops checking images when it has found that many. The count is
+// in the returned judge.
 func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 	script := storetest.NewScript(11, batches, time.Now().Add(-time.Hour))
 	d, j := newDisk(11), newJudge(t, script)
@@ -245,8 +245,8 @@ func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 	return j
 }
 
-// setSync makes the writer omit syncs: the argument "plant" is the value of SQLite's setting "synchronous".
-// If the argument is empty, setSync changes nothing.
+// setSync makes the writer omit syncs: plant is the value of SQLite's setting "synchronous". If plant is
+// empty, setSync changes nothing.
 func setSync(t *testing.T, s *Store, plant string) {
 	t.Helper()
 	if plant != "" {
@@ -293,7 +293,7 @@ func TestNothingIsLostIfTheMachineStopsAgain(t *testing.T) {
 	}
 }
 
-// stopped describes the contents of a disk after the machine has stopped.
+// The type "stopped" describes the contents of a disk after the machine has stopped.
 type stopped struct {
 	image        map[string][]byte
 	acked, tried int

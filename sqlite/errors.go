@@ -8,7 +8,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
-// ErrDiskFull means that the disk of the store is full. Errors that match it also match [syscall.ENOSPC].
+// ErrDiskFull means that the store's disk is full. Errors that match it also match [syscall.ENOSPC].
 var ErrDiskFull error = diskFull{}
 
 type diskFull struct{}
@@ -26,7 +26,7 @@ var errDamaged = errors.New("it is damaged")
 // treated as full.
 const little = 1 << 20
 
-// room describes the space on a file system that is available to this user.
+// room describes how much space on a file system is available to this user.
 type room struct {
 	free     int64 // number of free bytes
 	readOnly bool
@@ -59,8 +59,8 @@ func (f files) explain(doing string, err error) error {
 	return fmt.Errorf("%s%w", what, err)
 }
 
-// full reports whether the error was caused by a full disk. SQLite reports some of these errors as
-// general disk errors, so the method "full" also asks the file system.
+// The method "full" reports whether the error was caused by a full disk. SQLite reports some of these errors
+// as general disk errors, so the method also asks the file system.
 func (f files) full(err error) bool {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, sqlite3.FULL):

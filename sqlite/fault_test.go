@@ -223,7 +223,8 @@ func TestARecordThatVanishedIsMissed(t *testing.T) {
 	}
 }
 
-// dies returns the folder of a store whose process died after it had written the given number of batches.
+// The function "dies" returns the folder of a store whose process died after it had written the given number
+// of batches.
 func dies(t *testing.T, batches int) (dir string) {
 	t.Helper()
 	dir = folder(t)

@@ -13,7 +13,7 @@ type killJudge struct {
 	running   map[string]string          // running turns of the current process: agent by task
 	begun     map[string]int             // number of turns by prompt id
 	texts     map[string]string          // prompt texts by prompt id
-	answers   map[string]map[string]bool // answers that the turns of a task gave
+	answers   map[string]map[string]bool // answers that a task's turns gave, by task
 	originals map[string]string          // id of the prompt with the original text, by task
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/internal/kills"
 )
 
-// This file contains the process that TestNoKillLosesOrRepeatsWork kills. The process runs tasks of
-// Go functions on a store, and writes everything that is visible outside the manager to a log.
+// This file contains the process that TestNoKillLosesOrRepeatsWork kills. The process runs tasks whose agents
+// are Go functions, keeps them in a store, and logs everything that is visible outside the manager.
 
 const (
 	killLimit = 8 // number of turns that may run at the same time
@@ -25,8 +25,8 @@ const (
 // killAgent returns the agent of the task with the given number. The agents differ in their treatment of
 // interrupted turns:
 //
-//   - For "once" and "delegate", the client knows from the log which prompts their sessions
-//     have. The agent "delegate" launches two tasks of "once" and waits for them.
+//   - For "once" and "delegate", the client knows from the log which prompts their sessions have received.
+//     The agent "delegate" launches two tasks of "once" and waits for them.
 //   - The turns of "again" may be repeated.
 //   - The client knows nothing about the sessions of "unknown".
 func killAgent(n int) string {

@@ -65,8 +65,8 @@ func takeLock(path string, owner bgagent.StoreOwner) (*lock, error) {
 	}
 }
 
-// take tries for about 50 ms to take the lock, and reports whether it has succeeded. It tries more than once,
-// because a reader that checks whether the owner is alive holds the lock for a moment.
+// The method "take" tries for about 50 ms to take the lock, and reports whether it has succeeded. It tries
+// more than once, because a reader that checks whether the owner is alive holds the lock for a moment.
 func (l *lock) take() (bool, error) {
 	for i := 0; ; i++ {
 		taken, err := tryLock(l.f, true)
@@ -91,7 +91,7 @@ func (l *lock) inPlace(path string) bool {
 // unknown.
 func (l *lock) id() int64 { return fileID(l.f) }
 
-// name writes the owner into the file, for people and for other processes that try to open the
+// The method "name" writes the owner into the file, for people and for other processes that try to open the
 // store.
 func (l *lock) name(owner bgagent.StoreOwner) error {
 	text, err := json.Marshal(owner)

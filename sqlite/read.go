@@ -16,8 +16,8 @@ const columns = "key, due, status, " + headerColumns + ", size, sum, data"
 // headerColumns are the columns that scanHeader reads.
 const headerColumns = "kind, agent, parent, root, session, launched, ended"
 
-// scanHeader returns the header in the statement's current row. The argument "from" is the number of the first of
-// the headerColumns.
+// scanHeader returns the header in the statement's current row. The first of the headerColumns has the column
+// number "from".
 func scanHeader(s *sqlite3.Stmt, from int) header {
 	return header{
 		kind: s.ColumnText(from), agent: s.ColumnText(from + 1), parent: s.ColumnText(from + 2), root: s.ColumnText(from + 3),
@@ -122,7 +122,7 @@ func (w *writer) salvage(want tally) (records []bgagent.StoreRecord, damage []bg
 	return records, damage, nil
 }
 
-// reading is a connection that only reads the database.
+// The type "reading" is a connection that only reads the database.
 type reading struct {
 	files
 	conn  *sqlite3.Conn
@@ -144,7 +144,7 @@ func openReading(f files) (*reading, error) {
 
 func (r *reading) close() error {
 	if r.texts != nil {
-		_ = r.texts.Close() // an error does not matter, because it is the error of the last use, which has already been reported
+		_ = r.texts.Close() // an error does not matter, because it repeats the error of the last use, which has already been reported
 	}
 	return r.conn.Close()
 }
@@ -196,7 +196,7 @@ func (r *reading) text(ctx context.Context, record, name string) (text string, e
 	return text, nil
 }
 
-// history reads a page in one transaction, so that the page shows one state of the database.
+// history reads a page in one transaction, so that the page shows a single state of the database.
 func (r *reading) history(ctx context.Context, q bgagent.StoreQuery) (page []bgagent.StoreRecord, err error) {
 	defer r.during(ctx)()
 	if err := ctx.Err(); err != nil {

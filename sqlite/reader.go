@@ -84,7 +84,7 @@ func (r *Reader) Live(ctx context.Context) (records []bgagent.StoreRecord, err e
 	return records, nil
 }
 
-// History returns a page of tasks that have ended, as described at [bgagent.Store].
+// History returns a page of tasks that have ended, as described in [bgagent.Store].
 func (r *Reader) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,7 +94,7 @@ func (r *Reader) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.S
 	return r.r.history(ctx, q)
 }
 
-// Text returns one of a record's texts, as described at [bgagent.Store].
+// Text returns one of a record's texts, as described in [bgagent.Store].
 func (r *Reader) Text(ctx context.Context, record, name string) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -161,10 +161,10 @@ func (r *reading) each(sql string, f func(*sqlite3.Stmt)) error {
 	return s.Err()
 }
 
-// Backup writes a copy of the store into a new file, which only its owner can access. It returns an
-// error if the file exists. To use the copy, put it into an empty folder with the mode 0700, under
-// the name tasks.db. When a manager opens the copy, [bgagent.StoreContents].Outdated states that it
-// is a backup, so the manager does not automatically continue any of its tasks.
+// Backup writes a copy of the store into a new file, which only its owner can access. It returns an error if
+// the file already exists. To use the copy, put it into an empty folder with the mode 0700, under the name
+// tasks.db. When a manager opens the copy, [bgagent.StoreContents].Outdated states that it is a backup, so
+// the manager does not automatically continue any of its tasks.
 func (r *Reader) Backup(ctx context.Context, path string) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,12 +7,11 @@
 // text.
 //
 //   - The file tasks.db is the database. While the database is in use, the files tasks.db-wal and
-//     tasks.db-shm exist next to it. The file tasks.db-wal usually has at most 16 MiB. Only SQLite may
-//     open these files. On some systems, any other program that opens and closes them, for example to
-//     copy them, can break SQLite's locks. [Reader.Backup] makes a copy.
-//   - The file named lock belongs to the manager that has the store open. It also contains the
-//     number of the last batch, because a database that has lost its tasks.db-wal does not show
-//     that batches are missing.
+//     tasks.db-shm exist next to it. The file tasks.db-wal is usually no larger than 16 MiB. Only SQLite may
+//     open these files. On some systems, any other program that opens and closes them, for example to copy
+//     them, can break SQLite's locks. [Reader.Backup] makes a copy.
+//   - The file named lock belongs to the manager that has the store open. It also contains the number of the
+//     last batch, because a database that has lost its tasks.db-wal gives no sign that batches are missing.
 //
 // The store needs a local file system. Open returns an error if it recognizes a network file
 // system.
@@ -45,20 +44,21 @@ import (
 
 // Options contains the settings of a store. The zero value selects the defaults.
 type Options struct {
-	// KeepFor is the time for which a task is kept after its end. A task whose completion is still owed is
-	// kept longer. KeepTasks is the maximum number of ended tasks that are kept, not counting those whose
-	// completion is still owed. The store deletes tasks when it is opened and when other tasks end. It
-	// begins with the tasks that ended first. Zero means the default, and a negative value means no limit.
+	// KeepFor is the time for which a task is kept after its end. A task whose completion has not been
+	// reported yet is kept longer. KeepTasks is the maximum number of ended tasks that are kept, not counting
+	// those whose completion has not been reported yet. The store deletes tasks when it is opened and when
+	// other tasks end. It begins with the tasks that ended first. Zero means the default, and a negative
+	// value means no limit.
 	KeepFor   time.Duration // 7 days by default
 	KeepTasks int           // 100,000 by default
 
 	// KeepBytes is the maximum size of the database. If the database is larger, the store deletes the tasks
 	// that ended first. Zero means 1 GiB, and a negative value means no limit. Live tasks, and tasks whose
-	// completion is still owed, are always kept.
+	// completion has not been reported yet, are always kept.
 	KeepBytes int64
 
 	// Warn is called about problems that occur outside the manager's calls. The error is a [*WALError], an
-	// error of the store's upkeep, or a report of damage. The store checks for damage if a text or a page
+	// error from the store's upkeep, or a report of damage. The store checks for damage if a text or a page
 	// could not be read. Warn is called on a goroutine of the store and must not call the store. If Warn is
 	// nil, such errors are dropped.
 	Warn func(error)
@@ -85,7 +85,7 @@ func (o Options) withDefaults() Options {
 type Store struct {
 	dir     string
 	options Options
-	vfs     string // file system layer for SQLite in tests; empty for that of the operating system
+	vfs     string // file system layer for SQLite in tests; empty for the operating system's own
 
 	life sync.Mutex // held during Open, Reopen and Close
 
@@ -273,7 +273,7 @@ func (s *Store) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.St
 	return page, err
 }
 
-// suspect requests a check of the database if the error shows that data is damaged.
+// The method "suspect" requests a check of the database if the error shows that data is damaged.
 func (s *Store) suspect(err error) {
 	if errors.Is(err, errDamaged) || errors.Is(err, sqlite3.CORRUPT) {
 		s.reader.suspicious()

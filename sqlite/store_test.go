@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// refused returns the error text with which Open fails to open the store.
+// The function "refused" returns the text of the error with which Open refuses to open the store.
 func refused(t *testing.T, s *Store) string {
 	t.Helper()
 	if _, err := s.Open(t.Context(), bgagent.StoreOwner{}); err != nil {
@@ -75,7 +75,7 @@ func TestAFolderThatIsNotOursIsRefusedWithASentence(t *testing.T) {
 	}
 }
 
-// link replaces the file with a symbolic link to it.
+// link moves the file elsewhere, and replaces it with a symbolic link to the moved file.
 func link(dir, name string) error {
 	elsewhere := filepath.Join(filepath.Dir(dir), "elsewhere")
 	return errors.Join(os.Rename(filepath.Join(dir, name), elsewhere), os.Symlink(elsewhere, filepath.Join(dir, name)))
@@ -220,7 +220,7 @@ func TestADatabaseThatIsGoneIsSaid(t *testing.T) {
 	}
 }
 
-// A program that deletes temporary files may remove the lock file of a living owner.
+// A program that deletes temporary files might remove the lock file of a living owner.
 func TestWhoLostTheStoreIsRefusedAndToldWhoHasIt(t *testing.T) {
 	dir := filled(t)
 	first, second := New(dir, Options{}), New(dir, Options{})

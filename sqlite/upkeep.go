@@ -14,14 +14,14 @@ import (
 const (
 	pageSize        = 4096
 	checkpointPages = 1000             // number of pages in the WAL at which a checkpoint is due
-	keptWAL         = 16 << 20         // maximum number of bytes of a WAL that a checkpoint leaves to be overwritten
+	keptWAL         = 16 << 20         // maximum size, in bytes, of a WAL that a checkpoint leaves to be overwritten
 	largeWAL        = 64 << 20         // number of bytes in the WAL above which a warning is issued
 	pruneEvery      = 64               // number of ended tasks after which the limits are checked again
 	pruneStep       = 100              // maximum number of tasks that one transaction deletes
 	vacuumStep      = 256              // maximum number of pages that one transaction returns to the file system
 	vacuumLeast     = 16               // number of unused pages below which none are returned
-	retryMin        = time.Second      // first pause after a failed checkpoint or another failed upkeep
-	retryMax        = 30 * time.Second // longest pause after a failed upkeep; each pause is twice as long as the previous one
+	retryMin        = time.Second      // first pause after a failed checkpoint or other failed upkeep
+	retryMax        = 30 * time.Second // longest pause after failed upkeep; each pause is twice as long as the previous one
 	prunePause      = 10 * time.Minute // time after which the limits are checked again even if few tasks end
 )
 
@@ -66,7 +66,7 @@ func (u *upkeep) wrote(pages, ended int) {
 	}
 }
 
-// suspicious must be called if damaged data was read. The upkeep then checks the database, but
+// The method "suspicious" must be called if damaged data was read. The upkeep then checks the database, but
 // only once.
 func (u *upkeep) suspicious() {
 	u.doubt.Store(true)
@@ -76,8 +76,8 @@ func (u *upkeep) suspicious() {
 	}
 }
 
-// look checks the structure of the database if damaged data was read, and reports the result with a
-// warning.
+// The method "look" checks the structure of the database if damaged data was read, and reports the result
+// with a warning.
 func (u *upkeep) look() error {
 	if u.looked || !u.doubt.Load() {
 		return nil
@@ -102,7 +102,7 @@ func (u *upkeep) look() error {
 	return nil
 }
 
-// stop stops the goroutine and waits until it has returned.
+// The method "stop" stops the goroutine and waits until it has returned.
 func (u *upkeep) stop() {
 	if u != nil {
 		close(u.quit)
@@ -145,7 +145,7 @@ func (u *upkeep) run() {
 	}
 }
 
-// wait waits for work or for the next retry. It returns false if the store is being closed.
+// The method "wait" waits for work or for the next retry. It returns false if the store is being closed.
 func (u *upkeep) wait(again <-chan time.Time) bool {
 	select {
 	case <-u.quit:
@@ -156,9 +156,9 @@ func (u *upkeep) wait(again <-chan time.Time) bool {
 	return true
 }
 
-// failed warns about failed upkeep. After a failed write, it is unknown which part of the WAL is on the
-// disk. Therefore, the method "failed" makes the manager open the store again. This makes the contents of
-// the store durable; see [writer.makeSure].
+// The method "failed" warns about failed upkeep. After a failed write, it is unknown which part of the WAL is
+// on the disk. Therefore, the method makes the manager open the store again. This makes the contents of the
+// store durable; see [writer.makeSure].
 func (u *upkeep) failed(err error) {
 	if errors.Is(err, sqlite3.BUSY) || errors.Is(err, errDoubt) {
 		return
@@ -175,7 +175,7 @@ func (u *upkeep) failed(err error) {
 	u.s.options.Warn(u.f.explain("upkeep", err))
 }
 
-// connected returns the upkeep's own connection and opens it if necessary.
+// The method "connected" returns the upkeep's own connection, and opens it if necessary.
 func (u *upkeep) connected() (*sqlite3.Conn, error) {
 	if u.conn != nil {
 		return u.conn, nil
@@ -255,8 +255,8 @@ func (u *upkeep) prune() error {
 	}
 }
 
-// write calls f while the manager is prevented from writing. If the store must be opened again, it returns
-// errDoubt and does not call f.
+// The method "write" calls f while the manager is prevented from writing. If the store must be opened again,
+// it returns errDoubt and does not call f.
 func (u *upkeep) write(f func() error) error {
 	u.s.mu.Lock()
 	defer u.s.mu.Unlock()
@@ -293,7 +293,7 @@ func (u *upkeep) excess(conn *sqlite3.Conn) (sql string, err error) {
 		return "", err
 	}
 	used := (pages - unused) * pageSize
-	if o.KeepBytes > 0 && used > o.KeepBytes { // assumes that each task takes the average space
+	if o.KeepBytes > 0 && used > o.KeepBytes { // assumes that each task takes up an average amount of space
 		return fmt.Sprintf(earliest, "", min(1+(used-o.KeepBytes)*n/used, pruneStep)), nil
 	}
 	return "", nil

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// handed returns the upkeep of an open store. The upkeep does not run on its own goroutine, so
+// The function "handed" returns the upkeep of an open store. The upkeep does not run on its own goroutine, so
 // it works only when the test calls it.
 func handed(t *testing.T, s *Store) *upkeep {
 	t.Helper()
@@ -37,7 +37,8 @@ func handed(t *testing.T, s *Store) *upkeep {
 }
 
 // endedTasks writes n tasks that have ended: one hour apart, the last one an hour ago. It also writes three
-// records that no limit deletes: a live task, a task whose completion is still owed, and a session.
+// records that no limit deletes: a live task, a task whose completion has not been reported yet, and a
+// session.
 func endedTasks(t *testing.T, s *Store, n, size int) {
 	t.Helper()
 	b := &bgagent.StoreBatch{Number: s.w.batch + 1, Records: []bgagent.StoreRecord{task(99_999)}}

@@ -28,7 +28,7 @@ type writer struct {
 	due   map[string]stored // rows of due records that the writer has read or written, by key
 }
 
-// stored is what the writer knows about a row of the table.
+// The type "stored" holds what the writer knows about a row of the table.
 type stored struct {
 	id  int64 // 0 if the row does not exist
 	due bool
@@ -76,7 +76,7 @@ func (w *writer) connect() error {
 	return err
 }
 
-// adopt writes the owner to the database. It returns the reason why the database may be outdated, or "".
+// adopt writes the owner to the database. It returns the reason why the database might be outdated, or "".
 // The writer may have a token from before an uncertain commit. If the database then contains another token,
 // another manager has opened it since that commit, and the error is a [*bgagent.StoreOwnedError].
 func (w *writer) adopt() (outdated string, err error) {
@@ -116,8 +116,8 @@ func (w *writer) adopt() (outdated string, err error) {
 	return w.outdated(file, copied), nil
 }
 
-// outdated compares the database with the witness in the lock file. It returns the reason why the database
-// may lack changes, or "".
+// The method "outdated" compares the database with the witness in the lock file. It returns the reason why
+// the database might lack changes, or "".
 func (w *writer) outdated(file int64, copied string) string {
 	seen := w.lock.witness
 	switch {
@@ -170,7 +170,7 @@ func (w *writer) measure() error {
 	return err
 }
 
-// stmt returns the prepared statement for the text. It prepares each statement on first use.
+// stmt returns the prepared statement for the SQL text. It prepares each statement on first use.
 func (w *writer) stmt(sql string) (*sqlite3.Stmt, error) {
 	if s := w.known[sql]; s != nil {
 		return s, nil
@@ -281,8 +281,8 @@ func (t *tally) sub(due bool, sum int64) {
 	}
 }
 
-// mine returns an error if the database has another owner or if the batch is not the next one. It
-// also reads the tally.
+// The method "mine" returns an error if the database has another owner or if the batch is not the next one.
+// It also reads the tally.
 func (w *writer) mine(number uint64, t *tally) error {
 	s, err := w.stmt("SELECT batch, due, due_sum, token, owner FROM meta")
 	if err != nil {
@@ -313,7 +313,7 @@ func ownedBy(owner string) error {
 }
 
 // find returns what the table contains about the record, from memory if the record is due. Only a statement that
-// also compares the key may use the id, because the row may have disappeared.
+// also compares the key may use the id, because the row might have disappeared.
 func (w *writer) find(key string) (stored, error) {
 	if in, ok := w.due[key]; ok {
 		return in, nil
@@ -321,7 +321,7 @@ func (w *writer) find(key string) (stored, error) {
 	return w.read(key)
 }
 
-// read reads what the table contains about the record.
+// The method "read" reads what the table contains about the record.
 func (w *writer) read(key string) (in stored, err error) {
 	err = w.ask("SELECT id, due, sum, "+headerColumns+" FROM records WHERE key = ?", func(s *sqlite3.Stmt) {
 		in = stored{id: s.ColumnInt64(0), due: s.ColumnBool(1), sum: s.ColumnInt64(2), header: scanHeader(s, 3)}
@@ -371,7 +371,7 @@ func (w *writer) insert(r *row, sum int64) error {
 		r.key, r.kind, r.due, r.status, r.agent, r.parent, r.root, r.session, r.launched, r.ended, int64(len(r.data)), sum, []byte(r.data))
 }
 
-// update changes the row. It sets only the columns that differ, because SQLite writes an index again if a
+// update changes the row. It sets only the columns that differ, because SQLite rewrites an index if a
 // statement sets one of its columns, even to the same value.
 func (w *writer) update(r *row, in stored, sum int64) error {
 	set := "UPDATE records SET status = ?, size = ?, sum = ?, data = ?"
@@ -433,7 +433,7 @@ func (w *writer) close() error { return errors.Join(w.disconnect(), w.lock.close
 func (w *writer) disconnect() (err error) {
 	if w.conn != nil {
 		for _, s := range w.known {
-			_ = s.Close() // an error does not matter, because it is the error of the last use, which has already been reported
+			_ = s.Close() // an error does not matter, because it repeats the error of the last use, which has already been reported
 		}
 		err = w.conn.Close()
 		w.conn = nil

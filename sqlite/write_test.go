@@ -11,8 +11,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Each dirty page costs two writes to the WAL. These writes take most of the time of a commit. If a batch
-// only changes the data of a record, the only dirty pages are those of the row and of the table "meta".
+// Each dirty page costs two writes to the WAL. These writes account for most of the time that a commit takes.
+// If a batch only changes the data of a record, the only dirty pages are those of the row and of the table
+// "meta".
 func TestABatchWritesAnIndexOnlyIfARowMovesInIt(t *testing.T) {
 	s := New(folder(t), Options{})
 	open(t, s)
@@ -175,7 +176,8 @@ func TestATextOfALostRowIsRefused(t *testing.T) {
 	}
 }
 
-// A batch that is refused leaves the pages that did not fit into memory in the file. SQLite does not count them.
+// A refused batch leaves behind, in the file, the pages that did not fit into memory. SQLite does not count
+// them.
 func TestAWALThatARefusedBatchMadeLargeIsShortened(t *testing.T) {
 	dir := folder(t)
 	s := New(dir, Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})

@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/nats/embedded"
 )
 
-// BenchmarkBatch writes batches of records of 700 bytes each to a server in this process, which syncs
-// each batch to the disk.
+// BenchmarkBatch writes batches of 700-byte records to a server in this process, which syncs each batch to
+// the disk.
 func BenchmarkBatch(b *testing.B) {
 	server, err := embedded.Start(embedded.Options{Dir: b.TempDir()})
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// tokenOf returns the token of the owner of a process's store.
+// tokenOf returns the owner's token in a process's store.
 func tokenOf(t *testing.T, nc *nats.Conn, process string) string {
 	t.Helper()
 	js, err := nc.JetStream()

@@ -53,9 +53,8 @@ func TestAConfirmationAppliesUntilTheProcessStartsAgain(t *testing.T) {
 	require.Empty(t, all, "the process has been started with another token")
 }
 
-// takenOver suspends a process, and lets another process take over its tasks. It returns the ids of the tasks
-// by the names of their callers. Before the process is suspended, it confirms the caller alice to the process
-// "seen".
+// takenOver suspends a process, and lets another process take over its tasks. It returns the tasks' ids by
+// caller name. Before the process is suspended, it confirms the caller alice to the process "seen".
 func takenOver(t *testing.T, url string, by *bgnats.Cluster, seen callers) map[string]string {
 	one := newCallers(t, url, bgnats.ClusterOptions{Process: "one", Home: "home", TakeOverSuspended: time.Millisecond}, same())
 	ids := map[string]string{}

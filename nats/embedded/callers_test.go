@@ -81,7 +81,7 @@ func (c callers) task(t *testing.T, caller, agent, prompt string) bgagent.Task {
 	return task
 }
 
-// asks launches a task that asks a question, and returns the question.
+// The method "asks" launches a task that asks a question, and returns the question.
 func (c callers) asks(t *testing.T, caller, prompt string) (task bgagent.Task, q bgagent.Question) {
 	t.Helper()
 	task = c.task(t, caller, "asks", prompt)
@@ -156,8 +156,8 @@ func TestACallerUsesItsTasksInAnotherProcess(t *testing.T) {
 	require.ErrorIs(t, err, bgagent.ErrMayNotPermit, "a caller is not the host")
 }
 
-// refuses checks that the caller can do nothing with the task, and gets the same errors as for a task that
-// does not exist.
+// The method "refuses" checks that the caller can do nothing with the task, and gets the same errors as for a
+// task that does not exist.
 func (c callers) refuses(t *testing.T, caller, id, key string) {
 	t.Helper()
 	for _, id := range []string{id, "bg_0000000000000000"} {

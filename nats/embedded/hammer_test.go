@@ -21,7 +21,7 @@ func TestHammerOnJetStream(t *testing.T) {
 	}})
 }
 
-// hammered returns the content of stores for the hammer.
+// hammered returns the store content that the hammer uses.
 func hammered(t storetest.TB, server *embedded.Server) hammer.Content {
 	c := newStores(t, server)
 	t.Cleanup(func() { // otherwise, the server would keep the streams of all runs
@@ -54,7 +54,7 @@ func hammered(t storetest.TB, server *embedded.Server) hammer.Content {
 				losses++
 				h := s.(*hammeredStore)
 				h.large = losses%4 == 0
-				h.p.loseAnswer([]verdict{cutBefore, cutAfter}[losses%2], losses%7, losses%11) // the later cuts are during Reopen
+				h.p.loseAnswer([]verdict{cutBefore, cutAfter}[losses%2], losses%7, losses%11) // the later cuts happen during Reopen
 			},
 		},
 		Cut: func(s bgagent.Store) func() {
@@ -72,11 +72,11 @@ func hammered(t storetest.TB, server *embedded.Server) hammer.Content {
 type hammeredStore struct {
 	*bgnats.Store
 	p     *process
-	large bool // the next batch is made too large for an atomic batch of the servers
+	large bool // the next batch is made larger than an atomic batch can be
 }
 
-// Write returns only when the process is connected again, because the time of a bubble passes much faster
-// than the time that the client needs to connect.
+// Write returns only when the process is connected again, because the bubble's clock would otherwise run far
+// ahead while the client connects.
 func (s *hammeredStore) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	defer s.p.settle()
 	if s.large {
@@ -88,7 +88,7 @@ func (s *hammeredStore) Write(ctx context.Context, b *bgagent.StoreBatch) error 
 	return s.Store.Write(ctx, b)
 }
 
-// padding are records that neither Open nor History returns.
+// padding contains records that neither Open nor History returns.
 var padding = func() (all []bgagent.StoreRecord) {
 	for i := range 1000 {
 		all = append(all, bgagent.StoreRecord{Key: fmt.Sprint("padding:", i), Kind: bgagent.StoreSession})

@@ -58,7 +58,7 @@ func joined(t *testing.T, url string, o bgnats.ClusterOptions) *bgnats.Cluster {
 	return c
 }
 
-// managerOf returns a manager of a process of a cluster.
+// managerOf returns a manager for a process of a cluster.
 func managerOf(t *testing.T, c *bgnats.Cluster, agents map[string]inproc.Agent) *bgagent.BackgroundManager {
 	t.Helper()
 	m, err := bgagent.New(inproc.New(agents), bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever})
@@ -197,12 +197,12 @@ func TestJoinUsesCredentialsAndCertificates(t *testing.T) {
 		"with the system's CAs": {CredentialsFile: creds},
 	} {
 		o.Process = "two"
-		_, err := bgnats.Join(t.Context(), s.URL(), o) // fails at once, because the error is permanent; after any other error, Join tries again
+		_, err := bgnats.Join(t.Context(), s.URL(), o) // fails at once, because the error is permanent; after any other error, Join retries
 		require.Error(t, err, name)
 	}
 }
 
-// The credentials of a process can be wrong for a while, for example while they are replaced on the
+// The credentials of a process can be wrong for a while, for example while they are being replaced on the
 // servers.
 func TestAProcessReconnectsAfterItsCredentialsWereRefused(t *testing.T) {
 	dir, listen := tempdir.New(t), "127.0.0.1:0"

@@ -83,7 +83,7 @@ func runServer(dir string) error {
 	return s.Close()
 }
 
-// ahead is the number of batches that the child may write before the parent has read about them.
+// ahead is the number of batches that the child may write before the parent has read the reports about them.
 const ahead = 5
 
 // runOwner writes the missing batches of the script and reports each batch after it is written.

@@ -42,13 +42,13 @@ func TestAStoreIsOpenedOnAConnectionOnWhichFlushHangs(t *testing.T) {
 	require.Eventually(t, func() bool { n, _ := p.nc.Buffered(); return n > 0 }, time.Minute, time.Millisecond)
 	sent := 0
 	p.at(func(frame) verdict {
-		if sent++; sent == 3 { // the first two messages connect, and the third one is the message of Flush
+		if sent++; sent == 3 { // the first two messages connect, and the third one is sent by Flush
 			return cutBefore
 		}
 		return pass
 	})
 	heal()
-	require.NoError(t, <-flushed) // nats.go mistakes another answer for that of this call
+	require.NoError(t, <-flushed) // nats.go mistakes another answer for the answer to this call
 	require.Eventually(t, func() bool { return p.nc.Status() == nats.CONNECTED }, time.Minute, time.Millisecond)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

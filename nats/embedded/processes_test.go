@@ -26,7 +26,7 @@ func ofProcess(t *testing.T, c *bgnats.Cluster, name string, ended int) bgnats.P
 	return all[i]
 }
 
-// These are the longest prompt and the longest result that a manager keeps.
+// These are the sizes, in bytes, of the longest prompt and the longest result that a manager keeps.
 const longPrompt, longResult = 1 << 20, 256 << 10
 
 // The function "text" returns a text that has at least the given size and does not repeat itself.

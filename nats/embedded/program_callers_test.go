@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// as returns a copy of the machine that makes its calls with another token.
+// The method "as" returns a copy of the machine that makes its calls with another token.
 func (m *machine) as(token string) *machine {
 	other := *m
 	other.token = token

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pageEvents returns a channel of the lines with data that the page of a machine receives. The channel
-// is closed at the end of the test.
+// pageEvents returns a channel of the data lines that a machine's page receives. The channel is closed at the
+// end of the test.
 func (m *machine) pageEvents() chan string {
 	r, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, m.site()+"/events", nil)
 	require.NoError(m.t, err)

@@ -67,7 +67,7 @@ func (m *machine) kill() {
 	_ = m.serve.Wait()
 }
 
-// call makes an MCP request and returns the whole answer.
+// The method "call" makes an MCP request and returns the whole answer.
 func (m *machine) call(session *string, method string, params any) string {
 	message := map[string]any{"jsonrpc": "2.0", "method": method, "params": params}
 	if !strings.HasPrefix(method, "notifications/") {
@@ -97,7 +97,7 @@ func (m *machine) call(session *string, method string, params any) string {
 	return string(text)
 }
 
-// tool calls a tool and returns the whole answer.
+// The method "tool" calls a tool and returns the whole answer.
 func (m *machine) tool(name string, arguments map[string]any) string {
 	session := ""
 	m.call(&session, "initialize", map[string]any{"protocolVersion": "2025-06-18", "capabilities": map[string]any{}, "clientInfo": map[string]any{"name": "test", "version": "1"}})

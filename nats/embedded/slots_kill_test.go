@@ -34,7 +34,7 @@ const childSlots = "BGAGENT_NATS_TEST_SLOTS"
 // processLease is the lease of a test's processes.
 const processLease = 1500 * time.Millisecond
 
-// tasksEach is the number of tasks of a process.
+// tasksEach is the number of tasks per process.
 const tasksEach = 60
 
 var processLimits = bgagent.Limits{Model: map[string]int{"a": 2, "b": 3}}
@@ -123,8 +123,8 @@ func runSlots(args string) error {
 	return slots.Close(ctx)
 }
 
-// stamped is a client that notes the time when a turn begins, before the turn waits for anything. No two
-// turns in a process have the same time.
+// The type "stamped" is a client that notes the time when a turn begins, before the turn waits for anything.
+// No two turns in a process have the same time.
 type stamped struct {
 	*inproc.Client
 	last atomic.Int64
@@ -207,8 +207,8 @@ func (j *judge) hear(said []string) {
 	}
 }
 
-// die makes the judge treat the process's bodies as dead. The argument "dead" is false if the process is
-// about to be thawed.
+// The method "die" makes the judge treat the process's bodies as dead. If dead is false, the process is about
+// to be thawed.
 func (j *judge) die(pid string, dead bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -270,9 +270,9 @@ func members(t *testing.T, url, socket string) (all []*member) {
 	return all
 }
 
-// faulty starts three processes, waits until some bodies have run, and calls the function "hurt" for the
-// allocator or for another process. All tasks of the other processes must complete. If the argument
-// "survives" is true, the tasks of the hurt process must end, too.
+// The function "faulty" starts three processes, waits until some bodies have run, and calls the function
+// "hurt" for the allocator or for another process. All tasks of the other processes must complete. If
+// survives is true, the tasks of the hurt process must end, too.
 func faulty(t *testing.T, hurtsAllocator bool, hurt func(t *testing.T, j *judge, m *member), survives bool) {
 	server, err := embedded.Start(embedded.Options{Dir: tempdir.New(t), Listen: "127.0.0.1:0"})
 	require.NoError(t, err)

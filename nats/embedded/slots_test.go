@@ -83,7 +83,7 @@ type tester interface {
 	TempDir() string
 }
 
-// joins connects to the server and joins the processes that share slots.
+// The function "joins" connects to the server and joins the group of processes that share slots.
 func joins(t tester, server nats.InProcessConnProvider, o bgnats.SlotOptions) (*bgnats.Slots, *line) {
 	t.Helper()
 	l := &line{server: server}

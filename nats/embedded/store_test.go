@@ -23,7 +23,7 @@ func task(key string) bgagent.StoreRecord {
 	return bgagent.StoreRecord{Key: key, Kind: bgagent.StoreTask, Due: true, Data: []byte("data of " + key), Agent: "worker", Status: bgagent.Running}
 }
 
-// ended returns the record of a task that has ended and whose end has been reported.
+// The function "ended" returns the record of a task that has ended and whose end has been reported.
 func ended(key string, at time.Time) bgagent.StoreRecord {
 	r := task(key)
 	r.Due, r.Status, r.Launched, r.Ended = false, bgagent.Completed, at, at
@@ -205,7 +205,7 @@ func TestOfManyThatOpenAStoreOneGetsIt(t *testing.T) {
 	}
 }
 
-// large returns a batch with more messages than a server accepts at once.
+// The function "large" returns a batch with more messages than a server accepts at once.
 func large(number uint64) *bgagent.StoreBatch {
 	b := &bgagent.StoreBatch{Number: number}
 	for i := range 1010 {

@@ -130,7 +130,7 @@ func runMember(args string) error {
 	return c.Close(ctx)
 }
 
-// heard is a line that a process has printed.
+// The type "heard" is a line that a process has printed.
 type heard struct {
 	process string
 	words   []string
@@ -249,7 +249,7 @@ func (g *group) task(name string) string {
 
 // requireEnds waits until the parents of the tasks have been notified. It requires that each end was
 // reported under a single notice id, and that each task has ended once. If the lease is shorter than
-// memberLease, a task may instead have lost its slot, because this happens on a busy machine.
+// memberLease, a task may instead have lost its slot, which can happen on a busy machine.
 func (g *group) requireEnds(reader *bgnats.Cluster, names []string) {
 	g.t.Helper()
 	for _, name := range names {
@@ -269,12 +269,12 @@ func (g *group) requireEnds(reader *bgnats.Cluster, names []string) {
 	}
 }
 
-// reader joins the cluster without a home, to read the tasks of the other processes.
+// reader joins the cluster as a process that has no home and only reads the other processes' tasks.
 func (g *group) reader(name string) *bgnats.Cluster {
 	return joined(g.t, g.url, bgnats.ClusterOptions{Process: name, Lease: g.lease, Limits: bgagent.Limits{Default: 4}})
 }
 
-// newGroup returns a cluster, and a process of it that only reads.
+// newGroup returns a cluster, and a process in it that only reads.
 func newGroup(t *testing.T, lease time.Duration) (*group, *bgnats.Cluster) {
 	t.Helper()
 	shorterLease(t)

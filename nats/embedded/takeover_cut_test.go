@@ -19,7 +19,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// logged is a starter that notes which process makes the calls that change a session.
+// The type "logged" is a starter that notes which process makes the calls that change a session.
 type logged struct {
 	bgagenttest.Starter
 	process string

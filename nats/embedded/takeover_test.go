@@ -21,8 +21,7 @@ func serverOf(t *testing.T) string {
 }
 
 // The time bound is longer if the killed process is the allocator, because another allocator must be
-// elected before a turn begins. Machines for tests can be busy, so the test is repeated if it exceeds the
-// bound.
+// elected before a turn begins. Test machines can be busy, so the test is repeated if it exceeds the bound.
 func TestTheTasksOfAKilledProcessGoOnInAnotherWithTheSameHome(t *testing.T) {
 	for _, test := range []struct {
 		name      string
@@ -75,8 +74,8 @@ func killOne(t *testing.T, allocator bool) time.Duration {
 	return took
 }
 
-// keepReading reads a task again and again until the returned function is called. That function
-// returns an error if a read has failed.
+// keepReading reads a task repeatedly until the returned function is called. That function returns an error
+// if a read has failed.
 func keepReading(t *testing.T, c *bgnats.Cluster, id string) (stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	const readers = 4

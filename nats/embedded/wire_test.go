@@ -87,8 +87,8 @@ func (p *process) settle() {
 	}
 }
 
-// part cuts the connection and prevents the client from opening a new one until the returned function is
-// called.
+// The method "part" cuts the connection and prevents the client from opening a new one until the returned
+// function is called.
 func (p *process) part() (heal func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -198,8 +198,8 @@ func (c *watchedConn) Write(b []byte) (int, error) {
 	}
 }
 
-// split returns the length of the first message of the protocol in b, the words of its first line, and its body
-// with the headers. If the message is incomplete, the length is 0.
+// split returns the length of the first protocol message in b, the words of its first line, and its body with
+// the headers. If the message is incomplete, the length is 0.
 func split(b []byte) (n int, words [][]byte, body []byte) {
 	end := bytes.Index(b, []byte("\r\n"))
 	if end < 0 {

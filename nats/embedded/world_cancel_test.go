@@ -22,12 +22,12 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-const childCanceller = "BGAGENT_NATS_TEST_CANCELLER" // with a workerPlan as its value, the process launches and cancels tasks
+const childCanceller = "BGAGENT_NATS_TEST_CANCELLER" // makes the process launch and cancel tasks; the value is a workerPlan
 
 func init() { roles[childCanceller] = runCanceller }
 
-// runCanceller joins a cluster and carries out the orders that it reads: "launch" with the prompt of a task, and
-// "cancel" with the id of a task of any process. A body ends only when it is cancelled.
+// runCanceller joins a cluster and carries out the orders that it reads: "launch" with the prompt of a task,
+// and "cancel" with the id of a task in any process. A body ends only when it is cancelled.
 func runCanceller(text string) error {
 	var p workerPlan
 	if err := json.Unmarshal([]byte(text), &p); err != nil {
@@ -68,7 +68,7 @@ func runCanceller(text string) error {
 	return errors.Join(m.Close(ctx), c.Close(ctx))
 }
 
-// three starts three processes with the role, and waits until they are ready.
+// The method "three" starts three processes with the role, and waits until they are ready.
 func (w *world) three(role string) (all []*life) {
 	w.t.Helper()
 	for _, name := range []string{"one", "two", "three"} {
@@ -81,7 +81,7 @@ func (w *world) three(role string) (all []*life) {
 }
 
 // tell sends a line to the process. It then waits until the process writes a line whose first word is the
-// argument "answer", and returns the words of that line.
+// value of answer, and returns the words of that line.
 func (w *world) tell(l *life, line, answer string) (words []string) {
 	w.t.Helper()
 	n := len(w.log.all())
@@ -99,11 +99,11 @@ func (w *world) tell(l *life, line, answer string) (words []string) {
 	return words
 }
 
-// TestACancelFromAnotherProcessReachesTheBodySoon measures the time from the call to Cancel in one process
-// of the operating system to the end of the body's context in another process. The processes take turns.
+// TestACancelFromAnotherProcessReachesTheBodySoon measures the time from the call to Cancel in one
+// operating-system process to the end of the body's context in another process. The processes take turns.
 func TestACancelFromAnotherProcessReachesTheBodySoon(t *testing.T) {
 	t.Parallel()
-	n, most := 30, 2*time.Second // the bound is generous, because machines for tests can be busy
+	n, most := 30, 2*time.Second // the bound is generous, because test machines can be busy
 	if *faults > 0 {
 		n, most = max(200, 20**faults), 15*time.Millisecond
 	}

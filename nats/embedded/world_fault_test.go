@@ -18,7 +18,7 @@ var quick = workerPlan{Limits: worldLimits(2, 3), Lanes: 3, Least: 300 * time.Mi
 const inFlight = time.Second
 
 // startsAgain waits until a body begins that cannot have a slot from before the fault, and returns the time
-// from the fault to this beginning.
+// from the fault to that moment.
 func (w *world) startsAgain(fault time.Time) time.Duration {
 	w.t.Helper()
 	var some []body
@@ -29,7 +29,7 @@ func (w *world) startsAgain(fault time.Time) time.Duration {
 	return some[0].begin.Sub(fault)
 }
 
-// allWork waits until a body has begun in each worker after the time.
+// allWork waits until a body has begun in each worker after the given time.
 func (w *world) allWork(after time.Time) {
 	w.t.Helper()
 	w.until("all workers run bodies", func() bool {
@@ -119,8 +119,8 @@ func TestNoBodyBeginsOnAGrantFromBeforeTheThaw(t *testing.T) {
 	w.judge(hurt...)
 }
 
-// TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer runs bodies of 8 s, none of which may be stopped.
-// The short bodies of the pool c show when each process can start new work.
+// TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer runs bodies that take 8 s. None of them may be
+// stopped. The short bodies of the pool c show when each process can start new work.
 func TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer(t *testing.T) {
 	n := faultsOf(t, true)
 	t.Parallel()

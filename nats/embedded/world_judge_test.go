@@ -24,7 +24,7 @@ type history struct {
 	lines []reported
 }
 
-// reported is a line that a process has written.
+// The type "reported" is a line that a process has written.
 type reported struct {
 	by    *life
 	at    time.Time // when the test read it
@@ -73,7 +73,7 @@ func (h *history) around(i int) string {
 	return listed(all[max(0, i-30):min(len(all), i+10)], all[i].at)
 }
 
-// listed returns the lines with their times relative to the given time.
+// The function "listed" returns the lines with their times relative to the given time.
 func listed(lines []reported, zero time.Time) string {
 	var b strings.Builder
 	for _, x := range lines {
@@ -132,7 +132,8 @@ func (h *history) bodies() (all []body) {
 	return all
 }
 
-// began returns the bodies that began in the process after the time, or in any process if l is nil.
+// The method "began" returns the bodies that began in the process, or in any process if l is nil, after the
+// given time.
 func (h *history) began(l *life, after time.Time) (some []body) {
 	for _, b := range h.bodies() {
 		if b.begin.After(after) && (l == nil || b.by == l) {
@@ -153,7 +154,7 @@ func (h *history) pause(l *life, at time.Time) (longest time.Duration) {
 	return max(longest, time.Since(last))
 }
 
-// running returns the number of bodies of each pool that run in living processes.
+// The method "running" returns how many bodies of each pool are running in living processes.
 func (h *history) running() map[string]int {
 	n := map[string]int{}
 	for _, b := range h.bodies() {
@@ -164,7 +165,7 @@ func (h *history) running() map[string]int {
 	return n
 }
 
-// runs returns the number of bodies that run in the process.
+// The method "runs" returns the number of bodies that are running in the process.
 func (h *history) runs(l *life) (n int) {
 	for _, b := range h.bodies() {
 		if b.by == l && b.end.IsZero() {
@@ -174,7 +175,8 @@ func (h *history) runs(l *life) (n int) {
 	return n
 }
 
-// stopped returns the bodies that were stopped in processes for which the function "hurt" returns false.
+// The method "stopped" returns the bodies that were stopped in processes for which the function "hurt"
+// returns false.
 func (h *history) stopped(hurt func(*life) bool) (some []body) {
 	for _, b := range h.bodies() {
 		if b.stopped && !hurt(b.by) {
@@ -210,8 +212,7 @@ func peak(all []body, pool string) (most int, then time.Time) {
 }
 
 // judge fails the test if a limit was exceeded, if a slot was never used, or if a body was stopped in a
-// process that the test did not disturb. The argument "hurt" contains the processes that the test
-// disturbed.
+// process that the test did not disturb. The processes in hurt are those that the test disturbed.
 func (w *world) judge(hurt ...*life) {
 	w.t.Helper()
 	if problem := w.log.problem(w.plan.Limits.Model, hurt...); problem != "" {
@@ -220,7 +221,7 @@ func (w *world) judge(hurt ...*life) {
 	w.t.Logf("%d bodies", len(w.log.bodies()))
 }
 
-// problem describes what is wrong for the method "judge", or returns "".
+// problem describes what the method "judge" must report, or returns "" if nothing is wrong.
 func (h *history) problem(limits map[string]int, hurt ...*life) string {
 	all := h.bodies()
 	for pool, limit := range limits {
@@ -264,7 +265,7 @@ func (h *history) problem(limits map[string]int, hurt ...*life) string {
 // causeWord returns the name of the cause as one word.
 func causeWord(c bgagent.Cause) string { return strings.ReplaceAll(c.String(), " ", "-") }
 
-// longest returns a text with the median and the longest of the times.
+// The function "longest" returns a text that contains the median and the longest of the times.
 func longest(all []time.Duration) string {
 	sorted := slices.Sorted(slices.Values(all))
 	return fmt.Sprintf("median %.1f s, longest %.1f s of %d", sorted[len(sorted)/2].Seconds(), sorted[len(sorted)-1].Seconds(), len(sorted))

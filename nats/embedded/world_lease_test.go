@@ -39,13 +39,13 @@ type leaseConn struct {
 	asked map[string]asked // by the subject for the answer
 }
 
-// asked is a message to the allocator.
+// The type "asked" is a message to the allocator.
 type asked struct {
 	up alloc.Up
 	at time.Time
 }
 
-// answeredWithin is the time after which a process no longer takes the answer to a message. It is a little
+// answeredWithin is the time after which a process no longer accepts the answer to a message. It is a little
 // longer than in the package bgnats.
 const answeredWithin = 1100 * time.Millisecond
 
@@ -82,8 +82,8 @@ func (c *leaseConn) Read(b []byte) (int, error) {
 	}
 }
 
-// answered reports an answer to a message of this process. It ignores a message that is not on the subject
-// of such an answer.
+// The method "answered" reports an answer to a message of this process. It ignores a message that is not on
+// the subject of such an answer.
 func (c *leaseConn) answered(subject string, body []byte) {
 	c.mu.Lock()
 	q, ok := c.asked[subject]
@@ -96,10 +96,10 @@ func (c *leaseConn) answered(subject string, body []byte) {
 	}
 }
 
-// renewal is a message of a process that the allocator has answered.
+// renewal is a process's message that the allocator has answered.
 type renewal struct{ sent, answered time.Time }
 
-// renewals returns the renewals of the lease of the process. The field "sent" never decreases.
+// renewals returns the renewals of the process's lease. The field "sent" never decreases.
 func (h *history) renewals(l *life) (all []renewal) {
 	for _, x := range h.all() {
 		if x.by != l || x.words[0] != "answered" {
@@ -120,7 +120,7 @@ func (h *history) renewals(l *life) (all []renewal) {
 // passed. It is less than the rest of the lease.
 const stopsWithin = worldLease / 5
 
-// unclear is the longest time that a process should need to process an answer that it has read.
+// The constant "unclear" is the longest time that a process should need to handle an answer that it has read.
 const unclear = 200 * time.Millisecond
 
 // leaseProblem checks the bodies of a process against the renewals of its lease:
@@ -129,9 +129,9 @@ const unclear = 200 * time.Millisecond
 //   - If two thirds pass without another renewal, all bodies are stopped before the lease ends.
 //   - Otherwise, no body is stopped.
 //
-// If the process gets the answer to the next renewal less than the time "unclear" before or after two thirds
-// have passed, its bodies may be stopped or continue. The method describes the first problem, or returns "".
-// It also returns the times from the sending of the last renewal to the stops of bodies.
+// If the process gets the answer to the next renewal less than unclear before or after two thirds have
+// passed, its bodies may be stopped or continue. The method describes the first problem, or returns "". It
+// also returns, for each body that was stopped, the time from the sending of the last renewal to the stop.
 func (h *history) leaseProblem(l *life, now time.Time, unclear time.Duration) (problem string, stops []time.Duration) {
 	renewals := h.renewals(l)
 	const most = worldLease * 2 / 3

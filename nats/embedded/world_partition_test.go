@@ -22,12 +22,12 @@ import (
 
 var partition = flag.Duration("partition", 10*time.Second, "how long the tests keep a process apart from the servers")
 
-// partitioned is the address of the servers when they are in a separate network namespace. The address is on
-// the loopback interface, so it remains valid when the link to the other namespace is down.
+// The constant "partitioned" is the address of the servers when they are in a separate network namespace. The
+// address is on the loopback interface, so it remains valid when the link to the other namespace is down.
 const partitioned = "10.77.1.1"
 
-// link is two network namespaces with a link between them. Tests change nothing outside of the namespaces. A
-// namespace disappears with the process that holds it.
+// link is a pair of network namespaces that are linked to each other. Tests change nothing outside of the
+// namespaces. A namespace disappears with the process that holds it.
 type link struct {
 	t         *testing.T
 	hub, edge int // processes that hold the namespaces
@@ -55,7 +55,7 @@ func newLink(t *testing.T) *link {
 	return l
 }
 
-// hold starts a process in a new network namespace, and returns its id.
+// hold starts a process in a new network namespace, and returns the id of the process.
 func (l *link) hold() int {
 	l.t.Helper()
 	exe, err := os.Executable()
@@ -77,7 +77,7 @@ func (l *link) hold() int {
 	return cmd.Process.Pid
 }
 
-// inside returns a prefix of a command that runs in the namespace.
+// The function "inside" returns the prefix that makes a command run in the namespace.
 func inside(holder int) []string { return []string{"nsenter", "-t", strconv.Itoa(holder), "-n"} }
 
 func (l *link) run(holder int, command string) {
@@ -97,8 +97,8 @@ func TestAPartitionOfTheAllocatorStopsOnlyItsOwnWork(t *testing.T) { cutOff(t, "
 // longCut is longer than the lease, so other processes get the slots of the process that is cut off.
 const longCut = worldLease * 6 / 5
 
-// lasting is how long the work of a body must still take when the connection is cut, so that the test can
-// see whether the body is stopped.
+// The constant "lasting" says how much longer the work of a body must take when the connection is cut, so
+// that the test can see whether the body is stopped.
 const lasting = worldLease*2/3 + stopsWithin + time.Second
 
 // cutKind is a kind of partition. A process with a store needs the servers to begin a body. Without a store,
@@ -111,9 +111,8 @@ type cutKind struct {
 
 func (k cutKind) String() string { return k.lasts.String() + k.name }
 
-// cutOff cuts the process "edge" off from the servers and from the other processes. The argument
-// "allocator" names the process that is the allocator before the cut. The argument "always" is passed to
-// faultsOf.
+// cutOff cuts the process "edge" off from the servers and from the other processes. allocator is the name of
+// the process that is the allocator before the cut. The value of always is passed to faultsOf.
 func cutOff(t *testing.T, allocator string, always bool) {
 	n := faultsOf(t, always)
 	t.Parallel()
@@ -229,13 +228,13 @@ func (w *cutWorld) cut(d time.Duration) {
 	w.back = append(w.back, w.log.began(w.edge, heal)[0].begin.Sub(heal))
 }
 
-// checkLease fails the test if the process did not keep to its lease. It returns the times from the last
-// renewal to the stops of bodies.
+// checkLease fails the test if the process did not keep to its lease. It returns, for each body that was
+// stopped, the time from the last renewal to the stop.
 func (w *cutWorld) checkLease() (stops []time.Duration) {
 	w.t.Helper()
 	most := unclear
 	if *faults == 0 {
-		most = time.Second // machines for tests can be busy
+		most = time.Second // test machines can be busy
 	}
 	problem, stops := w.log.leaseProblem(w.edge, time.Now(), most)
 	if problem != "" {

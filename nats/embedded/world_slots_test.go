@@ -25,7 +25,7 @@ import (
 	"github.com/bgagent/bgagent/slottest"
 )
 
-const childSource = "BGAGENT_NATS_TEST_SOURCE" // with a sourcePlan as its value, the process serves its slots to the test
+const childSource = "BGAGENT_NATS_TEST_SOURCE" // makes the process serve its slots to the test; the value is a sourcePlan
 
 func init() { roles[childSource] = runSource }
 
@@ -85,7 +85,7 @@ func (d *dialer) set(cut bool) {
 	}
 }
 
-// told passes the calls to a holder on to the test.
+// The type "told" is a holder that passes its calls on to the test.
 type told struct {
 	id   int
 	tell func(news)

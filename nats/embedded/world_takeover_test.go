@@ -22,7 +22,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-const childOutside = "BGAGENT_NATS_TEST_OUTSIDE" // with an outsidePlan as its value, the process runs sessions on an agent server
+const childOutside = "BGAGENT_NATS_TEST_OUTSIDE" // makes the process run sessions on an agent server; the value is an outsidePlan
 
 func init() { roles[childOutside] = runOutside }
 
@@ -86,7 +86,7 @@ func (a *agentServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(c) // fails if the caller is dead
 }
 
-// touched returns the calls that create a session, or that start or stop a turn.
+// The method "touched" returns the calls that create a session, or that start or stop a turn.
 func (a *agentServer) touched() []agentCall {
 	a.mu.Lock()
 	defer a.mu.Unlock()

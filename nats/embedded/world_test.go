@@ -31,9 +31,9 @@ import (
 var faults = flag.Int("faults", 0, "number of faults of each kind that the tests with three server processes cause; 0 means 1 of some kinds, or none with the race detector")
 
 const (
-	childNode   = "BGAGENT_NATS_TEST_NODE"   // with a nodePlan as its value, the process is a server of a cluster
-	childWorker = "BGAGENT_NATS_TEST_WORKER" // with a workerPlan as its value, the process runs tasks
-	childIdle   = "BGAGENT_NATS_TEST_IDLE"   // the process only holds its network namespace
+	childNode   = "BGAGENT_NATS_TEST_NODE"   // makes the process a server of a cluster; the value is a nodePlan
+	childWorker = "BGAGENT_NATS_TEST_WORKER" // makes the process run tasks; the value is a workerPlan
+	childIdle   = "BGAGENT_NATS_TEST_IDLE"   // makes the process only hold its network namespace
 )
 
 func init() {
@@ -41,8 +41,8 @@ func init() {
 	roles[childIdle] = func(string) error { _, err := io.Copy(io.Discard, os.Stdin); return err }
 }
 
-// faultsOf returns the number of faults that a test causes. It skips the test if this number is 0. The
-// argument "always" is true if the test also runs without the flag -faults.
+// faultsOf returns the number of faults that a test causes. It skips the test if this number is 0. If always
+// is true, the test also runs without the flag -faults.
 func faultsOf(t *testing.T, always bool) int {
 	t.Helper()
 	switch {
@@ -55,7 +55,7 @@ func faultsOf(t *testing.T, always bool) int {
 }
 
 // bound fails the test if the measured time is too long. Without the flag -faults, the bound is generous,
-// because machines for tests can be busy.
+// because test machines can be busy.
 func bound(t *testing.T, took, most time.Duration) {
 	t.Helper()
 	if *faults == 0 {
@@ -163,8 +163,8 @@ func (w *world) untilReady(i int) {
 	w.until("server "+w.nodes[i].Name+" is ready", func() bool { return w.log.said(w.alive[i], "ready") })
 }
 
-// spawn starts a process of the test's executable. It is killed at the end of the test, or when the test
-// dies.
+// spawn starts a process that runs the test's executable. The process is killed at the end of the test, or
+// when the test dies.
 func (w *world) spawn(name, role string, plan any) *life {
 	w.t.Helper()
 	exe, err := os.Executable()
@@ -266,7 +266,7 @@ func (w *world) leader() (leads int) {
 	return leads
 }
 
-// life is one process of a worker or of a server, from its start to its end.
+// life is one process that runs a worker or a server, from its start to its end.
 type life struct {
 	name string
 	cmd  *exec.Cmd

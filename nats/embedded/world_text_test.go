@@ -20,14 +20,15 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-const childText = "BGAGENT_NATS_TEST_TEXT" // with a workerPlan as its value, the process reads tasks of all processes
+const childText = "BGAGENT_NATS_TEST_TEXT" // makes the process read tasks of all processes; the value is a workerPlan
 
 func init() { roles[childText] = runText }
 
-// unreadableResult is the longest result that a manager keeps if the session cannot be read again.
+// unreadableResult is the size, in bytes, of the longest result that a manager keeps if the session cannot be
+// read again.
 const unreadableResult = 1 << 20
 
-// mute is a client whose sessions cannot be read. Its agent answers with a long text.
+// The type "mute" is a client whose sessions cannot be read. Its agent answers with a long text.
 type mute struct{}
 
 func (mute) CreateSession(_ context.Context, s bgagent.SessionSpec) (string, error) {

@@ -41,7 +41,7 @@ func report(words ...any) {
 
 var reporting sync.Mutex
 
-// newManager calls New until it succeeds, but not for longer than the time "most".
+// newManager calls New until it succeeds, but for no longer than the duration "most".
 func newManager(most time.Duration, client bgagent.SessionClient, config bgagent.Config) (m *bgagent.BackgroundManager, err error) {
 	for over := time.Now().Add(most); m == nil; {
 		if m, err = bgagent.New(client, config); err != nil && time.Now().After(over) {

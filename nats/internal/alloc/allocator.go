@@ -78,8 +78,8 @@ func (c *claim) SlotLost(time.Time, error) {
 	panic("bgnats: bug: a ConcurrencyManager has lost a slot")
 }
 
-// NewAllocator returns the allocator of a term. The argument "sent" is the time at which the process sent the
-// write that took the key, and the members are the processes in the value that this write replaced.
+// NewAllocator returns the allocator of a term. sent is the time at which the process sent the write that
+// took the key, and members contains the processes in the value that this write replaced.
 func NewAllocator(term uint64, l bgagent.Limits, lease time.Duration, sent time.Time, members []string) (*Allocator, error) {
 	slots, err := bgagent.NewConcurrencyManager(l)
 	if err != nil {
@@ -97,7 +97,7 @@ func NewAllocator(term uint64, l bgagent.Limits, lease time.Duration, sent time.
 func (a *Allocator) Term() uint64 { return a.term }
 
 // Keep is called when the key has been written. It lets the allocator answer and grant slots until two thirds
-// of the key's time have passed since the time "sent", at which the write was sent.
+// of the key's time have passed since sent, the time at which the write was sent.
 func (a *Allocator) Keep(sent time.Time, key time.Duration) { a.silent = sent.Add(twoThirds(key)) }
 
 // IsSilent reports whether the allocator must not answer or grant anything.
@@ -131,7 +131,7 @@ func (a *Allocator) Limits() bgagent.Limits { return a.slots.Limits() }
 // SetLimits replaces the limits.
 func (a *Allocator) SetLimits(l bgagent.Limits) error { return a.slots.SetLimits(l) }
 
-// Pools returns the figures of all processes.
+// Pools returns the figures for all processes.
 func (a *Allocator) Pools() []bgagent.PoolStats { return a.slots.Pools() }
 
 // Handle handles a message from a process. It returns false if there is no answer, because the
@@ -281,7 +281,7 @@ func (a *Allocator) dropIfEmpty(p *process) {
 	}
 }
 
-// releaseAll releases the process's claims for which "which" returns true.
+// releaseAll releases the process's claims for which the function "which" returns true.
 func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
 	for _, granted := range []bool{false, true} { // waiting claims come first, so that none of them gets a slot that becomes free here
 		for id, c := range p.claims {
@@ -293,8 +293,8 @@ func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
 	}
 }
 
-// open checks whether the allocator can begin to grant slots. This is possible when every process known to
-// an earlier allocator has registered or been forgotten.
+// The method "open" lets the allocator begin to grant slots as soon as every process known to an earlier
+// allocator has registered or been forgotten.
 func (a *Allocator) open() {
 	if a.opened {
 		return
@@ -341,7 +341,7 @@ func (a *Allocator) Unreachable(name string) {
 }
 
 // If the process was quiet, the method "listen" restores the places of its requests in line. With Fair, a
-// root of the process comes after the roots that have been waiting since it got its last slot.
+// root of the process comes after the roots that have been waiting since that root last got a slot.
 func (a *Allocator) listen(p *process) {
 	if !p.quiet {
 		return

@@ -97,7 +97,7 @@ func TestAProcessThatLeavesBeforeItWasAnsweredHasNoTimeLeft(t *testing.T) {
 	require.Equal(t, []News{{ID: id}, {ID: id, Lost: true, Until: now, Why: bgagent.ErrClosed}}, m.News())
 }
 
-// A copy of the first message of a process arrives late, when the process has been forgotten and admitted again.
+// A copy of a process's first message arrives late, after the process has been forgotten and admitted again.
 func TestAnOldFirstMessageDoesNotMakeAProcessDeaf(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	a, err := NewAllocator(1, bgagent.Limits{Default: 1}, 3*time.Second, now, nil)

@@ -11,7 +11,7 @@ import (
 // maxOps is the largest number of ops in a message.
 const maxOps = 256
 
-// Member is the side of the protocol in a process that asks for slots. Its methods must not be called
+// Member implements the protocol for a process that asks for slots. Its methods must not be called
 // concurrently.
 type Member struct {
 	name         string
@@ -237,7 +237,7 @@ func (m *Member) concerns(d *Down) bool {
 	return true
 }
 
-// take takes the grants in a message, unless they might be out of date.
+// The method "take" takes the grants in a message, unless they might be out of date.
 func (m *Member) take(now time.Time, d *Down) {
 	if !m.registered || !m.isFresh(now) {
 		return

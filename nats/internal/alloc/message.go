@@ -1,10 +1,10 @@
 // Package alloc contains the protocol with which several processes share slots. It does not open
 // connections, read clocks or start goroutines.
 //
-// One process is the allocator. It holds the key, whose value ([Key]) contains its name, its term and the
-// processes that it knows. Every election raises the term. Each process, including the allocator's own, is a
-// [Member]: it sends its requests and releases to the [Allocator], and gets grants. The allocator uses an
-// ordinary bgagent.ConcurrencyManager. These rules make the limits exact:
+// One process is the allocator. It holds the key, whose value ([Key]) contains the allocator's name, its term
+// and the processes that it knows. Every election raises the term. Each process, including the allocator's
+// own, is a [Member]: it sends its requests and releases to the [Allocator], and gets grants. The allocator
+// uses an ordinary bgagent.ConcurrencyManager. These rules make the limits exact:
 //
 //   - A process takes a grant only if the grant contains the term and the number of the process's current
 //     registration. In addition, less than two thirds of a lease must have passed since the process sent its
@@ -59,7 +59,7 @@ type Op struct {
 type Up struct {
 	Process      string `json:"process"`
 	Term         uint64 `json:"term"`
-	Registration uint64 `json:"registration"` // number of the registration among the registrations of the process
+	Registration uint64 `json:"registration"` // number of this registration among the process's registrations
 	First        uint64 `json:"first"`        // number of the first op within the registration; the first op has the number 1
 	Ops          []Op   `json:"ops,omitempty"`
 	Figures      bool   `json:"figures,omitempty"` // the answer must contain the pools' figures
@@ -103,8 +103,8 @@ type Watch struct {
 	from time.Time // when the revision was first seen
 }
 
-// See stores the revision that was read. It reports whether the process may take the key now. The argument
-// "now" must be read from the clock after the answer has arrived.
+// See stores the revision that was read. It reports whether the process may take the key now. The time "now"
+// must be read from the clock after the answer has arrived.
 func (w *Watch) See(now time.Time, rev uint64, k *Key) bool {
 	if rev != w.rev || w.from.IsZero() {
 		w.rev, w.from = rev, now

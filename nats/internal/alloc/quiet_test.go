@@ -34,7 +34,7 @@ func crowd(t *testing.T, l bgagent.Limits) (now time.Time, a *Allocator, first, 
 }
 
 // TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots uses a process that stops sending messages in the
-// middle of its lease, so it might be dead.
+// middle of its lease, so the allocator cannot tell whether it is dead.
 func TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots(t *testing.T) {
 	for _, l := range []bgagent.Limits{{Default: 2}, {Default: 2, Fair: true}, {Default: 9, Total: 2}} {
 		for name, notices := range map[string]func(now time.Time, a *Allocator) time.Time{
@@ -74,7 +74,7 @@ func TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots(t *testing.T) {
 	}
 }
 
-// waiting returns the number of requests in line.
+// The function "waiting" returns the number of requests in line.
 func waiting(a *Allocator) int { return a.Pools()[0].Waiting }
 
 func TestAProcessThatConfirmsItsGrantsStaysInLine(t *testing.T) {

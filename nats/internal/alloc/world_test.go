@@ -136,7 +136,7 @@ func (w *world) handle(e event) {
 	}
 }
 
-// judge counts the bodies in processes that are not frozen, except bodies that must have stopped.
+// judge counts the bodies in unfrozen processes, except those that should already have stopped.
 func (w *world) judge() {
 	n := 0
 	for _, p := range w.procs {
@@ -186,7 +186,7 @@ func (p *proc) thaw() {
 	for _, e := range late {
 		p.w.after(p.w.delay(), p, e.f)
 	}
-	if p.stopped { // the tick that the freeze has suppressed comes now; unlike a message, it is not delayed further
+	if p.stopped { // the tick that the freeze suppressed comes now; unlike a message, it is not delayed further
 		p.stopped = false
 		p.tickIn(time.Duration(p.w.rand.Int64N(int64(step))))
 	}
@@ -234,7 +234,7 @@ func (p *proc) members() []string {
 	return all
 }
 
-// write replaces the value of the key. If the key was written, it calls "then".
+// write replaces the value of the key. If the key was written, it calls the function "then".
 func (p *proc) write(k Key, rev uint64, then func(sent time.Time)) {
 	w := p.w
 	p.writing, p.dirty = true, false
