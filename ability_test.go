@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The function "spoilt" returns a client whose calls of the given kind all have the given fault.
+// The function "spoilt" returns a client that has the given fault in every call of the given kind.
 func spoilt(kind bgagenttest.CallKind, f bgagenttest.Fault) bgagenttest.Starter {
 	fake := bgagenttest.NewStarter(func(x *bgagenttest.Turn) {
 		x.Sleep(10 * time.Second)

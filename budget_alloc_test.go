@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// allocsPerTask returns the number of allocations of one task from its launch to its end, with three
-// reports of usage and a tool call.
+// allocsPerTask returns how many allocations one task makes from its launch to its end. The task
+// reports usage three times and makes one tool call.
 func allocsPerTask(t *testing.T, cfg bgagent.Config) float64 {
 	t.Helper()
 	const tasks = 2000
@@ -42,7 +42,7 @@ func allocsPerTask(t *testing.T, cfg bgagent.Config) float64 {
 	return float64(after.Mallocs-before.Mallocs) / tasks
 }
 
-// allocsBefore is the number of allocations of the same task at commit 9ebc198, the last commit
+// allocsBefore is how many allocations the same task made at commit 9ebc198, the last commit
 // without guardrails.
 const allocsBefore = 23.05
 
@@ -54,8 +54,8 @@ var everything = bgagent.Config{
 	Ask: true, ModelsMayPermit: true, Fallback: map[string][]string{"a/b": {"c/d"}},
 }
 
-// Disabled guardrails add no allocations. All guardrails together add at most a tenth to the
-// allocations of a task.
+// Disabled guardrails add no allocations. All guardrails together add at most a tenth to a task's
+// allocations.
 func TestGuardrailsTakeFewAllocations(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector also allocates")

@@ -29,11 +29,11 @@ var (
 
 const (
 	treesOfARun = 5
-	mostTokens  = 30              // tokens of the largest report
-	lostAtMost  = 5 * time.Second // reports made within this time before a crash can be lost
+	mostTokens  = 30              // tokens in the largest report
+	lostAtMost  = 5 * time.Second // a crash can lose the reports made within this time before it
 )
 
-// spentBy is the usage that was reported for a task or for the account of a tree.
+// spentBy is the usage that was reported for a task or for a tree's account.
 type spentBy struct {
 	limit   int64
 	reports []reported
@@ -79,7 +79,7 @@ var spendersMeet = []string{
 	"answer with the crossing report", "end by the budget of a task", "end by the budget of a tree", "refusal",
 }
 
-// meet is called when an event has occurred.
+// The method "meet" is called when an event has occurred.
 func (w *spenders) meet(event string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -112,7 +112,7 @@ func (w *spenders) begin(t *testing.T) {
 	m.Start()
 }
 
-// crash ends the process. Reports of its last seconds might be lost.
+// The method "crash" ends the process. Reports from its last seconds might be lost.
 func (w *spenders) crash() {
 	p := w.process
 	p.store.Crash()
@@ -137,7 +137,7 @@ func (w *spenders) crash() {
 	_ = p.m.Close(ctx)
 }
 
-// suspend ends the process in an orderly way. No reports are lost.
+// The method "suspend" ends the process in an orderly way. No reports are lost.
 func (w *spenders) suspend(t *testing.T) {
 	p := w.process
 	w.meet("suspension")
@@ -168,8 +168,8 @@ func (w *spenders) pause(most time.Duration) time.Duration {
 	return time.Duration(w.below(int(most))) + 1
 }
 
-// parent returns how many times the task has delegated. If a task has delegated, its current turn
-// might not be its last.
+// The method "parent" returns how many times the task has delegated. If a task has delegated, its
+// current turn might not be its last.
 func (w *spenders) parent(task string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -197,8 +197,8 @@ func (p *spendersProcess) isDead() bool {
 	}
 }
 
-// The method "report" reports tokens for a task, and records them for the task and for the account
-// of its tree.
+// The method "report" reports tokens for a task, and records them for the task and for its tree's
+// account.
 func (p *spendersProcess) report(task bgagent.Task, n int64, report func(bgagent.Usage)) {
 	w := p.w
 	if p.isDead() {
@@ -245,9 +245,9 @@ func (p *spendersProcess) RestoreSession(context.Context, bgagent.SessionRestore
 	return []bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing, bgagent.PromptAnswered}[p.w.below(3)], bgagent.TurnEnd{Text: "found"}, nil
 }
 
-// RunTurn simulates a turn. After a report of its own has crossed a limit, the turn makes no more
-// reports. If the turn is stopped for another reason, it makes at most one more report, about work
-// that was under way.
+// RunTurn simulates a turn. Once one of the turn's own reports has crossed a limit, the turn makes
+// no more reports. If the turn is stopped for another reason, it makes at most one more report,
+// about work that was under way.
 func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	w := p.w
 	p.turns.Add(1)
@@ -304,7 +304,8 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 	return end, nil
 }
 
-// delegate launches a child of the given task, and checks that its budget is not larger than the parent's.
+// The method "delegate" launches a child of the given task, and checks that its budget is not
+// larger than the parent's.
 func (p *spendersProcess) delegate(ctx context.Context, session string, parent bgagent.Task) {
 	p.w.mu.Lock()
 	p.w.parents[parent.ID]++
@@ -321,8 +322,8 @@ func (p *spendersProcess) delegate(ctx context.Context, session string, parent b
 	}
 }
 
-// The method "allowed" fails the run if a launch or a resume must not return the error, or if the
-// error contains false information.
+// The method "allowed" fails the run if err is not an error that a launch or a resume may return,
+// or if the error contains false information.
 func (p *spendersProcess) allowed(err error) {
 	var used *bgagent.BudgetError
 	switch {
@@ -347,7 +348,7 @@ func (w *spenders) input() bgagent.LaunchInput {
 	return in
 }
 
-// act makes one random call as the host.
+// The method "act" makes one random call as the host.
 func (w *spenders) act(t *testing.T) {
 	p := w.process
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -425,8 +426,8 @@ func runSpenders(t *testing.T, seed uint64) (met map[string]int) {
 	return met
 }
 
-// verify checks that no budget was exceeded by more than is allowed. It also checks that the
-// manager does not count more usage than was reported and, without a crash, does not count less.
+// The method "verify" checks that no budget was exceeded by more than is allowed. It also checks
+// that the manager counted no more usage than was reported and, if no process crashed, no less.
 func (w *spenders) verify() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -451,8 +452,8 @@ func (w *spenders) verify() {
 	}
 }
 
-// A budget is never exceeded by more than one report of each running task plus, for each crash, the
-// reports of the last 5 s before the crash.
+// A budget is never exceeded by more than one report from each running task plus, for each crash,
+// the reports of the last 5 s before the crash.
 func TestNoBudgetIsExceededByMoreThanAReportOfEachRunningTask(t *testing.T) {
 	if *budgetSeed != 0 {
 		runSpenders(t, *budgetSeed)

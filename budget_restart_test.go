@@ -51,8 +51,8 @@ func TestAnExpiredTaskKeepsWhatItUsedWithoutABudget(t *testing.T) {
 	})
 }
 
-// If a client that is a TurnRunner finds the answer of an interrupted turn, it reports the usage of
-// the whole turn. Usage that was reported before the process ended is not counted twice.
+// If a TurnRunner finds the answer of an interrupted turn, it reports the usage for the whole turn.
+// Usage that was reported before the process ended is not counted twice.
 func TestTheUsageOfAnAnswerThatIsFoundCountsOnce(t *testing.T) {
 	for reported, want := range map[int64]int64{0: 300, 10: 300, 40: 400} { // the turn might have reported more usage than the client finds
 		inWorld(t, func(t *testing.T, w *world) {
@@ -212,8 +212,8 @@ func TestWhatASupersededTurnUsesAtItsEndCountsOnce(t *testing.T) {
 	})
 }
 
-// A turn that a suspension stops can still report its usage. The manager must store this usage,
-// because a later process cannot ask the client for it.
+// A turn that is stopped by a suspension can still report its usage. The manager must store this
+// usage, because a later process cannot ask the client for it.
 func TestWhatAStoppedTurnReportsDuringASuspensionCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var memory storetest.Memory
@@ -251,8 +251,7 @@ func (s *closing) Close() error {
 	return s.Process.Close()
 }
 
-// A turn that ignores the end of its context must not keep the store open until the deadline of
-// Suspend.
+// A turn that ignores the end of its context must not keep the store open until Suspend's deadline.
 func TestASuspensionThatWaitsForTheUsageOfAHungTurnClosesTheStoreInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var memory storetest.Memory

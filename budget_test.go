@@ -35,7 +35,7 @@ func spending(u bgagent.Usage) *goRunner {
 }
 
 // budgetEvents collects the limits that budget events report. The returned function returns the
-// limits so far.
+// limits collected so far.
 func budgetEvents(t *testing.T, m *bgagent.BackgroundManager) func() []bgagent.BudgetLimit {
 	_, sub := m.Subscribe(1000)
 	var mu sync.Mutex

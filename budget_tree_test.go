@@ -90,7 +90,7 @@ func TestAPeriodThatEndsWhileTasksAreLiveBeginsAnother(t *testing.T) {
 func TestAccountsJoinWhenATreeBecomesPartOfAnother(t *testing.T) {
 	f := &finder{goRunner: spending(bgagent.Usage{InputTokens: 10}), parents: map[string]string{}}
 	bubble(t, f, bgagent.Config{TreeBudget: bgagent.Budget{InputTokens: 80}, MaxDepth: 5}, func(t *testing.T, m *bgagent.BackgroundManager) {
-		// "ses_2" is the name of a scope at first, and later the id of a task's session.
+		// "ses_2" is first the name of a scope and later the id of a task's session.
 		scope, err := m.Launch(t.Context(), bgagent.Caller{Session: "ses_2"}, bgagent.LaunchInput{Agent: "worker", Prompt: "a"})
 		require.NoError(t, err)
 		time.Sleep(3500 * time.Millisecond)

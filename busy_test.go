@@ -70,7 +70,7 @@ func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
 	})
 }
 
-// The delivery to a busy parent is retried after Config.PollInterval, not immediately.
+// Delivery to a busy parent is retried after Config.PollInterval, not immediately.
 func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Duration

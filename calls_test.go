@@ -11,8 +11,8 @@ import (
 )
 
 // Some model servers give every tool call the same id. Others reuse the same ids in every turn.
-// Therefore, a call with the id of an earlier call is treated as a retry only while the task of
-// the earlier call is live.
+// Therefore, a call with the id of an earlier call is treated as a retry only while the earlier
+// call's task is live.
 func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 	by := bgagent.Caller{Session: "root", ToolCallID: "delegate_task:0"}
 	background := true
@@ -161,7 +161,7 @@ func TestCallsOfMessagesThatShareAnIDAreCountedEach(t *testing.T) {
 		put("two", bgagent.ToolDone)
 		put("three", bgagent.ToolDone, bgagent.ToolRunning)
 		put("three", bgagent.ToolDone, bgagent.ToolFailed)
-		put("one", bgagent.ToolFailed) // the message is read once more
+		put("one", bgagent.ToolFailed) // the message is read again
 		require.Equal(t, 4, get(t, m, id).Progress.ToolCalls)
 		f.say(s, "the answer")
 		require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status, "no tool call is in flight")

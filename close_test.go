@@ -63,8 +63,8 @@ func TestDrainDoesNotWaitForASessionThatDoesNotStop(t *testing.T) {
 	})
 }
 
-// A host deletes the directory of a task after Quiet has returned nil. Therefore, Quiet must not
-// return nil while the session might still be running.
+// A host deletes a task's directory after Quiet has returned nil. Therefore, Quiet must not return
+// nil while the session might still be running.
 func TestQuietIsNotSaidOfASessionThatStillRunsAfterItsRecordHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
@@ -230,8 +230,8 @@ func TestCloseStartsNothing(t *testing.T) {
 	})
 }
 
-// A shared ConcurrencyManager gets its slot back even if the context of Close ends before
-// the session has stopped.
+// A shared ConcurrencyManager gets its slot back even if Close's context ends before the session
+// has stopped.
 func TestCloseCutShortLeavesNoSlotTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cm, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})

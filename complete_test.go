@@ -18,7 +18,7 @@ import (
 // CONTRIBUTING.md lists the changes that must be made in several places. The tests in this file
 // compare these places, and name any place that was forgotten.
 
-// sources returns the parsed files of the package, without its tests.
+// The function "sources" returns the parsed files of the package, without its tests.
 func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
@@ -43,8 +43,8 @@ func parsed(t *testing.T, fset *token.FileSet, text string) *ast.File {
 	return file
 }
 
-// constants returns the names of the constants of a type in the order of their values. For each
-// constant, the result "groups" contains the last doc comment before it in the same block.
+// The function "constants" returns the names of a type's constants, in the order of their values.
+// For each constant, groups contains the last doc comment before it in the same block.
 func constants(file *ast.File, typ string) (names, groups []string) {
 	for _, d := range file.Decls {
 		decl, ok := d.(*ast.GenDecl)
@@ -141,7 +141,7 @@ func TestTheStateHasEverySettingThatItNeeds(t *testing.T) {
 }
 
 // missingCases checks every switch that has a case for at least one of the constants. It returns a
-// line for each case that is missing, and the number of these switches.
+// line for each missing case, and the number of switches that it checked.
 func missingCases(fset *token.FileSet, file *ast.File, names []string) (missing []string, switches int) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		body, ok := n.(*ast.SwitchStmt)
@@ -209,7 +209,7 @@ func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
 }
 
 // The function "mentioned" returns a function that reports whether a name occurs in the given
-// function of the file. If no function is given, it searches the whole file.
+// function of the file. If no function is given, the returned function searches the whole file.
 func mentioned(file *ast.File, function string) func(name string) bool {
 	seen := map[string]bool{}
 	for _, d := range file.Decls {
@@ -236,8 +236,8 @@ func TestEveryPhaseHasItsWords(t *testing.T) {
 	}
 }
 
-// fieldsOf returns the names of the fields of a struct type, including the fields of
-// structs that are declared inside it.
+// fieldsOf returns the field names of a struct type, including those of structs that are declared
+// inside it.
 func fieldsOf(file *ast.File, typ string) (names []string) {
 	var add func(s *ast.StructType)
 	add = func(s *ast.StructType) {
@@ -291,7 +291,7 @@ func TestEveryEffectLeavesInItsClass(t *testing.T) {
 	require.Equal(t, []string{"kicks"}, unused(manager, "releaseRare", []string{"grants", "kicks"}))
 }
 
-// The function "begun" returns the effects for which a function of manager.go starts a goroutine.
+// The function "begun" returns the effects for which a function in manager.go starts a goroutine.
 func begun(file *ast.File, fields []string) (out []string) {
 	for _, d := range file.Decls {
 		f, ok := d.(*ast.FuncDecl)

@@ -184,7 +184,7 @@ func BenchmarkCaps(b *testing.B) {
 	}
 }
 
-// taskGrid has n pools. In each pool, two tasks of each of n agents want a slot.
+// taskGrid has n pools. In each pool, each of n agents has two tasks that want a slot.
 type taskGrid struct {
 	c       *ConcurrencyManager
 	tasks   []gridTask
@@ -220,7 +220,7 @@ func (g *taskGrid) ask(t *gridTask) {
 	}
 }
 
-// pass lets a task release its slot and wait again.
+// The method "pass" makes a task release its slot and wait for another.
 func (g *taskGrid) pass() {
 	// Do not always choose the task that has held its slot longest, because tasks end in any order.
 	i := g.at * 7919 % len(g.holders)

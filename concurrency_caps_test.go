@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// ask returns a new guest that has asked for a slot.
+// The function "ask" returns a new guest that has asked for a slot.
 func ask(c *ConcurrencyManager, model, agent string, root *slots.Root) *guest {
 	g := newGuest()
 	g.Root = root

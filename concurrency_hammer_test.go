@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hammer lets goroutines compete for slots. For each pool, it returns the largest number
-// of goroutines that held a slot at the same time.
+// The function "hammer" lets goroutines compete for slots. For each pool, it returns the largest
+// number of goroutines that held a slot at the same time.
 func hammer(t *testing.T, c *ConcurrencyManager, rounds int, disturb func(i int)) map[string]int64 {
 	models := []string{"p/x", "p/y", "q/x", "z", " Z "}
 	var now, most sync.Map

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The oracle computes the meaning of the limits in the simplest way. The tests compare the
-// implementation with it, so it shares no code with the implementation except the tickets.
+// The oracle computes in the simplest way what the limits mean. The tests compare the
+// implementation with the oracle, so the two share no code except the tickets.
 
 func oracleName(s string) string {
 	return strings.Map(unicode.ToLower, strings.TrimFunc(s, unicode.IsSpace))
@@ -94,7 +94,7 @@ func oracleCap(l Limits, agent string) int {
 	return 0
 }
 
-// oracleOne is a waiter or a holder of a slot.
+// oracleOne is a waiter for a slot or the holder of one.
 type oracleOne struct {
 	model, agent string
 	root         *slots.Root
@@ -182,7 +182,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			t.Fatalf("seed %d, after %s: %s\nlimits %+v", seed, last, fmt.Sprintf(format, args...), o.limits)
 		}
 	}
-	defer func() { // end all callers; if one still waited, the bubble's own error would hide a failure of the test
+	defer func() { // end all callers; if one were still waiting, the bubble's own error would hide a failure of the test
 		for _, x := range o.all {
 			if real, ok := x.real.(*caller); ok {
 				real.cancel()

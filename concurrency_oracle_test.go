@@ -7,15 +7,16 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// oracle records all waiters and all holders of slots, and decides which waiter gets a slot.
+// The type "oracle" records all waiters and all holders of slots, and decides which waiter gets a
+// slot.
 type oracle struct {
 	limits Limits
 	clock  func() uint64
 	all    []*oracleOne
 
 	passed map[oracleLane]int    // number of slots that later waiters in the pool have received since the lane last got a slot
-	kept   map[oracleLane]bool   // true if a slot of the pool is kept for the lane
-	served map[oracleTurn]uint64 // when a waiting root last got a slot of the pool
+	kept   map[oracleLane]bool   // true if a slot in the pool is kept for the lane
+	served map[oracleTurn]uint64 // when a waiting root last got a slot in the pool
 
 	known map[[2]string]oracleRule // cached rules, because computing a rule takes a long time
 }
@@ -29,7 +30,7 @@ type oracleRule struct {
 	unnamed bool   // the model has no name
 }
 
-// oracleLane identifies the waiters of a pool that have the same cap, or no cap.
+// oracleLane identifies the waiters in a pool that share a cap or that have none.
 type oracleLane struct{ pool, cap string }
 
 type oracleTurn struct {
@@ -60,8 +61,8 @@ func (o *oracle) rule(x *oracleOne) oracleRule {
 
 func (o *oracle) pool(x *oracleOne) string { return o.rule(x).pool }
 
-// cap returns the name of the cap that applies to x, or "" if there is none. A caller of Acquire is
-// not a task and does not count towards an agent's cap.
+// The method "cap" returns the name of the cap that applies to x, or "" if there is none. A caller
+// of Acquire is not a task and does not count towards an agent's cap.
 func (o *oracle) cap(x *oracleOne) string {
 	if _, task := x.real.(*guest); !task {
 		return ""
@@ -71,8 +72,8 @@ func (o *oracle) cap(x *oracleOne) string {
 
 func (o *oracle) lane(x *oracleOne) oracleLane { return oracleLane{o.pool(x), o.cap(x)} }
 
-// figures returns the figures for a pool or cap. The function "meant" reports whether a waiter or
-// holder belongs to the pool or cap.
+// The method "figures" returns the figures for a pool or cap. The function "meant" reports whether
+// a waiter or holder belongs to the pool or cap.
 func (o *oracle) figures(name string, limit int, meant func(*oracleOne) bool) PoolStats {
 	s := PoolStats{Name: name, Limit: limit}
 	for _, x := range o.all {
@@ -149,8 +150,8 @@ func (o *oracle) blocks(x *oracleOne) (PoolStats, func(*oracleOne) bool) {
 	return PoolStats{}, nil
 }
 
-// order compares two waiters by their arrival. A waiter whose field "head" is set comes before all
-// others.
+// The function "order" compares two waiters by their arrival. A waiter whose field "head" is set
+// comes before all others.
 func order(a, b *oracleOne) int {
 	switch {
 	case a.head != b.head && a.head:
@@ -162,7 +163,8 @@ func order(a, b *oracleOne) int {
 }
 
 // The method "turns" compares two waiters. The waiter that is served first sorts first. With Fair,
-// a waiter that arrived before its root last got a slot is treated as if it had arrived then.
+// if a waiter arrived before its root last got a slot, it is treated as if it had arrived at that
+// moment.
 func (o *oracle) turns(a, b *oracleOne) int {
 	since := func(x *oracleOne) uint64 {
 		if o.limits.Fair {
@@ -176,7 +178,7 @@ func (o *oracle) turns(a, b *oracleOne) int {
 	return cmp.Or(cmp.Compare(since(a), since(b)), order(a, b))
 }
 
-// place returns the place of x among the waiters for the same pool or cap. With Fair, only
+// The method "place" returns x's place among the waiters for the same pool or cap. With Fair, only
 // the waiters of the same root are counted.
 func (o *oracle) place(x *oracleOne) (int, PoolStats) {
 	s, counts := o.blocks(x)
@@ -210,8 +212,8 @@ func (o *oracle) headOf(pool string) *oracleOne {
 	return nil
 }
 
-// keep reserves a free slot for the head of each line if later waiters have overtaken its lane 100
-// times.
+// The method "keep" reserves a free slot for the head of each line if later waiters have overtaken
+// the head's lane 100 times.
 func (o *oracle) keep() {
 	for again := true; again; {
 		again = false
@@ -230,7 +232,7 @@ func (o *oracle) keep() {
 	}
 }
 
-// settle grants slots until no waiter can get a slot.
+// The method "settle" grants slots until no waiter can get a slot.
 func (o *oracle) settle() {
 	for o.keep(); ; o.keep() {
 		o.forget()
@@ -258,7 +260,7 @@ func (o *oracle) grant(x *oracleOne) {
 	}
 }
 
-// forget drops the records of lanes and roots that have no waiters.
+// The method "forget" drops the records of lanes and roots that have no waiters.
 func (o *oracle) forget() {
 	lanes, turns := map[oracleLane]bool{}, map[oracleTurn]bool{}
 	for _, x := range o.waiting() {

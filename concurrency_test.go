@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// guest is a waiter for slots that behaves like a task.
+// A guest waits for slots in the same way as a task.
 type guest struct {
 	slots.Waiter
 	told atomic.Int32
@@ -34,7 +34,7 @@ func (g *guest) take(c *ConcurrencyManager, model string) bool {
 	return takeSlot(c, &g.Waiter, model, "agent", false, c.slots.Ticket())
 }
 
-// leave gives back the guest's slot or place in line.
+// The method "leave" gives back the guest's slot or place in line.
 func (g *guest) leave(c *ConcurrencyManager) {
 	leaveSlot(c, &g.Waiter)
 }
@@ -72,8 +72,8 @@ func newConcurrency(t testing.TB, l Limits) *ConcurrencyManager {
 	return c
 }
 
-// requireFullBatch checks that no slot was lost: if no slot is in use, exactly the number of
-// waiters that the limit allows must get a slot.
+// requireFullBatch checks that no slot was lost: if no slot is in use, exactly as many waiters must
+// get a slot as the limit allows.
 func requireFullBatch(t testing.TB, c *ConcurrencyManager, model string) {
 	t.Helper()
 	require.NoError(t, c.slots.Check())
@@ -205,8 +205,9 @@ func TestGrantThatRacesWithTheCancellationIsPassedOn(t *testing.T) {
 			require.ErrorIs(t, <-errc, context.Canceled)
 			requireHolds(t, c, b)
 
-			// The slots.Manager reuses the record of a caller that has stopped waiting. A late report
-			// of the first grant must not look like a grant to the next caller with this record.
+			// The slots.Manager reuses a caller's record once the caller has stopped waiting. A
+			// late report of the first grant must not look like a grant to the next caller that
+			// uses the record.
 			blocked := make(chan Slot, 1)
 			go func() {
 				s, err := c.Acquire(context.Background(), "m")

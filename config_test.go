@@ -29,7 +29,7 @@ var (
 	canBeUnlimited = []string{"MaxTasksPerRoot", "MaxToolCalls", "RepeatedCalls", "RetainTasks", "RetainText"}
 )
 
-// numbers returns the names of all fields of Config whose type is a signed integer.
+// The function "numbers" returns the names of all fields of Config whose type is a signed integer.
 func numbers() []string {
 	var names []string
 	for f := range reflect.TypeFor[Config]().Fields() {

@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The code in this file checks the outcomes of the messages in the plays of crash_play_test.go. The
-// key of each message is its text.
+// The code in this file checks what became of the messages that the plays in crash_play_test.go
+// send. Each message has its text as its key.
 
 // The method "sends" is called with the result of Send.
 func (b *playBook) sends(l *process, task, text string, r bgagent.SendResult, err error) {
@@ -25,7 +25,7 @@ func (b *playBook) sends(l *process, task, text string, r bgagent.SendResult, er
 }
 
 // judgeMessages checks that the state of each accepted message agrees with the turns that got it,
-// and that no turn got a message that was refused.
+// and that no turn got a refused message.
 func (b *playBook) judgeMessages(states map[string]*storedState) {
 	got := map[[2]string]int{}
 	for _, t := range b.turns {

@@ -31,12 +31,12 @@ type playBook struct {
 	refused   map[string]bool      // prompts of launches and resumes that were refused
 	cancels   map[attemptOf]time.Time
 	shown     map[attemptOf]shownEnd
-	ended     map[attemptOf]int // number of events of the kind EventEnded
+	ended     map[attemptOf]int // number of EventEnded events
 	super     map[attemptOf]bool
 	turns     []*playedTurn
 	notices   []playedNotice
 	read      map[attemptOf]bool // attempts that Run has returned as ended
-	created   []string           // titles of the sessions that the manager asked for
+	created   []string           // titles of the sessions that the manager told the client to create
 
 	sent   map[[2]string]bool // messages that were accepted, by task and text
 	denied map[string]bool    // messages that were refused
@@ -47,7 +47,7 @@ type playBook struct {
 	before       string          // summary of the events before the last process
 }
 
-// shownEnd is the end of an attempt as a caller has seen it.
+// shownEnd is an attempt's end, as a caller has seen it.
 type shownEnd struct {
 	status bgagent.Status
 	cause  bgagent.Cause
@@ -227,7 +227,7 @@ func (b *playBook) endedBy() map[string]int {
 	return out
 }
 
-// storedState contains the fields of a task in the store that the oracle reads.
+// storedState contains the fields that the oracle reads from a task's record in the store.
 type storedState struct {
 	Attempt int
 	Status  bgagent.Status
@@ -243,8 +243,7 @@ type storedState struct {
 	result, prompt string
 }
 
-// judge compares the events with the promises of the manager. The argument "l" is the last
-// process.
+// The method "judge" compares the events with the manager's promises; l is the last process.
 func (p *play) judge(l *process) {
 	b := &p.book
 	runner, starter := p.fakes()

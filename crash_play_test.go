@@ -32,7 +32,7 @@ type play struct {
 	starter bgagenttest.Starter
 	life    *process
 	lives   int
-	writes  int  // number of writes of all processes, including repeated writes
+	writes  int  // number of writes by all processes, including repeated writes
 	struck  bool // the fault has happened
 	fated   bool // a turn was running when a process ended
 	book    playBook
@@ -54,7 +54,7 @@ type crashPlan struct {
 	kind  storetest.FaultKind
 	later time.Duration // if not 0, the write succeeds, and the process ends after this time
 	times int           // for Refused and Full, the number of consecutive writes that fail
-	again int           // the next process ends after this number of its writes; 0 means that it does not end
+	again int           // the next process ends after this many writes of its own; 0 means that it does not end
 	fate  bgagenttest.Fate
 }
 
@@ -101,7 +101,7 @@ func newPlay(t *testing.T, sc *scenario, fault crashPlan) *play {
 	return p
 }
 
-// strike returns the fault of one write. If the fault is a crash, the method "strike" also
+// The method "strike" returns the fault for one write. If the fault is a crash, the method also
 // disconnects the process from its clients.
 func (p *play) strike(uint64, int) storetest.Fault {
 	p.mu.Lock()
@@ -131,7 +131,7 @@ func (p *play) strike(uint64, int) storetest.Fault {
 	return fault
 }
 
-// crash ends the process while it is not writing.
+// The method "crash" ends the process while it is not writing.
 func (p *play) crash(l *process) {
 	if p.end(l) {
 		l.store.Crash()
@@ -139,7 +139,7 @@ func (p *play) crash(l *process) {
 }
 
 // The method "end" disconnects the process from its clients. The caller must also disconnect it
-// from the store. The method returns false if the process had ended before.
+// from the store. The method returns false if the process had already ended.
 func (p *play) end(l *process) bool {
 	p.mu.Lock()
 	if l.over {
@@ -157,21 +157,22 @@ func (p *play) end(l *process) bool {
 	return true
 }
 
-// fakes returns the clients of the last process.
+// The method "fakes" returns the clients of the last process.
 func (p *play) fakes() (bgagenttest.Runner, bgagenttest.Starter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.runner, p.starter
 }
 
-// outcome reports whether the fault has happened, and whether a turn was running when a process ended.
+// The method "outcome" reports whether the fault has happened, and whether a turn was running when
+// a process ended.
 func (p *play) outcome() (struck, fated bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.struck, p.fated
 }
 
-// begin starts a process of the manager.
+// The method "begin" starts a new process with a manager.
 func (p *play) begin() *process {
 	p.mu.Lock()
 	p.lives++
@@ -213,20 +214,20 @@ func (l *process) manager() *bgagent.BackgroundManager {
 	return l.m
 }
 
-// alive reports whether the process is still running.
+// The method "alive" reports whether the process is still running.
 func (l *process) alive() bool {
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
 	return !l.over
 }
 
-// run runs the scenario, with as many processes as needed, until nothing more happens.
+// The method "run" runs the scenario, with as many processes as needed, until nothing more happens.
 func (p *play) run() {
 	l := p.begin()
 	var calls sync.WaitGroup
 	var gone []*process
 	for {
-		own := l // the goroutines below can outlive this turn of the loop
+		own := l // the goroutines below can outlive this iteration of the loop
 		tasks, sub := l.m.Subscribe(1 << 16)
 		p.book.opens(l, tasks)
 		calls.Go(func() {
@@ -324,7 +325,7 @@ func (p *play) quietLife(l *process) bool {
 	return false
 }
 
-// notify implements Config.Notify.
+// The method "notify" implements Config.Notify.
 func (l *process) notify(_ context.Context, session string, n bgagent.Notice) error {
 	if !l.alive() {
 		return storetest.ErrDead
@@ -336,8 +337,8 @@ func (l *process) notify(_ context.Context, session string, n bgagent.Notice) er
 	return nil
 }
 
-// script simulates the agent. The text of the prompt describes what the agent does. A prompt that
-// continues a turn contains the text of the earlier prompt.
+// The method "script" simulates the agent. The text of the prompt describes what the agent does. A
+// prompt that continues a turn contains the text of the earlier prompt.
 func (p *play) script(t *bgagenttest.Turn) {
 	p.mu.Lock()
 	l := p.life
@@ -363,7 +364,7 @@ func (p *play) script(t *bgagenttest.Turn) {
 	t.Sleep(time.Second)
 }
 
-// refuse ends the turn as if its model provider had refused it.
+// The method "refuse" ends the turn as if its model provider had refused it.
 func (p *play) refuse(t *bgagenttest.Turn) {
 	t.Sleep(2 * time.Second)
 	next := bgagent.NextContinue
@@ -382,7 +383,8 @@ func (b *playBook) keepsNothing(id string) {
 
 var errAgent = fmt.Errorf("the agent failed on purpose")
 
-// delegate launches the tasks that the prompt names, unless the session has already launched them.
+// The method "delegate" launches the tasks that the prompt names, unless the session has already
+// launched them.
 func (p *play) delegate(l *process, t *bgagenttest.Turn, text string) {
 	by := bgagent.Caller{Session: t.Session()}
 	_, list, _ := strings.Cut(text, "delegate ")
@@ -434,7 +436,7 @@ func (l *process) resume(ref, prompt string) bgagent.Task {
 	return task
 }
 
-// send sends a message, with its text as the key.
+// The method "send" sends a message, with its text as the key.
 func (l *process) send(id, text string) {
 	if id == "" {
 		return

@@ -15,8 +15,8 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// scenario describes what a host does with a manager. The scenario is run once for each fault of
-// each of its writes.
+// scenario describes what a host does with a manager. The scenario is run once for each possible
+// fault of each of its writes.
 type scenario struct {
 	name string
 	cfg  bgagent.Config
@@ -249,7 +249,7 @@ type enumeration struct {
 	at      int
 	plays   int
 	rnd     *rand.Rand
-	oneOf   int  // on average, one fault out of this number is tried
+	oneOf   int  // on average, one in this many faults is tried
 	reached bool // the scenario has a write with the number in the field "at"
 	fated   bool // a turn was running in the previous play when the process ended
 }
@@ -258,7 +258,7 @@ var fates = []bgagenttest.Fate{
 	bgagenttest.FateCut, bgagenttest.FateUnknown, bgagenttest.FateLost, bgagenttest.FateGone, bgagenttest.FateAnswered, bgagenttest.FateOrphan, bgagenttest.FateLeft,
 }
 
-// write tries all faults of one write.
+// The method "write" tries all faults of one write.
 func (e *enumeration) write() {
 	e.play(crashPlan{at: e.at, kind: storetest.Refused})
 	if !e.reached {

@@ -63,8 +63,8 @@ func (stub) RestoreSession(context.Context, bgagent.SessionRestore) (bgagent.Pro
 	return bgagent.PromptInterrupted, bgagent.TurnEnd{}, nil
 }
 
-// The function "changes" returns copies of a decoded JSON value, each with one change. The
-// parameter "others" contains the strings that replace a string in the value.
+// The function "changes" returns copies of a decoded JSON value, each with one change; others
+// contains the strings that can replace a string in the value.
 func changes(v any, others []string) (all []any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -102,8 +102,8 @@ func changes(v any, others []string) (all []any) {
 	return all
 }
 
-// TestNoContentOfARecordHarmsTheManager opens stores in which one value of one record was changed,
-// or one record is missing or appears twice.
+// TestNoContentOfARecordHarmsTheManager opens stores with one changed value in one record, or with
+// a record that is missing or appears twice.
 func TestNoContentOfARecordHarmsTheManager(t *testing.T) {
 	memory, ids := &storetest.Memory{}, []string{}
 	synctest.Test(t, func(t *testing.T) {

@@ -116,8 +116,8 @@ func TestEndsThatAreNotCompletedCascade(t *testing.T) {
 	})
 }
 
-// The function "delegates" returns a function for turns that last for the duration d. If the prompt
-// of the turn is "delegate", the turn launches one task for each of the given prompts.
+// The function "delegates" returns a function that runs turns that last for the duration d. If a
+// turn's prompt is "delegate", the turn launches one task for each of the given prompts.
 func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if p.Text == "delegate" {
@@ -129,7 +129,7 @@ func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string
 	}
 }
 
-// While a cascade ends the children of a task, records can expire. Expired records leave the lists
+// While a cascade is ending a task's children, records can expire. Expired records leave the lists
 // over which the cascade iterates, but the cascade must still reach every child.
 func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -149,9 +149,9 @@ func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	})
 }
 
-// In this test, when the task of a session ends, the node of the session exists only because
-// notices about its children are owed. During the cascade, these children expire and the node is
-// removed. The cascade must still finish.
+// In this test, when a session's task ends, the session's node exists only because notices about
+// the task's children are owed. During the cascade, these children expire and the node is removed.
+// The cascade must still finish.
 func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -177,7 +177,7 @@ func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
 	})
 }
 
-// The children of a task end with the task, even if the record of the task expires immediately.
+// A task's children end with it, even if its record expires immediately.
 func TestTheChildrenOfATaskThatExpiresAtItsEndAreCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// Fallback names the models with which tasks continue if their model provider does not accept their
+// Fallback names the models that tasks switch to if their model provider does not accept their
 // requests. Here, the quota of the first model is used up.
 func ExampleConfig_fallback() {
 	agent := func(_ context.Context, t *inproc.Turn) (string, error) {

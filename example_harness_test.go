@@ -19,7 +19,7 @@ func Example_harness() {
 	delegated := make(chan struct{}, 2)
 	client := inproc.New(map[string]inproc.Agent{
 		"count": func(_ context.Context, t *inproc.Turn) (string, error) {
-			<-delegated // end only after both tasks are launched; otherwise, the result of the second tool call could report the end
+			<-delegated // end only after both tasks are launched; otherwise, the second tool call's result could already report this task's end
 			return fmt.Sprintf("%d words, turn %d", len(strings.Fields(t.Prompt.Text)), 1+len(t.History())/2), nil
 		},
 		"sleep": func(ctx context.Context, t *inproc.Turn) (string, error) {
@@ -37,7 +37,7 @@ func Example_harness() {
 		tools[tool.Name] = tool
 	}
 	calls := 0
-	call := func(name, args string) any { // makes a tool call as the model
+	call := func(name, args string) any { // makes a tool call on the model's behalf
 		calls++
 		by := bgagent.Caller{Session: "main", ToolCallID: fmt.Sprint("call_", calls)}
 		result, err := tools[name].Call(bgagent.WithCaller(ctx, by), json.RawMessage(args))

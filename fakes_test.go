@@ -71,8 +71,8 @@ type plain struct {
 	bgagent.TurnRunner
 }
 
-// The function "working" returns a runner whose turns last for the duration d and then answer their
-// prompts.
+// The function "working" returns a runner whose turns last for d and then return an answer to the
+// prompt.
 func working(d time.Duration) plain {
 	r := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
 		t.Sleep(d)
@@ -81,8 +81,8 @@ func working(d time.Duration) plain {
 	return plain{r, r}
 }
 
-// The function "works" returns a function for turns that last for the duration d and then answer
-// their prompts.
+// The function "works" returns a function that runs turns that last for d and then return an answer
+// to the prompt.
 func works(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		select {
@@ -223,14 +223,14 @@ func (f *server) do(change func()) {
 	change()
 }
 
-// set changes the state of a session.
+// The method "set" changes a session's state.
 func (f *server) set(session string, state bgagent.SessionState) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sessions[session].state = state
 }
 
-// put adds or changes a message from the agent.
+// The method "put" adds or changes a message from the agent.
 func (f *server) put(session string, msg bgagent.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -238,7 +238,7 @@ func (f *server) put(session string, msg bgagent.Message) {
 	f.putLocked(f.sessions[session], msg)
 }
 
-// say ends a turn with a complete answer.
+// The method "say" ends a turn with a complete answer.
 func (f *server) say(session, text string) {
 	f.mu.Lock()
 	id := fmt.Sprintf("msg_%d", len(f.sessions[session].messages))
@@ -261,8 +261,8 @@ func (f *server) prompted() []bgagent.Prompt {
 	return slices.Clone(f.prompts)
 }
 
-// manage creates a manager whose invariants are checked after every update. The manager is
-// closed at the end of the test.
+// The function "manage" creates a manager whose invariants are checked after every update. The
+// manager is closed at the end of the test.
 func manage(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent.BackgroundManager {
 	t.Helper()
 	m, err := bgagent.New(sc, cfg)
@@ -272,7 +272,7 @@ func manage(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent
 	return m
 }
 
-// bubble runs a test in a synctest bubble, with a new manager for the client.
+// The function "bubble" runs a test in a synctest bubble, with a new manager for the client.
 func bubble(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, test func(*testing.T, *bgagent.BackgroundManager)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) { test(t, manage(t, sc, cfg)) })
@@ -280,7 +280,7 @@ func bubble(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, test fun
 
 var root = bgagent.Caller{Session: "root"}
 
-// launch launches a task under the root session.
+// The function "launch" launches a task under the root session.
 func launch(t *testing.T, m *bgagent.BackgroundManager, prompt string) bgagent.Task {
 	t.Helper()
 	task, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: prompt})
@@ -288,7 +288,7 @@ func launch(t *testing.T, m *bgagent.BackgroundManager, prompt string) bgagent.T
 	return task
 }
 
-// get returns the current snapshot of a task.
+// The function "get" returns the current snapshot of a task.
 func get(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Task {
 	t.Helper()
 	task, err := m.Get(id)

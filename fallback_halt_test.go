@@ -41,8 +41,8 @@ func TestATurnIsStoppedForTheNextModelEvenIfNoTaskIsParked(t *testing.T) {
 	}
 }
 
-// In this test, the program of a turn repeats its request again and again, so quickly that the turn
-// keeps its slot.
+// In this test, a turn's program keeps repeating its request, so quickly that the turn keeps its
+// slot.
 func TestAProgramThatRetriesByItselfIsStoppedForTheNextModel(t *testing.T) {
 	for _, park := range []time.Duration{0, bgagent.Disabled} {
 		f := newLimited(nil)
@@ -104,7 +104,7 @@ func TestATaskWaitsOnIfItsNextModelIsRefusedMeanwhile(t *testing.T) {
 			task := ended(t, m, launchOn(t, m, "", "p"))[0]
 			require.Equal(t, modelA, task.Model)
 			require.Equal(t, 1, task.Attempt)
-			if kind == bgagent.ProviderQuota { // the task ends, because it is unknown when the quota is renewed
+			if kind == bgagent.ProviderQuota { // the task ends, because it is unknown when the quota will be renewed
 				require.Equal(t, bgagent.CauseRateLimited, task.Cause)
 				require.Contains(t, task.Reason, "the provider of the model refused the turn (quota)")
 				require.NotContains(t, task.Reason, "waited")

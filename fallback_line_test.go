@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, a task falls back to a model that another task uses. Then the turn of that other
-// task is refused.
+// In this test, a task falls back to a model that another task uses. Then that other task's turn is
+// refused.
 func TestAFallbackThatWaitsForItsSlotLeavesAModelThatIsRefusedForLong(t *testing.T) {
 	f := newLimited(nil)
 	f.refuse = func(_ int, p bgagent.Prompt) error {

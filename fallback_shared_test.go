@@ -70,8 +70,8 @@ func fallenAttemptsWait(t *testing.T, source bool) {
 	})
 }
 
-// In this test, two managers share slots. A task of one manager holds the only slot of the pool
-// until its turn is refused. A task of the other manager waits for this slot.
+// In this test, two managers share slots. A task of one manager holds the pool's only slot until
+// the task's turn is refused. A task of the other manager waits for this slot.
 func TestTasksLeaveAModelThatAnotherManagerFindsShut(t *testing.T) {
 	for name, c := range map[string]struct {
 		refusal func() *bgagent.ProviderError

@@ -14,7 +14,8 @@ import (
 // The tests use these models, and launch tasks on modelA.
 const modelA, modelB, modelC = "one/a", "two/b", "two/c"
 
-// fallbacks returns a configuration whose tasks run on modelA, with the given fallbacks.
+// The function "fallbacks" returns a configuration whose tasks run on modelA, with the given
+// fallbacks.
 func fallbacks(models ...string) bgagent.Config {
 	cfg := limit(1)
 	cfg.Model = func(_, asked string) (string, error) {
@@ -447,7 +448,7 @@ func TestAResumedTaskKeepsTheModelToWhichItFellBack(t *testing.T) {
 	})
 }
 
-// In this test, a task that waits for a slot of its next model is cancelled and then resumed.
+// In this test, a task that waits for a slot for its next model is cancelled and then resumed.
 func TestAPromptThatTheSessionHasIsNotSentAgain(t *testing.T) {
 	for next, want := range map[bgagent.ProviderNextStep]string{bgagent.NextContinue: "more", bgagent.NextRepeat: "p\n\nmore", bgagent.NextNone: "p\n\nmore"} {
 		f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: next}}))

@@ -35,7 +35,7 @@ func TestAModelWithWhichNoSessionCanBeCreatedIsReplaced(t *testing.T) {
 	}
 }
 
-// In this test, the program of a turn would repeat its refused request only after an hour, so the
+// In this test, a turn's program would wait an hour before it repeated its refused request, so the
 // manager stops the turn. The Abort call takes a long time.
 func TestTheFallbackWaitsForTheAbortCall(t *testing.T) {
 	f := newLimited(nil)

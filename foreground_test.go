@@ -52,7 +52,7 @@ func TestASessionInsideATaskDoesNotWaitForWhatNeedsItsSlot(t *testing.T) {
 		f.goRunner.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 			if p.Text == "parent" {
 				// The session "helper" delegates. According to the host, the parent of "helper" is
-				// the session of this turn.
+				// this turn's session.
 				_, err = m.Run(ctx, bgagent.Caller{Session: "helper"}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
 				return bgagent.TurnEnd{Text: "x"}, nil
 			}
@@ -133,7 +133,7 @@ func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
 		go func() { time.Sleep(time.Minute); cancel() }()
 		task, err = m.Run(ctx, root, in)
 		require.ErrorIs(t, err, context.Canceled)
-		if *withStore { // the context ends before the end of the task is durable
+		if *withStore { // the context ends before the task's end is durable
 			require.ErrorIs(t, err, bgagent.ErrStore)
 			require.Equal(t, bgagent.PhaseStoring, task.Phase)
 			synctest.Wait()
@@ -164,7 +164,7 @@ func TestRunReturnsItsOwnAttempt(t *testing.T) {
 		}()
 		synctest.Wait()
 		id := m.List(bgagent.Query{})[0].ID
-		// The task is cancelled and resumed before the goroutine of Run continues.
+		// The task is cancelled and resumed before Run's goroutine continues.
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		_, err = m.Resume(t.Context(), bgagent.Caller{}, id, bgagent.ResumeInput{Prompt: "more"})
@@ -175,8 +175,9 @@ func TestRunReturnsItsOwnAttempt(t *testing.T) {
 	})
 }
 
-// The task is cancelled while its launch is being written, and resumed as soon as both are durable. Run might
-// return before or after the resume, so the test tries it several times.
+// The task is cancelled while its launch is being written, and resumed as soon as the launch and
+// the cancellation are durable. Run might return before or after the resume, so the test tries it
+// several times.
 func TestRunReturnsItsOwnAttemptEvenIfItsLaunchIsNotYetDurable(t *testing.T) {
 	withHands(t, working(time.Minute), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, h *hands) {
 		h.mu.Lock()

@@ -352,7 +352,7 @@ func TestADeletionWaitsForTheRecordOfItsSession(t *testing.T) {
 				require.NoError(t, err)
 				ended(t, m, top, other, below.ID)
 				time.Sleep(time.Minute)
-				var kept, gone atomic.Bool // whether the store contains the record of the session, and whether it has deleted the task
+				var kept, gone atomic.Bool // whether the store contains the session's record, and whether it has deleted the task
 				refused := h.refuse(func(b *bgagent.StoreBatch) bool {
 					if c.bad(b, top, other) {
 						return true

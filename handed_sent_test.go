@@ -81,7 +81,7 @@ func noNoticeIn(t *testing.T, w *world) {
 }
 
 // In this test, the end of a task is read while its notice is being pushed. The notice arrives, so
-// the end is reported, even if nobody acknowledges the answer of Read.
+// the end is reported, even if nobody acknowledges Read's answer.
 func TestAnEndThatIsReadDuringItsDeliveryIsNotToldAgain(t *testing.T) {
 	withPostman(t, func(t *testing.T, w *world, p *postman) {
 		p.answers(4*time.Second, nil)
@@ -172,8 +172,8 @@ func TestAnEndThatALaterProcessReadsKeepsItsNotice(t *testing.T) {
 	})
 }
 
-// In this test, either the session's next call acknowledges the answer of Read, or the notice
-// itself is acknowledged. The end is then not reported again.
+// In this test, either the session's next call acknowledges Read's answer, or the notice itself is
+// acknowledged. The end is then not reported again.
 func TestAnAcknowledgedEndIsNotToldAgainAlthoughItsNoticeWasSent(t *testing.T) {
 	for name, ack := range map[string]func(m *bgagent.BackgroundManager, p *postman){
 		"by the next call": func(m *bgagent.BackgroundManager, _ *postman) { _, _ = m.TakeNotice(root.Session) },

@@ -157,7 +157,7 @@ func TestAReadEndIsNotToldBesideTheNoticeThatReportsIt(t *testing.T) {
 		_, err := m.Read(bgagent.Caller{Session: "root"}, first)
 		require.NoError(t, err)
 		time.Sleep(10 * time.Second)
-		w.crash() // nobody has acknowledged the answer of Read
+		w.crash() // nobody has acknowledged Read's answer
 		w.told.answers()
 		m = w.begin()
 		_, owed := m.Outstanding("root")
@@ -192,8 +192,8 @@ func TestANoticeThatIsWrittenWhenCloseBeginsIsNotDelivered(t *testing.T) {
 	})
 }
 
-// pushesOf lets every process end while it is pushing a notice, and returns the notices that were
-// pushed.
+// pushesOf runs the given number of processes, and ends each one while it is pushing a notice. It
+// returns the notices that were pushed.
 func pushesOf(t *testing.T, w *world, processes int) ([]bgagent.Notice, *bgagent.BackgroundManager) {
 	var pushed []bgagent.Notice // guarded by w.told.mu
 	w.takes(time.Second)

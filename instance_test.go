@@ -52,7 +52,8 @@ func TestTheInstanceOfAnEarlierManagerIsRefused(t *testing.T) {
 }
 
 // If the process dies as soon as it has handed over a prompt, the next process must be able to find
-// out which manager did so. Otherwise, it would search for the processes of another manager.
+// out which manager handed it over. Otherwise, it would search for the processes of another
+// manager.
 func TestTheNextManagerKnowsWhoHandedOverThePrompt(t *testing.T) {
 	missing := func(w *world) { w.answer = bgagent.PromptMissing }
 	for name, x := range map[string]struct {
@@ -67,7 +68,7 @@ func TestTheNextManagerKnowsWhoHandedOverThePrompt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				dies := func(context.Context) { w.life.store.Crash() } // nothing that follows the prompt is written
+				dies := func(context.Context) { w.life.store.Crash() } // nothing is written after the prompt
 				if x.lives == 0 {
 					w.seen = dies
 				}

@@ -34,8 +34,8 @@ type scene struct {
 	pending          *task
 }
 
-// plant sets a variable to a wrong value, and returns a function that restores the old
-// value.
+// The function "plant" sets a variable to a wrong value, and returns a function that restores the
+// old value.
 func plant[T any](at *T, wrong T) (undo func()) {
 	was := *at
 	*at = wrong
@@ -50,7 +50,7 @@ func plantIn[K comparable, V any](in map[K]V, key K, wrong V) (undo func()) {
 }
 
 // plantAlarm sets an alarm for a record that does not need one, and returns a function that removes
-// it.
+// the alarm.
 func plantAlarm[T any](in *alarms[T], who T) (undo func()) {
 	al := &alarm{}
 	in.set(al, who, 1<<62)

@@ -159,7 +159,7 @@ func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
 	})
 }
 
-// When the record of a task expires, the owed notices about its earlier attempts also expire.
+// When a task's record expires, the notices owed for its earlier attempts also expire.
 func TestOldDebtsExpireWithTheirTask(t *testing.T) {
 	withoutStore(t)
 	bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {

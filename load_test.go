@@ -25,7 +25,7 @@ func recordOf(t *testing.T, memory *storetest.Memory, key string) bgagent.StoreR
 	return all[i]
 }
 
-// sessionsIn returns the keys of the records of sessions.
+// sessionsIn returns the keys of all session records.
 func sessionsIn(memory *storetest.Memory) (keys []string) {
 	for _, r := range memory.Records() {
 		if r.Kind == bgagent.StoreSession {

@@ -19,8 +19,8 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// withPending returns a store with one running and many pending tasks, and the client and the configuration of
-// their manager.
+// withPending returns a store with one running and many pending tasks, together with a client and a
+// configuration for their manager.
 func withPending(t *testing.T, count int) (*hands, bgagent.SessionClient, bgagent.Config) {
 	t.Helper()
 	memory, client := &storetest.Memory{}, working(time.Second)
@@ -36,7 +36,7 @@ func withPending(t *testing.T, count int) (*hands, bgagent.SessionClient, bgagen
 	return h, client, cfg
 }
 
-// openWith opens a store with one running and many pending tasks. The function "text" is called for each prompt
+// openWith opens a store with one running and many pending tasks. It calls text for each prompt
 // that is read. The prompts are "task 0", "task 1" and so on.
 func openWith(t *testing.T, count int, text func(ctx context.Context, prompt string) error) (*bgagent.BackgroundManager, error) {
 	t.Helper()
@@ -129,7 +129,8 @@ func TestAStoreThatNeverAnswersIsNotOpened(t *testing.T) {
 	})
 }
 
-// A read that never ends must not be followed by others: New closes the store when it fails.
+// After a read that never ends, there must be no further reads, because New closes the store when
+// it fails.
 func TestNoTextIsReadAfterTheStoreIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, client, cfg := withPending(t, 60)
@@ -164,7 +165,8 @@ func TestNoTextIsReadAfterTheStoreIsClosed(t *testing.T) {
 	})
 }
 
-// The time that a call waits for other calls would count towards its time limit.
+// If calls to this store overlapped, the time for which a call waits for others would count towards
+// its time limit.
 func TestAStoreThatReadsOneTextAtATimeHasItsTimeForEachText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, client, cfg := withPending(t, 200)
@@ -193,7 +195,7 @@ func TestATextThatIsTooLateIsReadOnce(t *testing.T) {
 			launch(t, m, fmt.Sprint("task ", i))
 		}
 		time.Sleep(10 * time.Minute)
-		_ = m.Close(t.Context()) // says that the ends were not reported
+		_ = m.Close(t.Context()) // the error says that the ends were not reported
 		h := &hands{Process: memory.Process()}
 		cfg.Store = h
 		var mu sync.Mutex
@@ -367,7 +369,7 @@ func TestNoTextIsReadAfterCloseHasOvertakenAResume(t *testing.T) {
 }
 
 func TestNoTextIsReadAfterANeededOneWasTooLate(t *testing.T) {
-	for range 20 { // the store's answer and Close race
+	for range 20 { // the store's answer races with Close
 		synctest.Test(t, func(t *testing.T) {
 			h, client, cfg := withPending(t, 10)
 			var closed, late atomic.Bool

@@ -17,7 +17,7 @@ import (
 type agentCall struct {
 	tool          string
 	input, result bgagent.Digest
-	state         bgagent.ToolState // state of the call when it has ended; ToolDone if it is zero
+	state         bgagent.ToolState // state of the call when it has ended; if zero, ToolDone
 	think, take   time.Duration     // pause before the call, and length of the call
 	late          bool              // the call is reported only after it has ended
 }
@@ -49,8 +49,8 @@ func makes(calls ...agentCall) *goRunner {
 	}}
 }
 
-// The function "repeated" returns the same call n times. The function "change" modifies the call
-// with the index i.
+// The function "repeated" returns the same call n times, after it has let change modify each call;
+// i is the call's index.
 func repeated(n int, change func(i int, c *agentCall)) (calls []agentCall) {
 	for i := range n {
 		c := same()

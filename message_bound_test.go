@@ -47,7 +47,7 @@ func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
 
 		r := send(t, m, task.ID, "", "more")
 		require.Equal(t, bgagent.MessageAccepted, r.State, "the message can be sent without Now")
-		time.Sleep(11 * time.Second) // the turn of the message "more" is running
+		time.Sleep(11 * time.Second) // the turn for the message "more" is running
 		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, r.Key, "").State)
 		fail = nil
 		for i := range 20 {
@@ -62,8 +62,8 @@ func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
 	})
 }
 
-// All snapshots of a task share one text with all its answers. A snapshot must not concatenate the
-// answers again.
+// All snapshots of a task share one text that contains all its answers. Taking a snapshot must not
+// concatenate the answers again.
 func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := bgagenttest.NewRunner(answering)
@@ -73,7 +73,7 @@ func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 		time.Sleep(time.Second)
 		send(t, m, task.ID, "", "one")
 		send(t, m, task.ID, "", "two")
-		time.Sleep(20 * time.Second) // the turn of the second message is running
+		time.Sleep(20 * time.Second) // the turn for the second message is running
 		first, second := get(t, m, task.ID).Result, get(t, m, task.ID).Result
 		require.Equal(t, "answer to work\n\n## Answer to message 1: one\n\nanswer to one", first)
 		require.Same(t, unsafe.StringData(first), unsafe.StringData(second))
@@ -108,7 +108,7 @@ func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
 	})
 }
 
-// A model must not be told that a task has ended before the end is durable.
+// Until a task's end is durable, a model must not be told that the task has ended.
 func TestBackgroundMessageWaitsForTheStoredEnd(t *testing.T) {
 	withMemory(t, working(time.Second), limit(1), func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory) {
 		task := launch(t, m, "a")

@@ -125,13 +125,13 @@ func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 	})
 }
 
-// In this test, the client accepts or rejects the message only after the turn was refused. The
+// In this test, the client accepts or rejects the message only after the turn has been refused. The
 // session has kept nothing from that turn.
 func TestAMessageThatTheClientTakesAfterARefusalGetsATurnOfItsOwn(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextNewSession} {
 		for name, c := range map[string]struct {
 			prompts int           // number of prompts that the client gets before it accepts or rejects the message
-			takes   time.Duration // how long after the last of these prompts the client does so
+			takes   time.Duration // how long after the last of these prompts the client accepts or rejects it
 			state   bgagent.MessageState
 			fail    error
 		}{

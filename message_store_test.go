@@ -100,7 +100,7 @@ func TestAMessageToAnAttemptThatEndsMeanwhileIsUnconsumed(t *testing.T) {
 		task := launch(t, m, "work")
 		time.Sleep(time.Second)
 		memory.SetFaults(func(uint64, int) storetest.Fault { return storetest.Fault{Delay: time.Second} })
-		for range 2 { // the second launch happens while the write of the first launch keeps the store busy
+		for range 2 { // the second launch happens while the write for the first launch keeps the store busy
 			go func() {
 				_, _ = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "other"})
 			}()

@@ -24,13 +24,14 @@ func answering(t *bgagenttest.Turn) {
 	t.Say("answer to " + t.Prompt.Text)
 }
 
-// onBoth runs a test with a runner and with a starter whose turns run the script.
+// onBoth runs a test twice, once with a runner and once with a starter. The turns of both run the
+// script.
 func onBoth(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
 	t.Helper()
 	runBoth(t, script, false, cfg, test)
 }
 
-// runBoth is like onBoth. If the argument "stream" is true, the starter reports events.
+// runBoth is like onBoth. If stream is true, the starter reports events.
 func runBoth(t *testing.T, script func(*bgagenttest.Turn), stream bool, cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
 	for _, name := range []string{"runner", "starter"} {
 		t.Run(name, func(t *testing.T) {
@@ -170,7 +171,7 @@ func TestAnEndNamesTheMessagesThatItHasNotConsumed(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		send(t, m, task.ID, "k", "first\nline")
 		send(t, m, task.ID, "l", "second")
-		time.Sleep(12 * time.Second) // the turn of the first message is running
+		time.Sleep(12 * time.Second) // the turn for the first message is running
 		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "").State)
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{Reason: "enough"})
 		require.NoError(t, err)

@@ -19,7 +19,7 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	var box inbox
 	bubble(t, working(time.Second), bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
-		time.Sleep(2 * time.Second) // the task a has ended, and the notice about its end waits for further tasks to end
+		time.Sleep(2 * time.Second) // task a has ended, and the notice about it waits for further tasks to end
 		b := launch(t, m, "b")
 		_, err := m.Read(root, a.ID)
 		require.NoError(t, err)
@@ -32,8 +32,8 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	})
 }
 
-// While a batch is open, a notice is delivered 5 min after the earliest end that is still owed. The
-// end of a task that was read is no longer owed.
+// While a batch is open, a notice is delivered 5 min after the earliest end that is still owed.
+// Once a task has been read, its end is no longer owed.
 func TestWhatWasReadDoesNotHurryTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
@@ -81,8 +81,7 @@ func TestNoticesCallTheToolsByTheNamesThatModelsKnow(t *testing.T) {
 	}
 }
 
-// After the last task of a batch has ended, its end is reported to the parent exactly when
-// NoticeWindow has passed.
+// When the last task of a batch ends, its end is reported to the parent exactly NoticeWindow later.
 func TestNoticeComesExactlyOneWindowAfterTheEnd(t *testing.T) {
 	for _, window := range []time.Duration{bgagent.Disabled, time.Millisecond, bgagent.DefaultNoticeWindow, 3 * time.Second} {
 		t.Run(window.String(), func(t *testing.T) {

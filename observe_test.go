@@ -93,13 +93,13 @@ func TestAnEarlyIdleEventIsLookedAtAgainWhereStatusesAreUntold(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		f.put(s, bgagent.Message{ID: "m", Text: "done", Finished: true}) // this client does not report stop reasons
 		m.Observe(idle(s))
-		time.Sleep(3 * time.Second) // MinIdleTime of 5 s has passed
+		time.Sleep(3 * time.Second) // MinIdleTime (5 s) has passed
 		require.Equal(t, bgagent.Completed, get(t, m, id).Status)
 	})
 }
 
-// A late event about an earlier turn does not make a busy session quiet. Only a status that the
-// manager requests after the event can make it quiet.
+// A late event about an earlier turn does not mark a busy session as quiet. Only a status that the
+// manager requests after the event can do that.
 func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If a panic in an update left the lock locked, the cleanup of the test would hang, and the panic
-// would never be reported.
+// If a panic in an update left the lock locked, the test's cleanup would hang, and the panic would
+// never be reported.
 func TestAfterAPanicInAnUpdateEveryCallPanicsWithItsReason(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func()

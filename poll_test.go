@@ -272,7 +272,7 @@ func TestASiblingThatIsSlowToStopHurriesNobody(t *testing.T) {
 	})
 }
 
-// The type "endless" is a server that always has more messages of one session, and returns them
+// The type "endless" is a server that always has more messages for one session, and returns them
 // slowly.
 type endless struct {
 	*server

@@ -92,7 +92,8 @@ func TestJudgeForgetsCountsWhenSomethingElseIsSeen(t *testing.T) {
 	require.Equal(t, CauseNoOutput, v.cause)
 }
 
-// FuzzJudge checks properties that judge must have for all observations, whatever a host reports.
+// FuzzJudge checks properties that the function "judge" must have for all observations, whatever a
+// host reports.
 func FuzzJudge(f *testing.F) {
 	f.Add(uint8(1), true, true, true, uint8(7), uint8(0), int8(0), int64(6e9), int64(0), false)
 	f.Add(uint8(6), true, true, true, uint8(3), uint8(1), int8(-1), int64(200e9), int64(3e9), true)

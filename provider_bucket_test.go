@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// bucket is a provider that accepts one request per token. It gets one token in each period. The
-// field "size" is the largest number of tokens.
+// bucket is a provider that accepts one request per token. It gets one token in each period, and
+// holds at most size tokens.
 type bucket struct {
 	mu     sync.Mutex
 	size   int
@@ -24,7 +24,7 @@ type bucket struct {
 	filled time.Time
 }
 
-// take takes a token. If there is none, it returns the refusal.
+// The method "take" takes a token. If there is none, the method returns a refusal.
 func (b *bucket) take() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -43,8 +43,8 @@ func delegatesTwice(t *testing.T, m **bgagent.BackgroundManager, cfg *bgagent.Co
 	return f
 }
 
-// If a refused turn that delivered a notice is repeated, its notice also reports tasks that have
-// ended since then.
+// If a turn that delivered a notice is refused and then repeated, its notice also reports the tasks
+// that have ended in the meantime.
 func TestARepeatedNoticeTellsWhatHasEndedSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

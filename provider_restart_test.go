@@ -147,8 +147,8 @@ func TestParkedTasksDoNotAllBeginAfterARestart(t *testing.T) {
 	})
 }
 
-// In this test, the process ends while a refused task gets a new session. If the manager used the
-// key of the old session again, the client could return the old session.
+// In this test, the process ends while a refused task is getting a new session. If the manager
+// reused the old session's key, the client could return the old session.
 func TestACrashBeforeTheNewSessionKeepsItsKey(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		refusals := 0
@@ -170,7 +170,7 @@ func TestACrashBeforeTheNewSessionKeepsItsKey(t *testing.T) {
 	})
 }
 
-// In this test, another cool-down begins while a refused task gets its new session.
+// In this test, another cool-down begins while a refused task is getting its new session.
 func TestANewSessionThatGotNoPromptIsUsed(t *testing.T) {
 	f := newLimited(first(2, bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextNewSession}))
 	created := 0

@@ -146,8 +146,8 @@ func TestTheSilenceOfAProgramThatShowsItsRetriesProvesThePool(t *testing.T) {
 	})
 }
 
-// In this test, one agent of a client reports that its program repeats a request. The program of
-// another agent might repeat requests without reporting this.
+// In this test, one agent of a client reports that its program is repeating a request. Another
+// agent's program might repeat requests without reporting this.
 func TestTheSilenceOfAnotherProgramProvesNothing(t *testing.T) {
 	f := silentAfterRetry()
 	cfg := limit(4)

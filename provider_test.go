@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// limitedTurn is a turn that a limited runner has begun.
+// limitedTurn is a turn that a runner of the type "limited" has begun.
 type limitedTurn struct {
 	session string
 	prompt  bgagent.Prompt

@@ -82,7 +82,7 @@ func TestAProviderThatAlwaysTellsATimeDoesNotKeepATaskForever(t *testing.T) {
 	})
 }
 
-// In this test, a task of another manager holds the only slot of the pool until its turn is
+// In this test, a task of another manager holds the pool's only slot until the task's turn is
 // refused.
 func TestAForegroundCallDoesNotWaitForAPauseThatAnotherManagerBegan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -76,7 +76,7 @@ type noAnswerer struct {
 }
 
 // In this test, the client of the next process is not an Answerer. The answer cannot be passed on,
-// so the clocks of the turn run again.
+// so the turn's clocks start again.
 func TestAnAnswerIsNotPassedByAClientThatIsNoAnswerer(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		p.hangs.Store(true)

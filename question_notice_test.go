@@ -142,7 +142,7 @@ func TestAQuestionThatIsOverIsNotReported(t *testing.T) {
 }
 
 // A busy session gets the notice about a question when it becomes idle. If the question is over by
-// then, the session gets only the notice about the end of the task.
+// then, the session gets only the notice about the task's end.
 func TestAQuestionDoesNotGoIntoABusySession(t *testing.T) {
 	for _, answered := range []bool{false, true} {
 		var box inbox

@@ -104,7 +104,7 @@ func TestACallerWithoutTheToolLeavesQuestionsOwed(t *testing.T) {
 	})
 }
 
-// Calls by callers without the tool background_message do not change an undelivered notice that
+// Calls from callers that lack the tool background_message do not change an undelivered notice that
 // reports a question.
 func TestACallerWithoutTheToolLeavesANoticeThatWasTried(t *testing.T) {
 	var box inbox
@@ -196,8 +196,8 @@ func TestAHostCannotChangeTheQuestionsOfANotice(t *testing.T) {
 	})
 }
 
-// A notice with a question can include an end before the batch of the end is complete. If the
-// question is over before the session takes the notice, the end waits for its batch again.
+// A notice with a question can also report the end of a task whose batch is not yet complete. If
+// the question is over before the session takes the notice, the end waits for its batch again.
 func TestAnEndWaitsForItsBatchAgainOnceTheQuestionIsOver(t *testing.T) {
 	var box inbox
 	box.fails(bgagent.ErrBusy)

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// refusals is a starter that records the outcomes of questions.
+// The type "refusals" is a starter that records the outcomes of questions.
 type refusals struct {
 	bgagenttest.Starter
 	mu  *sync.Mutex

@@ -100,7 +100,7 @@ func TestAForegroundCallReturnsWhenATaskBelowAsks(t *testing.T) {
 	})
 }
 
-// A model must not answer a question if the model has not seen the whole subject.
+// A model must not answer a question whose subject it has not seen in full.
 func TestOnlyTheHostAnswersAQuestionWithALongSubject(t *testing.T) {
 	for _, q := range []bgagent.Question{mayI, which} {
 		q.Subject = strings.Repeat("x", 2<<10) + "\nrm -rf /"
@@ -135,8 +135,8 @@ func (n nested) FindSession(_ context.Context, session string) (bgagent.SessionI
 	return bgagent.SessionInfo{}, nil
 }
 
-// In this test, there is a session that does not belong to a task. It is between the awaited task
-// and the task that asks.
+// In this test, a session that does not belong to any task lies between the awaited task and the
+// task that asks.
 func TestAForegroundCallReturnsWhenATaskOfANestedSessionAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := nested{bgagenttest.NewRunner(func(t *bgagenttest.Turn) {

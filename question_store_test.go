@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A runner's question ends with its process.
+// A runner's question is dropped when the process ends.
 func TestTheQuestionOfARunnerIsNoLongerAskedAfterARestart(t *testing.T) {
 	for _, wait := range []time.Duration{10 * time.Second, time.Hour} {
 		inWorld(t, func(t *testing.T, w *world) {
@@ -90,7 +90,7 @@ func (p *processes) begin() {
 	p.all = append(p.all, p.m)
 }
 
-// crash ends the process and begins the next one after a pause.
+// The method "crash" ends the process, and begins the next one after a pause.
 func (p *processes) crash(pause time.Duration) {
 	p.store.Crash()
 	synctest.Wait()

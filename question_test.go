@@ -41,7 +41,8 @@ func asking(q bgagent.Question) func(*bgagenttest.Turn) {
 	}
 }
 
-// askingOnBoth runs a test with a runner and with a starter whose turns run the script.
+// askingOnBoth runs a test twice, once with a runner and once with a starter. The turns of both run
+// the script.
 func askingOnBoth(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
 	cfg.Ask = true
 	runBoth(t, script, true, cfg, test)
@@ -65,7 +66,7 @@ func onFakeServer(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Conf
 	onFaultyServer(t, script, nil, cfg, test)
 }
 
-// onFaultyServer is like onFakeServer, but the calls of the starter have the given faults.
+// onFaultyServer is like onFakeServer, but the starter's calls have the given faults.
 func onFaultyServer(t *testing.T, script func(*bgagenttest.Turn), faults func(bgagenttest.Call) bgagenttest.Fault, cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, s bgagenttest.Starter)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -362,8 +363,8 @@ func TestAnAnswerMustFitItsQuestion(t *testing.T) {
 	})
 }
 
-// The key contains a digest of the subject, so an answer cannot reach a question with the same id
-// that asks something else.
+// The key contains a digest of the subject, so an answer cannot reach a different question that has
+// the same id.
 func TestAnAnswerCountsOnlyForTheSubjectShown(t *testing.T) {
 	script := func(t *bgagenttest.Turn) { t.Sleep(time.Minute) }
 	onFakeServer(t, script, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ bgagenttest.Starter) {

@@ -336,9 +336,10 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 // unwokenWording is the wording for a model that is never woken.
 var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, "", false, true}
 
-// promise matches sentences that must not appear in texts for a model that is never woken. There
-// are two exceptions. Digests are shown only if the host asks for them. The text status_pointless is
-// shown only to a task, and a task always gets its notices as the prompt of its next turn.
+// The variable "promise" matches sentences that must not appear in texts for a model that is never
+// woken. There are two exceptions. Digests are shown only if the host asks for them. The text
+// status_pointless is shown only to a task, and a task always gets its notices as the prompt of its
+// next turn.
 var promise = regexp.MustCompile(`(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told (to you|in the same way|by a notice)|comes by itself|nothing has to be done`)
 
 func TestWhoCannotBeWokenIsPromisedNothing(t *testing.T) {

@@ -11,8 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// poison crashes the process whenever a value is sent to the channel "deadly". It returns the
-// manager of the first process that sends nothing for five minutes, and the number of crashes.
+// The function "poison" crashes the process whenever a value is sent to the channel "deadly". It
+// returns the manager of the first process that sends nothing for five minutes, and the number of
+// crashes.
 func poison(t *testing.T, w *world, deadly <-chan struct{}) (m *bgagent.BackgroundManager, crashes int) {
 	for ; ; crashes++ {
 		require.Less(t, crashes, 40)

@@ -57,7 +57,7 @@ func newLives(t *testing.T, seed uint64, starter bool) *lives {
 	l.fake.Root(root.Session)
 	fates := int(bgagenttest.FateLeft) + 1
 	if l.fake.NoRestore = l.rnd.IntN(6) == 0; l.fake.NoRestore && !starter {
-		fates = int(bgagenttest.FateAnswered) + 1 // leave out the fates with which a turn outlives its process, because without a restore call nothing would stop the turn
+		fates = int(bgagenttest.FateAnswered) + 1 // leave out the fates that let a turn outlive its process, because without a restore call nothing would stop the turn
 	}
 	l.fake.Fates = func(bgagent.Prompt) bgagenttest.Fate { return bgagenttest.Fate(l.rnd.IntN(fates)) }
 	t.Cleanup(func() {
@@ -70,7 +70,7 @@ func newLives(t *testing.T, seed uint64, starter bool) *lives {
 	return l
 }
 
-// upTo waits for a random time that is shorter than d.
+// upTo waits for a random time shorter than d.
 func (l *lives) upTo(d time.Duration) { time.Sleep(time.Duration(l.rnd.Int64N(int64(d)))) }
 
 func (l *lives) begin() {

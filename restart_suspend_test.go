@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The method "shared" returns a manager without a store that shares the slots of the world's
+// The method "shared" returns a manager that has no store, and that shares the slots of the world's
 // managers.
 func (w *world) shared(t *testing.T) *bgagent.BackgroundManager {
 	t.Helper()

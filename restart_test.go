@@ -124,7 +124,7 @@ func TestACancelSurvivesTheProcess(t *testing.T) {
 func TestATurnThatIsInterruptedTooOftenIsNotContinued(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		first := launch(t, w.begin(), "explore")
-		for range 3 { // each crash comes before carefulPause has passed in the turn
+		for range 3 { // each crash comes before the turn has lasted for carefulPause
 			time.Sleep(9 * time.Second)
 			w.crash()
 			w.begin().Start()

@@ -14,7 +14,7 @@ import (
 
 // In this test, the parent of the resumed task has ended, so the task becomes a task of the host,
 // which is the nearest caller above it. When the task is resumed, memory does not contain the
-// record of the parent.
+// parent's record.
 func TestATaskBelowAnExpiredTaskOfTheHostIsResumedForTheHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLives(t, 0, false)
@@ -35,7 +35,7 @@ func TestATaskBelowAnExpiredTaskOfTheHostIsResumedForTheHost(t *testing.T) {
 		below, err := l.m.Resume(t.Context(), bgagent.Caller{}, tasks[0].ID, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		require.Empty(t, below.Parent)
-		_, err = l.m.Read(bgagent.Caller{}, parent.ID) // brings the record of the parent back into memory
+		_, err = l.m.Read(bgagent.Caller{}, parent.ID) // brings the parent's record back into memory
 		require.NoError(t, err)
 		below = ended(t, l.m, below.ID)[0]
 		require.Equal(t, bgagent.Completed, below.Status, below.Reason)
@@ -49,8 +49,8 @@ func TestATaskBelowAnExpiredTaskOfTheHostIsResumedForTheHost(t *testing.T) {
 }
 
 // In this test, a task of the host fails and is forgotten while the task below it is being stopped.
-// The store then contains a record of the session of the forgotten task. The parent in this record
-// is the session of the host, which has the empty id.
+// The store then contains a record for the forgotten task's session. The parent in this record is
+// the host's session, whose id is empty.
 func TestASessionBelowTheHostKeepsItsPlaceInTheNextProcess(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.MaxDepth = 2
@@ -85,7 +85,7 @@ func TestASessionBelowTheHostKeepsItsPlaceInTheNextProcess(t *testing.T) {
 	})
 }
 
-// The record of the expired task's session says to which root session the task below it belongs.
+// The record of the expired task's session says which root session the task below it belongs to.
 // Therefore, the next process does not have to load the expired task.
 func TestATaskThatExpiredAboveALiveTaskIsNotLoadedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

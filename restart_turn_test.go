@@ -333,7 +333,7 @@ func TestASupersededAttemptIsReportedOnceItIsDurable(t *testing.T) {
 		_, sub := m.Subscribe(100)
 		defer sub.Close()
 		w.memory.SetFaults(func(uint64, int) storetest.Fault {
-			if len(w.called()) > 0 { // writes fail from the restore call on
+			if len(w.called()) > 0 { // writes fail from the restore call onwards
 				w.broke = true
 			}
 			if w.broke {

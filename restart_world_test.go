@@ -29,7 +29,7 @@ type world struct {
 	n            int
 	sessions     map[string][]*heard
 	work         time.Duration       // length of a turn
-	answer       bgagent.PromptState // if set, the answer of every restore call
+	answer       bgagent.PromptState // if set, what every restore call answers
 	found        string              // text of the answer that restore calls find
 	ending       bgagent.TurnEnd     // end of the turn that restore calls find, without its text
 	restored     []bgagent.SessionRestore
@@ -69,7 +69,7 @@ func newWorld(t *testing.T) *world {
 	return &world{t: t, found: "found", sessions: map[string][]*heard{}, work: time.Minute}
 }
 
-// begin starts a new process. The previous process must have ended.
+// The method "begin" starts a new process. The previous process must have ended.
 func (w *world) begin() *bgagent.BackgroundManager {
 	w.t.Helper()
 	l := &life{w: w, store: w.memory.Process(), dead: make(chan struct{})}
@@ -94,8 +94,8 @@ func (w *world) begin() *bgagent.BackgroundManager {
 	return l.m
 }
 
-// crash ends the process. From then on, its calls have no effect. The manager is closed, because it would
-// otherwise try to write for hours.
+// The method "crash" ends the process. From then on, its calls have no effect. The manager is
+// closed, because it would otherwise try to write for hours.
 func (w *world) crash() {
 	w.life.store.Crash()
 	close(w.life.dead)
@@ -251,7 +251,7 @@ func (w *world) lastText() string {
 	return w.last.Text
 }
 
-// texts returns the texts of all prompts of a session.
+// The method "texts" returns the texts of all prompts that a session received.
 func (w *world) texts(session string) (texts []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -261,7 +261,7 @@ func (w *world) texts(session string) (texts []string) {
 	return texts
 }
 
-// prompts returns the ids of all prompts of a session.
+// The method "prompts" returns the ids of all prompts that a session received.
 func (w *world) prompts(session string) (ids []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

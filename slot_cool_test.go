@@ -22,7 +22,7 @@ type coolHub struct {
 	panic bool
 }
 
-// process returns a source for one more process.
+// The method "process" returns a source for one more process.
 func (h *coolHub) process() *coolSource {
 	return &coolSource{scriptedSource: scriptedSource{auto: true}, hub: h}
 }
@@ -76,7 +76,7 @@ func (h *coolHub) reports() []bgagent.CoolDown {
 	return append([]bgagent.CoolDown(nil), h.told...)
 }
 
-// listeners returns how many users the source has.
+// The method "listeners" returns how many users the source has.
 func (h *coolHub) listeners() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,7 +95,7 @@ func by(t *testing.T, m *bgagent.BackgroundManager, model string) string {
 func TestACoolDownAppliesToAllUsersOfASource(t *testing.T) {
 	for name, c := range map[string]struct {
 		scope bgagent.ProviderScope
-		cools map[string]bool // whether the pool of the model is cooling down
+		cools map[string]bool // whether the model's pool is cooling down
 	}{
 		"of a model":    {cools: map[string]bool{"openai/gpt": true, "openai/other": false, "mistral/m": false}},
 		"of a provider": {scope: bgagent.ScopeProvider, cools: map[string]bool{"openai/gpt": true, "openai/other": true, "mistral/m": false}},

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// withSlots gives every manager that is configured only with limits a source of slots that answers
-// late.
+// If withSlots is set, every manager that is configured only with limits gets a source of slots
+// that answers late.
 var withSlots = flag.Bool("slots", false, "give every manager a source of slots that is not a ConcurrencyManager")
 
 // lateSource is a source of slots that grants each slot on another goroutine.
@@ -24,7 +24,7 @@ func (s *lateSource) Request(r bgagent.SlotRequest, h bgagent.SlotHolder) bgagen
 	return s.ConcurrencyManager.Request(r, lateHolder{h})
 }
 
-// lateHolder passes on a grant on another goroutine.
+// lateHolder forwards each grant on another goroutine.
 type lateHolder struct{ bgagent.SlotHolder }
 
 func (h lateHolder) SlotGranted() { go h.SlotHolder.SlotGranted() }

@@ -24,8 +24,8 @@ func (*lateStarter) Statuses(context.Context, []string) (map[string]SessionStatu
 }
 func (*lateStarter) Messages(context.Context, string, Cursor, int) (Page, error) { return Page{}, nil }
 
-// In this test, a process decides to stop a session once more. In one case, the slot of the
-// session expires before the process makes the call.
+// In this test, a process decides to stop a session once more. In one case, the session's slot
+// expires before the process makes the call.
 func TestASessionIsNotStoppedOnceMoreIfItsSlotExpiresBeforeTheCall(t *testing.T) {
 	for name, expires := range map[string]bool{"expired": true, "not expired": false} {
 		t.Run(name, func(t *testing.T) {

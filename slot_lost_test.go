@@ -13,7 +13,7 @@ import (
 )
 
 // In this test, an attempt loses its slot while it is being stopped. The task's next attempt is
-// waiting for the end of this attempt.
+// waiting for this attempt to end.
 func TestAResumedTaskKeepsWaitingIfTheEarlierAttemptLosesItsSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -78,8 +78,8 @@ func TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost(t *testing.T) {
 	})
 }
 
-// In this test, the slot is lost while the store writes the record with the session. The session gets its
-// prompt only afterwards, so the agent does not work yet.
+// In this test, the slot is lost while the store writes the record with the session. The session
+// gets its prompt only afterwards, so the agent is not working yet.
 func TestATaskThatHasNotUsedItsSlotWaitsForAnotherOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}

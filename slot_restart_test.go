@@ -10,7 +10,7 @@ import (
 )
 
 // This test uses a source with one slot. The attempt that continues gives back the slot for its
-// earlier turn, and gets it again for the next one.
+// earlier turn, and gets it again for its next turn.
 func TestWhatGoesOnAfterARestartComesBeforeWhatWaits(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Slots = late(t, bgagent.Limits{Default: 1})

@@ -10,8 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, a task runs another task in the foreground. While the first task waits for the other
-// one, it holds its own slot. Therefore, if no slot is free, it does not wait for long.
+// In this test, a task runs another task in the foreground. The first task holds its own slot while
+// it waits for the other task. Therefore, if no slot is free, the first task does not wait for
+// long.
 func TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime(t *testing.T) {
 	for name, after := range map[string]time.Duration{"in time": 900 * time.Millisecond, "too late": 1100 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) { runsAnother(t, after, false) })
@@ -19,9 +20,9 @@ func TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime(t *testing.T) {
 	}
 }
 
-// runsAnother tests a task that runs another task. The source grants the other task's slot after the
-// time "after". If the argument "waits" is true, the task launches the other task in the background
-// and waits for it.
+// runsAnother tests a task that runs another task. The source grants the other task's slot once the
+// time in the parameter "after" has passed. If waits is true, the task launches the other task in
+// the background and waits for it.
 func runsAnother(t *testing.T, after time.Duration, waits bool) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}

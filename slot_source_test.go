@@ -64,7 +64,8 @@ func (s *scriptedSource) Pools() []bgagent.PoolStats {
 	return []bgagent.PoolStats{{Name: "agent worker", Limit: 2, InUse: 2, Waiting: 7}}
 }
 
-// claim waits until all goroutines are idle, and returns the claim with the given number.
+// The method "claim" waits until all goroutines are idle, and returns the claim with the given
+// number.
 func (s *scriptedSource) claim(t *testing.T, i int) *scriptedClaim {
 	t.Helper()
 	synctest.Wait()
@@ -109,7 +110,7 @@ func (k *scriptedClaim) releases() int {
 
 var errCut = fmt.Errorf("%w: the connection is cut", bgagent.ErrSlotLost)
 
-// lose notifies the holder that its slot will be lost after the given time.
+// The method "lose" notifies the holder that its slot will be lost after the given time.
 func (k *scriptedClaim) lose(in time.Duration) {
 	k.expire()
 	k.h.SlotLost(time.Now().Add(in), errCut)

@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, a task runs another task in the foreground. The other task loses its slot before its
-// turn begins. The call must not wait for it to get another slot, because the caller might hold the
-// only slot.
+// In this test, a task runs another task in the foreground. The other task loses its slot before
+// its turn begins. The call must not wait for the other task to get another slot, because the
+// caller might hold the only slot.
 func TestAForegroundCallDoesNotWaitForATaskThatLosesItsUnusedSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}

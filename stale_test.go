@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If every poll counted as activity, no turn would ever be stale. If only tool
-// calls counted, an agent that thinks would be stopped.
+// If every poll counted as activity, no turn would ever be stale. If only tool calls counted, an
+// agent that is thinking would be stopped.
 func TestOnlyAChangeIsActivity(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {

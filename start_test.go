@@ -145,8 +145,7 @@ func TestASlowStartHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// CreateSession can return after the record of the task has expired. Even then,
-// the session is aborted.
+// CreateSession can return after the task's record has expired. Even then, the session is aborted.
 func TestLateSessionOfAnExpiredTaskIsAborted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}

@@ -69,7 +69,7 @@ func TestWhatAClientHasReportedStaysAsItIs(t *testing.T) {
 }
 
 // While the machine's clocks are being adjusted, the same wall time corresponds to a different
-// monotonic time in each poll. This difference is not a change.
+// monotonic time in each poll. This difference does not count as a change.
 func TestARetryIsNoChangeIfItsWallTimeStaysTheSame(t *testing.T) {
 	at := time.Now().Add(time.Hour)
 	o := observation{status: SessionStatus{State: SessionRetrying, RetryAt: at}, answered: true, read: true, retryAt: sec(3600)}

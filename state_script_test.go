@@ -42,14 +42,14 @@ func TestStateScripts(t *testing.T) {
 	}
 }
 
-// script is the run of one script, with the state that it drives.
+// The type "script" is one run of a script, with the state that the script drives.
 type script struct {
 	t     *testing.T
 	st    *state
 	sub   *Subscription
 	cl    *client
 	now   int64
-	tasks map[string]*task // keyed by the names that the script gave
+	tasks map[string]*task // keyed by the names that the script gave them
 	runs  map[string]*attempt
 	envs  map[string]*envelope
 	job   job
@@ -72,8 +72,8 @@ func runScript(t *testing.T, text string) string {
 	return x.out.String()
 }
 
-// configure creates the state. The argument "limit" is the number of slots. The argument "starter"
-// is true if the client is a TurnStarter, and "notifies" is true if notices reach root sessions.
+// The method "configure" creates the state: limit is the number of slots, starter is true if the
+// client is a TurnStarter, and notifies is true if notices reach root sessions.
 func (x *script) configure(limit int, starter, notifies bool) {
 	c, err := Config{}.withDefaults()
 	require.NoError(x.t, err)
@@ -88,7 +88,7 @@ func (x *script) configure(limit int, starter, notifies bool) {
 	x.st = &st
 }
 
-// step carries out one line of the script and prints its events and effects.
+// The method "step" carries out one line of the script and prints its events and effects.
 func (x *script) step(words []string) {
 	arg := map[string]string{}
 	var plain []string
@@ -205,7 +205,7 @@ func (x *script) said(err error) {
 	}
 }
 
-// name returns the name that the script gave to the task.
+// The method "name" returns the name that the script gave to the task.
 func (x *script) name(id string) string {
 	for name, t := range x.tasks {
 		if t.id() == id {
@@ -230,7 +230,7 @@ func (x *script) printf(format string, args ...any) {
 	x.out.WriteString("    " + fmt.Sprintf(format, args...) + "\n")
 }
 
-// print prints the events and effects of one update and removes them.
+// The method "print" prints the events and effects of one update, and removes them.
 func (x *script) print() {
 	for e, ok := x.sub.next(); ok; e, ok = x.sub.next() {
 		line := fmt.Sprintf("event: %s %s.%d", e.Kind, x.name(e.Task.ID), e.Task.Attempt)

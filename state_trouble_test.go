@@ -34,8 +34,8 @@ func TestACommitWakesOnlyTheWaitersThatNeedNoLaterBatch(t *testing.T) {
 	require.Empty(t, s.waiters)
 }
 
-// A batch that tries a refused record again does not contain other changes, so the success of that
-// batch must not make any other change count as durable.
+// A batch that retries a refused record contains no other changes, so its success must not make any
+// other change count as durable.
 func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 	st := &state{storing: newStoring(0)}
 	s := st.storing
@@ -58,8 +58,8 @@ func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 	require.False(t, refused.refused)
 }
 
-// While the store refuses a record, the next scheduled write is the one that tries this record
-// again. Changes for which no caller waits must be written sooner.
+// While the store refuses a record, the next scheduled write is the one that retries this record.
+// Changes for which no caller waits must be written sooner.
 func TestARefusedRecordDoesNotDelayOtherChanges(t *testing.T) {
 	st := &state{storing: newStoring(0)}
 	s := st.storing

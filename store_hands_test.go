@@ -89,7 +89,7 @@ func withHands(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, test 
 
 var errPicky = errors.New("this record is not welcome")
 
-// refuse makes the store refuse every batch for which the function returns true, and counts the
+// The method "refuse" makes the store refuse every batch for which bad returns true, and counts the
 // refusals.
 func (h *hands) refuse(bad func(b *bgagent.StoreBatch) bool) (refused *atomic.Int64) {
 	refused = &atomic.Int64{}

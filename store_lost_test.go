@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// steal writes batches as another manager, which then closes the store.
+// The function "steal" writes batches as another manager, which then closes the store.
 func steal(mem *storetest.Memory, batches int) error {
 	p := mem.Process()
 	c, err := p.Open(context.Background(), bgagent.StoreOwner{Instance: "other"})
@@ -137,7 +137,7 @@ func launchUnsaid(m *bgagent.BackgroundManager) string {
 	return "bg_" + strings.Repeat("0", 13)
 }
 
-// ask waits for the task and returns the error.
+// The function "ask" waits for the task, and returns the error.
 func ask(m *bgagent.BackgroundManager, id string) error {
 	_, err := m.Wait(context.Background(), bgagent.Caller{}, bgagent.WaitAll, id)
 	return err

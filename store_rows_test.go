@@ -32,8 +32,8 @@ type story struct {
 	early map[string][]string // effects that left the manager too early, by row
 }
 
-// The method "met" is called when an effect of the given row leaves the manager. The argument
-// "durable" states whether the cause of the effect is durable.
+// The method "met" is called when an effect of the given row leaves the manager. The parameter
+// "durable" states whether the change that caused the effect is durable.
 func (s *story) met(row string, durable bool, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +71,7 @@ func taskIn(mem *storetest.Memory, id string) (x storedTask, ok bool) {
 	return x, false
 }
 
-// text returns a text from the store, even if the process has died.
+// The method "text" returns a text from the store, even if the process has died.
 func (s *story) text(record, name string) string {
 	text, err := s.process.Text(context.Background(), record, name)
 	if errors.Is(err, storetest.ErrDead) {
@@ -169,7 +169,7 @@ func (s *story) launch(by bgagent.Caller, prompt string) bgagent.Task {
 	return task
 }
 
-// watch reads the tasks with every method that does not wait.
+// The method "watch" reads the tasks with every method that does not wait.
 func (s *story) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		for _, task := range s.m.List(bgagent.Query{}) {
@@ -208,8 +208,8 @@ func (s *story) follow(sub *bgagent.Subscription) {
 	}
 }
 
-// play makes every call in the table. If the process dies, the calls return when their contexts
-// end.
+// The method "play" makes every call in the table. If the process dies, the calls return when their
+// contexts end.
 func (s *story) play() {
 	ctx, m := s.ctx, s.m
 	scope, onlooker := bgagent.Caller{Session: "scope"}, bgagent.Caller{Session: "onlooker"}
@@ -246,7 +246,7 @@ func (s *story) play() {
 	time.Sleep(500 * time.Millisecond)
 }
 
-// tell runs the story with a store whose writes take 20 ms each. If the argument "crash" is not 0,
+// The function "tell" runs the story with a store whose writes take 20 ms each. If crash is not 0,
 // the process dies during the write with that number, either before or after the batch is written.
 func tell(t *testing.T, crash uint64, kind storetest.FaultKind) (s *story) {
 	s = &story{t: t, mem: &storetest.Memory{}, seen: map[string]int{}, early: map[string][]string{}}

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// withoutStore makes sure that the managers of the test have no store. It is for tests of limits on
+// withoutStore makes sure that the test's managers have no store. It is for tests of limits on
 // memory, because a store keeps the tasks and results that memory drops.
 func withoutStore(t *testing.T) {
 	t.Helper()

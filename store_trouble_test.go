@@ -38,7 +38,7 @@ func breakFor(mem *storetest.Memory, d time.Duration, kind storetest.FaultKind) 
 	})
 }
 
-// slow makes each write take the duration d.
+// The function "slow" makes each write take the duration d.
 func slow(mem *storetest.Memory, d time.Duration) {
 	mem.SetFaults(func(uint64, int) storetest.Fault { return storetest.Fault{Delay: d} })
 }
@@ -84,7 +84,7 @@ func TestAWriteWhoseAnswerIsLostCounts(t *testing.T) {
 			return storetest.Fault{Kind: storetest.Refused}
 		})
 		task, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "a"})
-		if err != nil { // Run returned the error of the write, because the manager had not yet found the batch in the store
+		if err != nil { // Run returned the write's error, because the manager had not yet found the batch in the store
 			require.ErrorIs(t, err, bgagent.ErrUncertain)
 			time.Sleep(time.Minute)
 			require.Empty(t, tasksIn(mem), "a record that the store might contain must be deleted")
@@ -216,7 +216,7 @@ func TestFailingWritesAreReportedAndEverythingGoesOnAfterThem(t *testing.T) {
 	}
 }
 
-// unread returns the events that can be read without waiting.
+// The function "unread" returns the events that can be read without waiting.
 func unread(sub *bgagent.Subscription) (all []bgagent.Event) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

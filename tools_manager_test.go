@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// delegate calls delegate_task as the root session and expects no Go error.
+// The function "delegate" calls delegate_task as the root session and expects no Go error.
 func delegate(t *testing.T, m *bgagent.BackgroundManager, a bgagent.DelegateTaskArgs) bgagent.DelegateTaskResult {
 	t.Helper()
 	r, err := bgagent.DelegateTask(t.Context(), m, root, a)
@@ -20,7 +20,7 @@ func delegate(t *testing.T, m *bgagent.BackgroundManager, a bgagent.DelegateTask
 	return r
 }
 
-// job delegates a prompt to the worker, in the background.
+// The function "job" delegates a prompt to the worker, in the background.
 func job(t *testing.T, m *bgagent.BackgroundManager, prompt string) bgagent.Task {
 	t.Helper()
 	r := delegate(t, m, bgagent.DelegateTaskArgs{Prompt: prompt, SubagentType: "worker"})
@@ -46,8 +46,8 @@ func cancelTool(t *testing.T, m *bgagent.BackgroundManager, a bgagent.Background
 // oneSlot limits the manager to one slot.
 var oneSlot = bgagent.Config{Limits: bgagent.Limits{Default: 1}}
 
-// echo runs a turn. It answers the prompt "now" immediately, fails on the prompt "fail", and
-// answers every other prompt after a minute.
+// The function "echo" runs a turn. It answers the prompt "now" immediately, fails on the prompt
+// "fail", and answers every other prompt after a minute.
 func echo(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	switch p.Text {
 	case "now":

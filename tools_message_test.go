@@ -93,8 +93,8 @@ func TestBackgroundMessageSendsAMessage(t *testing.T) {
 	})
 }
 
-// Some model servers give every call the same id. Therefore, the id of a call does not identify a
-// retry after the task was resumed.
+// Some model servers give every call the same id. Therefore, a call's id no longer identifies a
+// retry once the task has been resumed.
 func TestACallIDIsForgottenWhenTheTaskIsResumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := steered{Runner: bgagenttest.NewRunner(answering)}

@@ -21,8 +21,8 @@ func says(answer string) *inproc.Client {
 	return inproc.New(map[string]inproc.Agent{"worker": func(context.Context, *inproc.Turn) (string, error) { return answer, nil }})
 }
 
-// A call that is refused or fails does not show the model the end of the task, so
-// the notice does not count as read.
+// A call that is refused or fails does not show the model that the task has ended, so the notice
+// does not count as read.
 func TestARefusedReadLeavesTheNoticeOwed(t *testing.T) {
 	for name, x := range map[string]struct {
 		client bgagent.SessionClient
@@ -247,7 +247,8 @@ func TestAnAnswerReadsTheAttemptThatItShows(t *testing.T) {
 		require.NoError(t, err)
 		r := <-got
 		require.Equal(t, 1, r.Tasks[0].Attempt)
-		// The answer shows attempt 1. The notice of attempt 2 is still owed, or is part of this answer.
+		// The answer shows attempt 1. The notice about attempt 2 is still owed, or is part of this
+		// answer.
 		require.True(t, r.Notice != nil || get(t, m, id).Notice == bgagent.NoticeOwed, "the notice is %s, but the answer does not contain it: %s", get(t, m, id).Notice, r.Text)
 	})
 }

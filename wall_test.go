@@ -28,7 +28,7 @@ var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/m
 // clocks lists the functions of package time that read a clock or wait.
 var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 
-// breaches returns the places where a file breaks the wall around the state.
+// The function "breaches" returns the places where a file breaks the wall around the state.
 func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string) {
 	breach := func(n ast.Node, format string, args ...any) {
 		at := fset.Position(n.Pos())
@@ -79,7 +79,7 @@ func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string
 }
 
 // The function "held" returns the forbidden contents of a field of the given type: functions,
-// interfaces and contexts. The argument "faces" contains the names of the package's interfaces.
+// interfaces and contexts. The parameter "faces" contains the names of the package's interfaces.
 func held(t ast.Expr, faces []string) (out []string) {
 	ast.Inspect(t, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -119,8 +119,8 @@ func TestTheStateKnowsNothingOfHostsAndClocks(t *testing.T) {
 	require.Empty(t, found)
 }
 
-// interfaces returns the names of the package's interfaces. It leaves out the interface "grants",
-// which the state may contain.
+// The function "interfaces" returns the names of the package's interfaces. It leaves out the
+// interface "grants", which the state may contain.
 func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)
@@ -184,8 +184,8 @@ func TestOnlyTheGateTakesTheLock(t *testing.T) {
 
 // statusWrites returns the places where the files write the status or the cause of a task, or take
 // the address of either field. It does not matter how the code reaches the task. Imports are not
-// resolved, so it might be unknown to which record a field belongs. In that case, the field counts
-// as a field of the task.
+// resolved, so it might be unknown which record a field belongs to. In that case, the field counts
+// as a task's field.
 func statusWrites(fset *token.FileSet, files []*ast.File) (out []string) {
 	info := &types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}, Types: map[ast.Expr]types.TypeAndValue{}}
 	check := types.Config{Error: func(error) {}, Importer: noImports{}}

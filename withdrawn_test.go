@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// withdraw resumes the task with a context that ends during the write, so that the manager withdraws
-// the resume.
+// The function "withdraw" resumes the task with a context that ends during the write, so that the
+// manager withdraws the resume.
 func withdraw(t *testing.T, m *bgagent.BackgroundManager, memory *storetest.Memory, id, prompt string) {
 	t.Helper()
 	slow(memory, 2*time.Second)

@@ -118,7 +118,7 @@ func BenchmarkEndToNotice(b *testing.B) {
 func BenchmarkTurnOfACommandLine(b *testing.B) { each(b, 100, catTurns) }
 func BenchmarkBareProcess(b *testing.B)        { each(b, 100, catBare) }
 
-// ratios prints the median ratio of a subject to its reference.
+// The function "ratios" prints the median ratio of a subject to its reference.
 func ratios(b *testing.B, f func(rounds int) (pair, error)) {
 	for b.Loop() {
 		p, err := f(1)

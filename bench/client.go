@@ -13,7 +13,7 @@ import (
 
 // runner is a minimal client for Go functions. It does not store any data about its sessions.
 type runner struct {
-	turn     func(p bgagent.Prompt) // work of the agent in a turn; nil for an agent that answers immediately
+	turn     func(p bgagent.Prompt) // the agent's work in a turn; nil for an agent that answers immediately
 	sessions atomic.Int64
 }
 
@@ -47,12 +47,12 @@ type starter struct {
 	sweeps   []sweep // sweeps since the last call to take; the last sweep is incomplete
 }
 
-// served is one session of a starter.
+// The type "served" is one session of a starter.
 type served struct {
 	changed int // number of changes to the last message
 }
 
-// sweep counts the calls to a starter from one call to Statuses to the next.
+// The type "sweep" counts the calls to a starter from one call to Statuses to the next.
 type sweep struct {
 	began, last  time.Time // beginning of the call to Statuses, and end of the latest call
 	reads, bytes int       // number of calls to Messages, and number of bytes that they returned
@@ -162,8 +162,8 @@ func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) erro
 	}
 }
 
-// The method "change" changes the last message of each session whose index is a multiple of the
-// argument "every".
+// The method "change" changes the last message of each session whose index is divisible by the
+// given number.
 func (s *starter) change(every int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +172,8 @@ func (s *starter) change(every int) {
 	}
 }
 
-// counted adds a call that has ended to the current sweep. Calls before the first sweep do not count.
+// The method "counted" adds a finished call to the current sweep. Calls before the first sweep do
+// not count.
 func (s *starter) counted(reads, bytes int) {
 	if len(s.sweeps) == 0 {
 		return
@@ -181,8 +182,8 @@ func (s *starter) counted(reads, bytes int) {
 	x.last, x.reads, x.bytes = time.Now(), x.reads+reads, x.bytes+bytes
 }
 
-// take returns the complete sweeps and the start of the incomplete sweep. It then removes all
-// sweeps, so that counting begins again.
+// The method "take" returns the complete sweeps and the start of the incomplete sweep. It then
+// removes all sweeps, so that counting begins again.
 func (s *starter) take() (whole []sweep, then time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

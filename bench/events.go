@@ -19,7 +19,7 @@ func eventRows() []Row {
 	}}
 }
 
-// live returns a manager with n running tasks. The manager's client is s.
+// The function "live" returns a manager with n running tasks. The manager's client is s.
 func live(n int, s *starter, cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	cfg.Limits = bgagent.Limits{Default: bgagent.Unlimited}
 	cfg.Wake = bgagent.WakeNever

@@ -35,12 +35,12 @@ func (*careful) RunTurn(_ context.Context, _ string, _ bgagent.Prompt, r *bgagen
 
 var callIDs = [4]string{"1", "2", "3", "4"}
 
-// unguarded returns a configuration with all guardrails off.
+// The function "unguarded" returns a configuration with all guardrails off.
 func unguarded() bgagent.Config {
 	return bgagent.Config{MaxPark: bgagent.Disabled, MaxToolCalls: bgagent.Unlimited, RepeatedCalls: bgagent.Unlimited}
 }
 
-// guarded returns a configuration with all guardrails on. No limit is reached.
+// The function "guarded" returns a configuration with all guardrails on. No limit is reached.
 func guarded() bgagent.Config {
 	b := bgagent.Budget{InputTokens: 1e15, OutputTokens: 1e15, TotalTokens: 1e15, Cost: 1e12, ToolCalls: 1e15}
 	return bgagent.Config{

@@ -62,7 +62,7 @@ func (o Options) note(format string, args ...any) {
 	}
 }
 
-// sizes returns the sizes that do not exceed o.Most.
+// The method "sizes" returns the sizes that do not exceed o.Most.
 func (o Options) sizes(all ...int) []int {
 	var out []int
 	for _, n := range all {
@@ -87,13 +87,13 @@ func Rows() []Row {
 // pair holds the measurements of a subject and of its reference, and their ratios.
 type pair struct{ subject, reference, ratio Series }
 
-// add adds one measurement of the subject and one of the reference.
+// The method "add" adds one measurement of the subject and one of the reference.
 func (p *pair) add(subject, reference float64) {
 	p.subject, p.reference, p.ratio = append(p.subject, subject), append(p.reference, reference), append(p.ratio, subject/reference)
 }
 
-// interleave measures the subject and the reference in each round. Their order alternates
-// from round to round. One warm-up round precedes the counted rounds.
+// The function "interleave" measures the subject and the reference in each round. Their order
+// alternates from round to round. One warm-up round precedes the counted rounds.
 func interleave(rounds int, subject, reference func() (float64, error)) (pair, error) {
 	var p pair
 	for i := range rounds + 1 {
@@ -119,7 +119,7 @@ func interleave(rounds int, subject, reference func() (float64, error)) (pair, e
 	return p, nil
 }
 
-// beside formats the absolute figures of a pair.
+// The method "beside" formats the absolute figures of a pair.
 func (p pair) beside() string {
 	return nanos(p.subject.Median()) + " against " + nanos(p.reference.Median())
 }

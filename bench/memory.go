@@ -84,9 +84,8 @@ func runPending(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// endedHeap runs n tasks of Go functions until they end, and returns the heap bytes that
-// remain per task. The argument "retain" is the maximum number of tasks that the manager
-// retains. The bytes include the client's session records.
+// endedHeap runs n tasks of Go functions until they end, and returns the heap bytes that remain per
+// task. The manager retains at most retain tasks. The bytes include the client's session records.
 func endedHeap(n, retain int) (float64, error) {
 	t := newTold(n)
 	sc := inproc.New(map[string]inproc.Agent{

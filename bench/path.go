@@ -175,7 +175,7 @@ func runLaunch(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// passAlong launches n tasks while another task holds the only slot. It returns the average
+// passAlong launches n tasks while another task holds the only slot. It returns the average time in
 // nanoseconds from the start of one task to the start of the next.
 func passAlong(n int) (float64, error) {
 	gate, all := make(chan struct{}), make(chan struct{})
@@ -208,10 +208,11 @@ func passAlong(n int) (float64, error) {
 	return ns, closeManager(m)
 }
 
-// pathFloor measures only the cost of the records that n started tasks need. It runs no code of the manager.
-// For each task, it creates an attempt, a session with its id, an outcome that is kept after the task ends,
-// and an entry in a map of sessions. It reads the clock once for each of the task's two host calls. A manager
-// needs these records to know a task's session and when the task ended.
+// pathFloor measures only the cost of the records that n started tasks need. It runs none of the
+// manager's code. For each task, it creates an attempt, a session with its id, an outcome that is
+// kept after the task ends, and an entry in a map of sessions. It reads the clock once for each of
+// the task's two host calls. A manager needs these records to know a task's session and when the
+// task ended.
 func pathFloor(n int) float64 {
 	type attempt struct {
 		_    [14]*int
@@ -415,7 +416,7 @@ func runPeers(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// count formats a number for the table, for example as 10,000.
+// The function "count" formats a number for the table, for example as 10,000.
 func count(n int) string {
 	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0; i -= 3 {

@@ -16,16 +16,17 @@ func pollRows() []Row {
 	}}
 }
 
-// polled holds the measurements of the calls that a polling manager makes to a host.
+// The type "polled" holds the measurements of the calls that a polling manager makes to a host.
 type polled struct {
 	statusCalls  float64       // calls to Statuses per interval
 	reads, bytes float64       // calls to Messages and bytes read, per sweep
 	longest      time.Duration // longest sweep
 }
 
-// sweeps lets a manager poll n busy sessions. The argument "many" is the number of intervals. The first
-// interval begins after all messages have been read once. The function "between" is called once in each
-// interval. The result holds the averages over the sweeps that started and finished during these intervals.
+// The function "sweeps" lets a manager poll n busy sessions for the given number of intervals. The
+// first interval begins after all messages have been read once. In each interval, it calls between
+// once. The result holds the averages over the sweeps that started and finished during these
+// intervals.
 func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	const interval = 2 * time.Second
 	s.latency, s.messages = 2*time.Millisecond, 50

@@ -47,7 +47,7 @@ func slotRows() []Row {
 	}
 }
 
-// acquirer acquires and releases a free slot n times.
+// An acquirer acquires and releases a free slot n times.
 type acquirer func(n int)
 
 func byName(c *bgagent.ConcurrencyManager) acquirer {

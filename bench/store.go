@@ -67,7 +67,7 @@ func (s *keptStore) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return nil
 }
 
-// take returns the batches that were written since the last call.
+// The method "take" returns the batches that were written since the last call.
 func (s *keptStore) take() []*bgagent.StoreBatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()

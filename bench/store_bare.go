@@ -8,8 +8,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// bare is a database that gets the batches of a store, but has none of the additions of the module sqlite: no
-// checksums, no indexes other than the keys, no batch number and no owner. Each batch is fully synced.
+// The type "bare" is a database that gets a store's batches, but has nothing that the module sqlite
+// adds: no checksums, no indexes other than the keys, no batch number and no owner. Each batch is
+// fully synced.
 type bare struct {
 	conn                 *sqlite3.Conn
 	record, text, remove *sqlite3.Stmt

@@ -67,7 +67,7 @@ func TestAFileIsNotMuchLargerThanItsDataAfterADay(t *testing.T) {
 			}
 			launched += n
 		}
-		launch("slow", *dayTasks/10) // live for the whole day
+		launch("slow", *dayTasks/10) // these tasks stay live for the whole day
 		for i := range bursts {
 			launch("quick", *dayTasks*(i+1)/bursts-*dayTasks*i/bursts)
 			time.Sleep(24 * time.Hour / bursts)
@@ -78,7 +78,7 @@ func TestAFileIsNotMuchLargerThanItsDataAfterADay(t *testing.T) {
 		}
 		compare("live-and-last-hour", *dayTasks/10)
 
-		// Two hours later, all tasks that have ended are too old.
+		// Two hours later, all tasks that have ended are too old to be kept.
 		time.Sleep(2 * time.Hour)
 		if _, err := store.Open(t.Context(), bgagent.StoreOwner{Instance: "upkeep"}); err != nil {
 			t.Fatal(err)

@@ -16,8 +16,8 @@ const (
 	openEnded = 100_000
 )
 
-// blocker is a client whose first turn ends immediately. The other turns last until they are stopped.
-// RestoreSession makes the next process send the prompt of the stopped turn again.
+// blocker is a client whose first turn ends immediately. The other turns last until they are
+// stopped. RestoreSession makes the next process resend the stopped turn's prompt.
 type blocker struct {
 	runner
 	begun chan time.Time
@@ -47,7 +47,7 @@ func newBlocked(s bgagent.Store, first bool) (*bgagent.BackgroundManager, *block
 	return m, b, err
 }
 
-// suspend stops the manager, but its tasks stay live.
+// The function "suspend" stops the manager, but its tasks stay live.
 func suspend(m *bgagent.BackgroundManager) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -42,19 +42,19 @@ func (s *storeManager) notify(_ context.Context, _ string, n bgagent.Notice) err
 	return nil
 }
 
-// launch launches task i and returns its id.
+// The method "launch" launches task i and returns its id.
 func (s *storeManager) launch(i int) (id string, err error) {
 	t, err := s.Launch(context.Background(), bgagent.Caller{Session: root(i)}, input)
 	return t.ID, err
 }
 
-// await waits until a notice reports that the task has ended.
+// The method "await" waits until a notice reports that the task has ended.
 func (s *storeManager) await(id string) {
 	<-s.channel(id)
 	s.told.Delete(id)
 }
 
-// task launches task i and waits until a notice reports that it has ended.
+// The method "task" launches task i and waits until a notice reports that it has ended.
 func (s *storeManager) task(i int) error {
 	id, err := s.launch(i)
 	if err == nil {

@@ -75,7 +75,7 @@ func catBare(n int) (float64, error) {
 	return (after - before) / float64(n), err
 }
 
-// crowd starts n idle processes. It returns a function that stops them.
+// The function "crowd" starts n idle processes. It returns a function that stops them.
 func crowd(n int) (end func(), err error) {
 	var all []*exec.Cmd
 	end = func() {

@@ -14,7 +14,7 @@ import (
 
 // The functions in this file make clients violate the contract.
 
-// ended holds the results of a runner's RunTurn.
+// The type "ended" holds the results of a runner's RunTurn.
 type ended struct {
 	bgagent.TurnEnd
 	err error
@@ -178,8 +178,8 @@ func abortsOnlyExisting(b *badRunner) {
 }
 
 // The function "dead" makes the sessions in the set refuse their prompts. After each turn, the
-// client calls the function "kills". If this function returns true, the session of the turn is
-// added to the set.
+// client calls the function "kills". If this function returns true, the turn's session is added to
+// the set.
 func dead(b *badRunner, set *guardedSet, kills func(p bgagent.Prompt, e *ended) bool) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if set.has(id) {
@@ -233,7 +233,7 @@ func tiesTurnToCall(b *badStarter) {
 	b.start = func(ctx context.Context, id string, p bgagent.Prompt) error {
 		err := b.Starter.StartTurn(ctx, id, p)
 		context.AfterFunc(ctx, func() {
-			time.Sleep(1500 * time.Millisecond) // so that the check does not find the turn ended when StartTurn returns, but only in a later poll
+			time.Sleep(1500 * time.Millisecond) // so that the turn is still running when StartTurn returns, and the check finds out only in a later poll that it has ended
 			b.mu.Lock()
 			s := b.sessions[id]
 			same := s != nil && s.run != nil && s.run.Prompt.ID == p.ID

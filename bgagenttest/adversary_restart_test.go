@@ -258,7 +258,7 @@ func afterRestore(b *badRunner, change func(r bgagent.SessionRestore, a *restore
 	}
 }
 
-// running returns the turn that is running in the session, or nil.
+// The method "running" returns the turn that is running in the session, or nil.
 func (b *badRunner) running(session string) *Turn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -268,7 +268,7 @@ func (b *badRunner) running(session string) *Turn {
 	return nil
 }
 
-// received returns the texts of the prompts that the session has received.
+// The method "received" returns the texts of the prompts that the session has received.
 func (b *badRunner) received(session string) (texts []string) {
 	for _, x := range b.Received() {
 		if x.Session == session {

@@ -257,7 +257,8 @@ func (r *recorder) Cleanup(f func()) {
 	r.cleanups = append(r.cleanups, f)
 }
 
-// record runs one check with the harness's client and returns the failures that the check reports.
+// The function "record" runs one check with the harness's client and returns the failures that the
+// check reports.
 func record(t *testing.T, ck *check, h *Harness) (failures []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -29,8 +29,8 @@ var abilityChecks = []check{
 	{name: "forget", why: "a client that forgets too little fills the memory, and one that forgets too much loses sessions in use", needs: []need{aForgetter}, run: checkForget},
 }
 
-// notice returns a notice for the session. n makes the ids of the notice and of its item
-// unique.
+// The method "notice" returns a notice for the session; n makes the ids of the notice and of its
+// item unique.
 func (c *checkContext) notice(session, n string) bgagent.Notice {
 	return bgagent.Notice{
 		ID: "bgn_" + c.task + n, Session: session, Closing: true, Text: "a task has ended",
@@ -94,7 +94,7 @@ func checkNoticeToBusy(c *checkContext) {
 	}
 }
 
-// listening holds a call to Events and the events that the call has emitted.
+// The type "listening" holds a call to Events and the events that the call has emitted.
 type listening struct {
 	c      *checkContext
 	cancel context.CancelFunc
@@ -105,7 +105,8 @@ type listening struct {
 	err    error
 }
 
-// listen calls Events on another goroutine. The context of the call ends with the check.
+// The method "listen" calls Events on another goroutine. The context of the call ends with the
+// check.
 func (c *checkContext) listen() *listening {
 	ctx, cancel := context.WithCancel(c.Context())
 	l := &listening{c: c, cancel: cancel, done: make(chan struct{})}
@@ -127,7 +128,7 @@ func (c *checkContext) listen() *listening {
 	return l
 }
 
-// ended reports whether Events has returned, and which error it returned.
+// The method "ended" reports whether Events has returned, and which error it returned.
 func (l *listening) ended() (bool, error) {
 	select {
 	case <-l.done:
@@ -139,8 +140,8 @@ func (l *listening) ended() (bool, error) {
 	return true, l.err
 }
 
-// saw waits for an event that meets the condition, for at most Harness.Settle. It reports
-// whether there was such an event.
+// The method "saw" waits for at most Harness.Settle for an event that meets the condition. It
+// reports whether there was such an event.
 func (l *listening) saw(is func(bgagent.HostEvent) bool) bool {
 	return l.c.until(l.c.h.Settle, func() bool {
 		l.mu.Lock()
@@ -201,7 +202,7 @@ func checkEventsTellMessages(c *checkContext) {
 	}
 }
 
-// toldBefore reports whether the stream has emitted HostStreamUp, after which it reports
+// toldBefore reports whether the stream has emitted HostStreamUp, after which the stream reports
 // everything. toldBefore also returns the session's messages that were emitted before the last
 // event for which the function "end" returns true. It returns only the latest version of each
 // message.

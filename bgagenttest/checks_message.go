@@ -69,7 +69,7 @@ func checkFinished(c *checkContext) {
 	}
 }
 
-// unfinished returns the text of a message that can still change. It returns "" if
+// The function "unfinished" returns the text of a message that can still change. It returns "" if
 // there is no such message.
 func unfinished(msgs []bgagent.Message) string {
 	for _, msg := range msgs {
@@ -98,7 +98,8 @@ func checkPromptIDs(c *checkContext) {
 	}
 }
 
-// settled updates v with new and changed messages until all messages in v are finished.
+// The method "settled" updates v with new and changed messages until all messages in v are
+// finished.
 func (c *checkContext) settled(session string, v *conversation) {
 	c.Helper()
 	c.until(c.h.Settle, func() bool {

@@ -15,7 +15,7 @@ var questionChecks = []check{
 	{name: "question", why: "if a question is not reported, or its answer does not arrive, its turn waits for a day", needs: []need{aStarter, anEventSource, anAnswerer, harnessAsk}, run: checkQuestion},
 }
 
-// checkRefusedQuestion uses a reporter of the suite that refuses every question.
+// checkRefusedQuestion uses a reporter that belongs to the suite and refuses every question.
 func checkRefusedQuestion(c *checkContext) {
 	d := c.begin(c.create(), c.h.Ask())
 	o := d.await()

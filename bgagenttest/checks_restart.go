@@ -79,7 +79,7 @@ func checkRestartMissing(c *checkContext) {
 	d := c.begin(id, c.h.Say("blackberry"))
 	c.answered(d, "blackberry")
 	r := restoring(d)
-	r.Last = c.promptFor(c.h.Say("cranberry")) // the process died after it stored this prompt and before it sent the prompt
+	r.Last = c.promptFor(c.h.Say("cranberry")) // the process died after storing this prompt but before sending it
 	if !c.restart(DeathWhole) {
 		return
 	}

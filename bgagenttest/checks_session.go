@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// missing is the id of a session that no client has.
+// The constant "missing" is the id of a session that no client has.
 const missing = "ses_conformance_no_such_session"
 
 // sessionChecks check sessions and their turns, for both kinds of clients.

@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// steer calls Steer with a message whose text makes the agent answer with the word.
+// The method "steer" calls Steer with a message whose text makes the agent answer with the word.
 func (c *checkContext) steer(session, word string) error {
 	c.turns++
 	msg := bgagent.TurnMessage{ID: "bg_" + c.task + "." + word, Task: "bg_" + c.task, Attempt: 1, Turn: c.turns, Text: c.h.Say(word)}

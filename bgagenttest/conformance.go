@@ -15,11 +15,11 @@
 //		})
 //	}
 //
-// [NewRunner] and [NewStarter] return scriptable clients of the two kinds, for tests of a program that uses
-// the manager. The clients need neither a model nor a server. They record the turns that ran and the
-// manager's violations of the contract. They can fail in all the ways that real runtimes fail.
-// [Runner.NextProcess] simulates the end of a client's process. It returns the client of the next process,
-// which has the same sessions.
+// [NewRunner] and [NewStarter] return scriptable clients of the two kinds, for tests of programs
+// that use the manager. The clients need neither a model nor a server. They record the turns that
+// ran and the manager's violations of the contract. They can fail in every way that a real runtime
+// can. [Runner.NextProcess] simulates the end of a client's process. It returns the client of the
+// next process, which has the same sessions.
 package bgagenttest
 
 import (
@@ -50,12 +50,12 @@ type TB interface {
 // New, Agent, Say and Slow are required. A check that needs an optional field is skipped if
 // the field is not set.
 type Harness struct {
-	// New returns a fresh client for one check. It should use t.Cleanup to register functions
-	// that free the client's resources. With Virtual, the clients of two checks must not share
+	// New returns a new client for one check. It should use t.Cleanup to register functions that
+	// free the client's resources. With Virtual, the clients of two checks must not share
 	// goroutines or channels.
 	New func(t TB) bgagent.SessionClient
 
-	// Agent is the agent of all prompts.
+	// Agent is the agent that gets all prompts.
 	Agent string
 
 	// Say returns a prompt that makes the agent answer soon, without calling a tool. The answer
@@ -118,14 +118,14 @@ type Harness struct {
 	// TurnTime is the maximum duration of a turn that is not aborted. Default 1 minute.
 	TurnTime time.Duration
 
-	// Soon is the maximum duration of a call, and the maximum time from an abort or the
-	// end of a context to the end of the turn. Default 10 seconds.
+	// Soon is the maximum duration of a call. It is also the maximum time that a turn may take to
+	// end after an abort or after its context has ended. Default 10 seconds.
 	Soon time.Duration
 
-	// Settle applies if no message shows the end of a starter's turn. In that case, the turn counts
-	// as over after the session has been idle and unchanged for this time. Settle is also the
-	// maximum time that notices, events and final messages may take after a turn. Default 2
-	// seconds.
+	// Settle applies if no message shows that a starter's turn has ended. In that case, the turn
+	// counts as over after the session has been idle and unchanged for this time. Settle is also
+	// the maximum time that notices, events and final messages may take to arrive after a turn.
+	// Default 2 seconds.
 	Settle time.Duration
 
 	// Poll is the pause between two polls of a session. Default 20 milliseconds.
@@ -235,8 +235,8 @@ func (ck *check) inReach(h *Harness) bool {
 	return true
 }
 
-// hold runs the check with a fresh client. It does not run the check if the client lacks an
-// ability that the check needs.
+// The method "hold" runs the check with a new client. It does not run the check if the client lacks
+// an ability that the check needs.
 func (ck *check) hold(t TB, h *Harness) {
 	t.Helper()
 	c := newCheckContext(t, h, ck)

@@ -23,10 +23,10 @@ import (
 // process has a different Instance. The configuration of the clients must not contain an instance.
 type Restart struct {
 	// Next simulates the death of the old client's process, and returns a client of the next
-	// process. It puts everything that the old client has started into the state in which such a
-	// death would leave it. It should use t.Cleanup to register functions that free the new
-	// client's resources. If this kind of death cannot happen to the client, Next must return nil;
-	// the check then does not apply. Without Next, all restart checks are skipped.
+	// process. It leaves everything that the old client has started in the state that this kind of
+	// death would cause. It should use t.Cleanup to register functions that free the new client's
+	// resources. If this kind of death cannot happen to the client, Next must return nil; the check
+	// then does not apply. Without Next, all restart checks are skipped.
 	Next func(t TB, old bgagent.SessionClient, death Death) bgagent.SessionClient
 
 	// Release terminates the programs that are still running after DeathBusy. Optional: without
@@ -61,7 +61,7 @@ const (
 	DeathBusy               // the programs of running turns; RestoreSession can neither terminate them nor wait until they exit
 )
 
-// restored contains the results of a call to RestoreSession.
+// The type "restored" contains the results of a call to RestoreSession.
 type restored struct {
 	state bgagent.PromptState
 	end   bgagent.TurnEnd
@@ -71,9 +71,9 @@ type restored struct {
 // newInstance sets a new instance, as if another manager had been started.
 func (c *checkContext) newInstance() { c.instance = "conformance-" + strings.ToLower(rand.Text()) }
 
-// restart simulates the end of the client's process. It uses the first of the deaths that can happen
-// to the client. The check then uses the client of the next process. If none of the deaths can
-// happen, the method "restart" returns false.
+// The method "restart" simulates the end of the client's process. It uses the first of the deaths
+// that can happen to the client. The check then uses the client of the next process. If none of the
+// deaths can happen, the method returns false.
 func (c *checkContext) restart(deaths ...Death) bool {
 	c.Helper()
 	var next bgagent.SessionClient
@@ -98,8 +98,8 @@ func (c *checkContext) restart(deaths ...Death) bool {
 	return true
 }
 
-// restoring returns the argument with which the manager of the next process calls RestoreSession for
-// the session of the turns. The turns must be in the order they began.
+// The function "restoring" returns the argument that the next process's manager passes to
+// RestoreSession for the session of these turns. The turns must be in the order they began.
 func restoring(turns ...*driven) bgagent.SessionRestore {
 	var r bgagent.SessionRestore
 	for _, d := range turns {
@@ -126,8 +126,8 @@ func (c *checkContext) tryRestore(r bgagent.SessionRestore) (a restored) {
 	return a
 }
 
-// restore calls RestoreSession. Like the manager, it repeats the call while the error is ErrBusy.
-// The result "able" is false if the client does not support the call.
+// The method "restore" calls RestoreSession. Like the manager, it repeats the call while the error
+// is ErrBusy. The result "able" is false if the client does not support the call.
 func (c *checkContext) restore(r bgagent.SessionRestore) (a restored, able bool) {
 	c.Helper()
 	quiet := c.until(c.h.TurnTime, func() bool {
@@ -140,7 +140,7 @@ func (c *checkContext) restore(r bgagent.SessionRestore) (a restored, able bool)
 	return a, !c.unsupported(a.err)
 }
 
-// isMissing reports whether the manager sends the prompt again after these results.
+// isMissing reports whether these results make the manager send the prompt again.
 func (a restored) isMissing() bool {
 	return errors.Is(a.err, bgagent.ErrNoSession) || a.err == nil && a.state == bgagent.PromptMissing
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// checkContext holds the fresh client of a check, and has methods that call the client. The
+// checkContext holds the new client created for a check, and has methods that call the client. The
 // methods work for both kinds of clients.
 type checkContext struct {
 	TB
@@ -50,7 +50,7 @@ func newCheckContext(t TB, h *Harness, ck *check) *checkContext {
 	return c
 }
 
-// use makes sc the client of the check and determines which abilities sc has.
+// The method "use" makes sc the client of the check and determines which abilities sc has.
 func (c *checkContext) use(sc bgagent.SessionClient) {
 	c.sc, c.starter = sc, nil
 	c.runner, _ = c.sc.(bgagent.TurnRunner)
@@ -82,8 +82,8 @@ func (c *checkContext) endf(format string, args ...any) {
 	c.Fatalf("%s\n\twhy it matters: %s", fmt.Sprintf(format, args...), c.ck.why)
 }
 
-// unsupported reports whether the error means that the client lacks the ability although it
-// implements the interface. In this case, it also logs that the check does not apply.
+// The method "unsupported" reports whether the error means that the client lacks the ability
+// although it implements the interface. In this case, it also logs that the check does not apply.
 func (c *checkContext) unsupported(err error) bool {
 	if errors.Is(err, errors.ErrUnsupported) {
 		c.Logf("does not apply: %v", err)
@@ -101,8 +101,8 @@ func (c *checkContext) pause(d time.Duration) {
 	}
 }
 
-// The method "until" calls the function "holds" repeatedly until the function returns true, the
-// limit has passed or the check is stopped. It returns the last result of the function.
+// The method "until" calls holds repeatedly until holds returns true, the limit has passed or the
+// check is stopped. It returns the last result of holds.
 func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); ; c.pause(c.h.Poll) {
 		switch {
@@ -114,8 +114,8 @@ func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	}
 }
 
-// call calls a method of the client. If the method does not return within Harness.Soon, the
-// check fails and stops, even if the method ignores its context.
+// The method "call" calls a method of the client. If the method does not return within
+// Harness.Soon, the check fails and stops, even if the method ignores its context.
 func (c *checkContext) call(what string, f func(ctx context.Context) error) error {
 	c.Helper()
 	return c.callFor(c.h.Soon, what, f)
@@ -139,7 +139,7 @@ func (c *checkContext) callFor(limit time.Duration, what string, f func(ctx cont
 	}
 }
 
-// guarded executes f and converts a panic or a Goexit into an error.
+// The function "guarded" executes f and converts a panic or a Goexit into an error.
 func guarded(what string, f func() error) (err error) {
 	err = fmt.Errorf("%s called runtime.Goexit", what)
 	defer func() {

@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// driven is a turn that a check has begun.
+// The type "driven" is a turn that a check has begun.
 type driven struct {
 	c       *checkContext
 	sc      bgagent.SessionClient // the client that runs the turn
@@ -38,7 +38,7 @@ type outcome struct {
 	tools []bgagent.MessageTool // every reported state, in order
 }
 
-// failed reports whether the turn ended with an error or for a reason other than its
+// The method "failed" reports whether the turn ended with an error or for a reason other than its
 // normal end.
 func (o outcome) failed() bool {
 	return o.err != nil || o.stop != bgagent.StopUntold && o.stop != bgagent.StopEndOfTurn
@@ -60,8 +60,8 @@ func (c *checkContext) promptFor(text string) bgagent.Prompt {
 	}
 }
 
-// begin begins a turn. If the turn cannot begin, the check fails and stops. The turn is
-// stopped when the check is over.
+// The method "begin" begins a turn. If the turn cannot begin, the check fails and stops. The turn
+// is stopped when the check is over.
 func (c *checkContext) begin(session, text string) *driven {
 	c.Helper()
 	return c.beginWith(session, c.promptFor(text))
@@ -132,7 +132,7 @@ func (d *driven) report(r bgagent.Report) {
 	d.reports = append(d.reports, r)
 }
 
-// clean stops the turn if it is not over yet.
+// The method "clean" stops the turn if it is not over yet.
 func (d *driven) clean() {
 	d.cancel()
 	d.mu.Lock()
@@ -152,7 +152,7 @@ func (d *driven) clean() {
 	}
 }
 
-// messages returns the messages of this turn. It is only for starters.
+// The method "messages" returns the messages of this turn. It is only for starters.
 func (d *driven) messages() (out []bgagent.Message) {
 	for _, msg := range d.c.readAll(d.session) {
 		if !d.before[msg.ID] {
@@ -162,7 +162,7 @@ func (d *driven) messages() (out []bgagent.Message) {
 	return out
 }
 
-// ended reports whether the turn ends within the limit.
+// The method "ended" reports whether the turn ends within the limit.
 func (d *driven) ended(limit time.Duration) bool {
 	if d.c.runner == nil {
 		return d.endedByLooks(limit)
@@ -213,7 +213,7 @@ func lastOfAgent(msgs []bgagent.Message) *bgagent.Message {
 	return nil
 }
 
-// await waits for the end of a turn that is not aborted.
+// The method "await" waits for the end of a turn that is not aborted.
 func (d *driven) await() outcome {
 	d.c.Helper()
 	return d.awaitFor(d.c.h.TurnTime, "its start")
@@ -262,15 +262,15 @@ func (d *driven) outcome() (o outcome) {
 	return o
 }
 
-// say makes the agent answer with the word. The check fails and stops if the agent gives
-// another answer.
+// The method "say" makes the agent answer with the word. The check fails and stops if the agent
+// gives another answer.
 func (c *checkContext) say(session, word string) {
 	c.Helper()
 	c.answered(c.begin(session, c.h.Say(word)), word)
 }
 
-// answered returns at the end of a turn whose prompt asks for the word. If the answer does not
-// contain the word, the check fails and stops.
+// The method "answered" waits for the end of a turn whose prompt asks for the word. If the answer
+// does not contain the word, the check fails and stops.
 func (c *checkContext) answered(d *driven, word string) {
 	c.Helper()
 	if o := d.await(); o.failed() || !strings.Contains(o.text, word) {
@@ -278,7 +278,8 @@ func (c *checkContext) answered(d *driven, word string) {
 	}
 }
 
-// slow begins a turn that runs until it is aborted. It returns when the turn is running.
+// The method "slow" begins a turn that runs until it is aborted. It returns when the turn is
+// running.
 func (c *checkContext) slow(session string) *driven {
 	c.Helper()
 	d := c.begin(session, c.h.Slow())
@@ -304,7 +305,7 @@ func inTurn(s bgagent.SessionState) bool {
 	return false
 }
 
-// stop aborts the turn and waits for its end.
+// The method "stop" aborts the turn and waits for its end.
 func (d *driven) stop() outcome {
 	d.c.Helper()
 	d.c.abort(d.session)

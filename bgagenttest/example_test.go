@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/bgagenttest"
 )
 
-// review is the host's code. It launches a background task for each file and returns the
-// results of the tasks.
+// The function "review" is the host's code. It launches a background task for each file and returns
+// the tasks' results.
 func review(ctx context.Context, m *bgagent.BackgroundManager, files ...string) ([]string, error) {
 	by := bgagent.Caller{Session: "user"}
 	var ids []string
@@ -33,9 +33,9 @@ func review(ctx context.Context, m *bgagent.BackgroundManager, files ...string) 
 	return found, err
 }
 
-// The test uses a fake client that runs a script and needs no model. One call of the client fails
-// on purpose. At the end, the test prints the maximum number of concurrent turns and the number of
-// violations.
+// The test uses a fake client that runs a script and needs no model. One of the client's calls
+// fails on purpose. At the end, the test prints the maximum number of concurrent turns and the
+// number of violations.
 func Example() {
 	client := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
 		t.Call(bgagent.MessageTool{ID: "1", Name: "read", State: bgagent.ToolDone})

@@ -38,7 +38,7 @@ type Fake struct {
 	// Beat is the interval of the stream's heartbeats. Zero means no heartbeats.
 	Beat time.Duration
 
-	// With AbortTells, an abort of a starter's turn emits the same events as real servers: an
+	// With AbortTells, aborting a starter's turn emits the same events as on a real server: an
 	// error, and then the idle status twice.
 	AbortTells bool
 
@@ -66,8 +66,8 @@ type Fake struct {
 	// Place is the result of Home.
 	Place string
 
-	// Prefix is the beginning of the ids of all sessions that the fake creates. The default
-	// is "ses_". If a manager has several fakes, each of them needs a different prefix.
+	// Prefix begins the id of every session that the fake creates. The default is "ses_". If a
+	// manager has several fakes, each of them needs a different prefix.
 	Prefix string
 
 	*host
@@ -178,8 +178,8 @@ func (f *Fake) addLocked(id string, spec bgagent.SessionSpec) {
 	f.sessions[id] = &session{id: id, spec: spec, state: bgagent.SessionStatus{State: bgagent.SessionIdle}, prompts: map[string]*received{}, continued: map[string]string{}, client: f}
 }
 
-// Close aborts every turn and releases every call that hangs because of HangForever. It waits
-// until the scripts have returned, but at most for AbortGrace. Later prompts are refused.
+// Close aborts every turn and releases every call that hangs because of HangForever. It waits until
+// the scripts have returned, but for at most AbortGrace. Later prompts are refused.
 func (f *Fake) Close() {
 	f.mu.Lock()
 	if !f.closed {
@@ -239,11 +239,11 @@ func (f *Fake) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (id 
 	return id, nil
 }
 
-// errAborted is the cancellation cause of the context of an aborted turn.
+// errAborted is the cancellation cause of an aborted turn's context.
 var errAborted = errors.New("bgagenttest: the turn was aborted")
 
-// Abort implements [bgagent.SessionClient]. It cancels the context of the turn. For a
-// runner, Abort does not wait. For a starter, the turn has ended when Abort returns nil.
+// Abort implements [bgagent.SessionClient]. It cancels the turn's context. For a runner, Abort does
+// not wait. For a starter, the turn has ended when Abort returns nil.
 func (f *Fake) Abort(ctx context.Context, id string) error {
 	return f.act(ctx, Call{Kind: CallAbort, Session: id}, func() error {
 		f.mu.Lock()
@@ -261,8 +261,8 @@ func (f *Fake) Abort(ctx context.Context, id string) error {
 	})
 }
 
-// stopped waits until the turn's script has returned. It returns an error if ctx ends first, or if the script
-// does not return within the grace period.
+// The method "stopped" waits until the turn's script has returned. It returns an error if ctx ends
+// first, or if the script does not return within the grace period.
 func (f *Fake) stopped(ctx context.Context, t *Turn) error {
 	timer := time.NewTimer(f.grace())
 	defer timer.Stop()
@@ -321,7 +321,7 @@ func (s Starter) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	})
 }
 
-// open begins a turn of the session, or returns an error if the prompt is refused.
+// The method "open" begins a turn in the session, or returns an error if the prompt is refused.
 func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner bool, r *bgagent.Reporter) (*Turn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -394,8 +394,8 @@ func (f *Fake) messageIDLocked(s *session) string {
 	return "msg_" + strconv.Itoa(s.nmsg)
 }
 
-// putLocked adds a message or changes the newest message of the session. Older messages
-// never change, so messages and their revisions have the same order.
+// putLocked adds a message or changes the newest message in the session. Older messages never
+// change, so messages and their revisions have the same order.
 func (f *Fake) putLocked(s *session, msg bgagent.Message) {
 	s.rev++
 	msg.Tools = slices.Clone(msg.Tools)

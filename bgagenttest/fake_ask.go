@@ -66,7 +66,7 @@ func (f *Fake) AnswerAtServer(session, id, option string) bool {
 	return s != nil && f.answer(s, id, reply{option: option})
 }
 
-// answer ends a question and reports whether the session was asking it.
+// The method "answer" ends a question and reports whether the session was asking it.
 func (f *Fake) answer(s *session, id string, o reply) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,7 +107,7 @@ func (s Starter) AnswerQuestion(ctx context.Context, id string, q bgagent.Questi
 	})
 }
 
-// tellQuestionsLocked emits the open questions of a session.
+// tellQuestionsLocked emits a session's open questions.
 func (f *Fake) tellQuestionsLocked(s *session) { f.emitLocked(s.questionsLocked()) }
 
 func (s *session) questionsLocked() bgagent.HostEvent {

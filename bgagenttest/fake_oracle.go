@@ -80,9 +80,9 @@ type countKey struct {
 	of   string
 }
 
-// begin counts a call and applies the call's fault. If the fault is late, the method "begin"
-// does not apply it but returns a function that does. The caller must call this function when
-// the call has taken effect.
+// The method "begin" counts a call and applies the call's fault. If the fault is late, the method
+// does not apply it but returns a function that does. The caller must call this function when the
+// call has taken effect.
 func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool, err error) {
 	if f.isDead() {
 		return nil, false, f.never(ctx)
@@ -112,7 +112,7 @@ func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool,
 	return after, fault.Lie, err
 }
 
-// act makes the call. It calls the function "do" unless the fault of the call prevents this.
+// The method "act" makes the call. It calls do unless the call's fault prevents this.
 func (f *Fake) act(ctx context.Context, c Call, do func() error) error {
 	after, lie, err := f.begin(ctx, c)
 	if err != nil {
@@ -159,7 +159,7 @@ func (f *Fake) suffer(ctx context.Context, fault Fault) error {
 	return fault.Err
 }
 
-// Release continues the calls that hang because of HangForever.
+// Release unblocks the calls that hang because of HangForever.
 func (f *Fake) Release() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -171,8 +171,8 @@ func (f *Fake) Release() {
 type book struct {
 	now, peak map[string]int    // number of running turns by model: the current number, and the maximum so far
 	tasks     map[string]int    // number of running turns by task
-	ids       map[string]string // session by prompt id; does not contain prompts that were lost by their session
-	received  []*received       // records of prompts, in the order in which the prompts first arrived
+	ids       map[string]string // session by prompt id; does not contain prompts that their session has lost
+	received  []*received       // prompt records, in the order of the prompts' first arrival
 	receipts  map[receiptKey]*received
 	prompts   []bgagent.Prompt
 	bad       []string // violations
@@ -232,21 +232,20 @@ func (f *Fake) Prompts() []bgagent.Prompt {
 	return slices.Clone(f.book.prompts)
 }
 
-// Calls returns how often the method was called. The argument "of" is the id of the session
-// or, for CreateSession, the title.
+// Calls returns how often the method was called. For CreateSession, the second argument is the
+// title; for other methods, it is the id of the session.
 func (f *Fake) Calls(kind CallKind, of string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.counts[countKey{kind, of}]
 }
 
-// Violations returns descriptions of the manager's violations. A manager must not
-// prompt a session in the middle of a turn, a session that it has forgotten, or a
-// runner's session of an earlier process that it has not restored. It must not run the
-// same prompt twice, unless the session has lost the prompt; see [FateLost]. It must not
-// run two turns of one task concurrently, or forget a session in the middle of a turn. After
-// Close, turns that are still running are also reported. A test should finally check that
-// there are no violations.
+// Violations returns descriptions of the manager's violations. A manager must not prompt a session
+// in the middle of a turn, a session that it has forgotten, or a runner's session from an earlier
+// process that it has not restored. It must not run the same prompt twice, unless the session has
+// lost the prompt; see [FateLost]. It must not run two turns of one task concurrently, or forget a
+// session in the middle of a turn. After Close, turns that are still running are also reported. At
+// its end, a test should check that there are no violations.
 func (f *Fake) Violations() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -127,7 +127,7 @@ func TestFaults(t *testing.T) {
 	broken := errors.New("broken")
 	var fault Fault
 	var calls []Call
-	// turn runs one turn of a fresh runner with the given fault.
+	// The function "turn" runs one turn of a new runner with the given fault.
 	turn := func(t *testing.T, x Fault) (r Runner, took time.Duration, err error) {
 		fault, calls = x, nil
 		r = NewRunner(nil)

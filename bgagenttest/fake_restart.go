@@ -79,8 +79,8 @@ func (f *Fake) isDead() bool {
 	}
 }
 
-// The method "never" is for calls from a process that has ended. Such calls must not get an answer. The
-// method returns an error after the context has ended or the fake has been closed.
+// The method "never" is for calls from a process that has ended. These calls must not get an
+// answer. The method returns an error after the context has ended or the fake has been closed.
 func (f *Fake) never(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -92,7 +92,7 @@ func (f *Fake) never(ctx context.Context) error {
 	return errDead
 }
 
-// decide applies the fate of a turn whose process has ended.
+// The method "decide" applies the fate of a turn whose process has ended.
 func (f *Fake) decide(t *Turn, fate Fate) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -156,24 +156,24 @@ func (t *Turn) cutLocked(fate Fate) {
 	t.cancel(errDead)
 }
 
-// callerLeft is called when the context of RunTurn ends. It stops the runner's turn, unless the
-// process has ended and the turn continues without it.
+// callerLeft is called when RunTurn's context ends. It stops the runner's turn, unless the process
+// has ended and the turn continues without it.
 func (t *Turn) callerLeft() {
 	if t.stopped() {
 		t.cancel(context.Cause(t.caller))
 	}
 }
 
-// stopped reports whether the turn must stop because it was aborted or its caller's context has
-// ended.
+// The method "stopped" reports whether the turn must stop because it was aborted or its caller's
+// context has ended.
 func (t *Turn) stopped() bool {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
 	return t.ctx.Err() != nil || t.runner && !t.alone && t.caller.Err() != nil
 }
 
-// reporter returns the reporter of the turn. After the end of the process, it returns nil. A nil
-// reporter drops all reports.
+// The method "reporter" returns the turn's reporter. After the end of the process, it returns nil.
+// A nil reporter drops all reports.
 func (t *Turn) reporter() *bgagent.Reporter {
 	if t.f.isDead() {
 		return nil
@@ -254,7 +254,7 @@ type Receipt struct {
 	Repeats int    // number of calls to StartTurn that did not begin a turn, because the session already had the prompt
 }
 
-// received is the record of a prompt that a session has received.
+// The type "received" is the record of a prompt that a session has received.
 type received struct {
 	Receipt
 	state bgagent.PromptState // state of the prompt in the session; valid if no turn of the prompt is running
@@ -275,7 +275,7 @@ func (f *Fake) Received() []Receipt {
 
 type receiptKey struct{ session, id, text string }
 
-// receives counts the arrival of the turn's prompt, and returns the prompt's record.
+// The method "receives" counts the arrival of the turn's prompt, and returns the prompt's record.
 func (b *book) receives(t *Turn) *received {
 	key := receiptKey{t.s.id, t.Prompt.ID, t.Prompt.Text}
 	x := b.receipts[key]
@@ -288,8 +288,8 @@ func (b *book) receives(t *Turn) *received {
 	return x
 }
 
-// repeated reports whether the session already has the prompt. If so, it also counts the repeated
-// call.
+// The method "repeated" reports whether the session already has the prompt. If so, it also counts
+// the repeated call.
 func (f *Fake) repeated(session, prompt string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

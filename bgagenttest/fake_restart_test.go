@@ -11,9 +11,9 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// crashed begins a turn of half a minute and ends the process after ten seconds. It returns the
-// client of the next process, the session's id, and a function that ends the context of the old
-// process.
+// The function "crashed" begins a turn of half a minute and ends the process after ten seconds. It
+// returns the client of the next process, the session's id, and a function that ends the context of
+// the old process.
 func crashed(t *testing.T, fate Fate) (r Runner, session string, old context.CancelFunc) {
 	t.Helper()
 	r = NewRunner(func(turn *Turn) {

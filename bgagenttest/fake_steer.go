@@ -21,7 +21,7 @@ func (f *Fake) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) er
 	return f.act(ctx, Call{Kind: CallSteer, Session: id}, func() error { return f.join(id, msg) })
 }
 
-// join adds the message to the running turn of the session.
+// The method "join" adds the message to the session's running turn.
 func (f *Fake) join(id string, msg bgagent.TurnMessage) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

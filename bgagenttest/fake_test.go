@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// obey is a script that follows the instruction in its prompt.
+// The function "obey" is a script that follows the instruction in its prompt.
 func obey(t *Turn) {
 	verb, rest, _ := strings.Cut(t.Prompt.Text, " ")
 	t.SaveState([]byte(t.Prompt.ID))
@@ -78,8 +78,8 @@ func (f *Fake) letGo() {
 	}
 }
 
-// alone returns the number of running turns that were started by an earlier process with the given
-// instance.
+// The method "alone" returns the number of running turns that were started by an earlier process
+// with the given instance.
 func (f *Fake) alone(instance string) (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -91,7 +91,7 @@ func (f *Fake) alone(instance string) (n int) {
 	return n
 }
 
-// spoil sets the state of all prompts of the session to PromptUnknown.
+// The method "spoil" sets the state of all the session's prompts to PromptUnknown.
 func (f *Fake) spoil(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -100,7 +100,7 @@ func (f *Fake) spoil(session string) {
 	}
 }
 
-// restarts returns the [Restart] for clients that the function "wrap" makes from fakes.
+// The function "restarts" returns the [Restart] for clients that wrap makes from fakes.
 func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
 	of := func(sc bgagent.SessionClient) *Fake { return sc.(interface{ self() *Fake }).self() }
 	return Restart{
@@ -117,8 +117,8 @@ func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
 	}
 }
 
-// obedient returns the harness for clients that the function "wrap" makes from fakes. The fakes run
-// the script obey.
+// The function "obedient" returns the harness for clients that wrap makes from fakes. The fakes run
+// the script "obey".
 func obedient(wrap func(*Fake) bgagent.SessionClient) Harness {
 	return Harness{
 		New: func(t TB) bgagent.SessionClient {

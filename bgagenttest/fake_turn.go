@@ -45,18 +45,18 @@ type Turn struct {
 	steered []bgagent.TurnMessage
 }
 
-// unwound is the value of the panic that unwinds a script.
+// The type "unwound" is the value of the panic that unwinds a script.
 type unwound struct{}
 
-// Context returns a context that ends when the turn must stop. A script that waits by other
-// means than the methods of Turn should also wait for the context to end. A script that
-// ignores the context imitates an agent that cannot be stopped.
+// Context returns a context that ends when the turn must stop. A script that does not use Turn's
+// methods to wait should also stop waiting when the context ends. A script that ignores the context
+// imitates an agent that cannot be stopped.
 func (t *Turn) Context() context.Context { return t.ctx }
 
 // Session returns the id of the session.
 func (t *Turn) Session() string { return t.s.id }
 
-// Spec returns the spec with which the session was created.
+// Spec returns the spec that the session was created with.
 func (t *Turn) Spec() bgagent.SessionSpec { return t.s.spec }
 
 // History returns the session's messages up to now, including this turn's prompt.
@@ -216,9 +216,9 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 	panic(unwound{})
 }
 
-// change applies f to the message that is being written, and begins a message if there is none. The
-// argument "text" is true if f adds text. Text is never added to a message with tool calls; it
-// begins a new message instead.
+// The method "change" applies f to the message that is being written, and begins a message if there
+// is none. The parameter "text" is true if f adds text. Text is never added to a message with tool
+// calls; it begins a new message instead.
 func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
@@ -237,7 +237,7 @@ func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.putLocked(t.s, *t.msg)
 }
 
-// play calls the script and then ends the turn, even if the script panics or calls
+// The method "play" calls the script and then ends the turn, even if the script panics or calls
 // Goexit.
 func (t *Turn) play() {
 	returned := false
@@ -253,8 +253,8 @@ func (t *Turn) play() {
 	returned = true
 }
 
-// finish ends the turn. The argument "orderly" is true if the script returned or was unwound. v is
-// the recovered value of a panic.
+// The method "finish" ends the turn; orderly is true if the script returned or was unwound, and v
+// is the recovered value of a panic.
 func (t *Turn) finish(orderly bool, v any) {
 	f, s := t.f, t.s
 	stopped := t.stopped()

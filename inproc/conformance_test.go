@@ -29,8 +29,8 @@ type entry struct {
 	over   bool
 }
 
-// keep returns an agent that works like the given agent and also records its turns in the
-// journal.
+// The method "keep" returns an agent that works like the given agent and also records its turns in
+// the journal.
 func (j *journal) keep(agent inproc.Agent) inproc.Agent {
 	return func(ctx context.Context, t *inproc.Turn) (string, error) {
 		e := &entry{prompt: t.Prompt}
@@ -48,8 +48,8 @@ func (j *journal) keep(agent inproc.Agent) inproc.Agent {
 	}
 }
 
-// restore is the [inproc.Client.Restore] function of a client whose agent records its turns
-// in the journal.
+// The method "restore" is the [inproc.Client.Restore] function of a client whose agent records its
+// turns in the journal.
 func (j *journal) restore(_ context.Context, r bgagent.SessionRestore) (x inproc.Restored, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -74,7 +74,7 @@ func (j *journal) restore(_ context.Context, r bgagent.SessionRestore) (x inproc
 	return x, nil
 }
 
-// obeys is an agent that executes the command in its prompt.
+// The function "obeys" is an agent that executes the command in its prompt.
 func obeys(ctx context.Context, t *inproc.Turn) (string, error) {
 	verb, rest, _ := strings.Cut(t.Prompt.Text, " ")
 	switch verb {

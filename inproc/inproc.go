@@ -12,9 +12,10 @@
 // turns, so that a later turn can use them. The client forgets a session when the manager
 // no longer needs it.
 //
-// A session ends with the process. If the manager has a store and the process ends during a turn,
-// the next process ends the attempt as interrupted. If [Client.Restore] is set, the next process
-// can continue the attempt instead. If an agent's turns can be repeated, this function is enough:
+// A session ends when the process ends. If the manager has a store and the process ends during a
+// turn, the next process ends the attempt as interrupted. If [Client.Restore] is set, the next
+// process can continue the attempt instead. If an agent's turns can be repeated, this function is
+// enough:
 //
 //	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
 //		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil
@@ -39,7 +40,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Agent is a function that works on one turn and returns the answer of the turn. If ctx ends, the
+// Agent is a function that works on one turn and returns the turn's answer. If ctx ends, the
 // function must return soon and must not leave goroutines or processes running. ctx contains the
 // agent's session as the [bgagent.Caller], so that the agent can call the three tools of bgagent
 // with ctx.
@@ -52,15 +53,14 @@ type Agent func(ctx context.Context, t *Turn) (string, error)
 // Client is a session client for agents that are Go functions. Its methods are safe for
 // concurrent use.
 type Client struct {
-	// Restore returns the state of a session of an earlier process and the state of its last
+	// Restore returns the state of a session from an earlier process and the state of its last
 	// prompt. r.Saved contains the data that the agent last stored with [Turn.SaveState]. Restore
 	// must not run the agent.
 	//
 	// If the session does not exist, Restore must return an error that matches
 	// [bgagent.ErrNoSession]. If something that the earlier process started is still running,
-	// Restore must return an error that matches [bgagent.ErrBusy]; the manager then tries again
-	// later. Restore must be safe for concurrent use. Set it before you pass the client to
-	// [bgagent.New].
+	// Restore must return an error that matches [bgagent.ErrBusy]; the manager then retries later.
+	// Restore must be safe for concurrent use. Set it before you pass the client to [bgagent.New].
 	Restore func(ctx context.Context, r bgagent.SessionRestore) (Restored, error)
 
 	agents map[string]Agent
@@ -151,7 +151,7 @@ func (s *session) exchange(i int) exchange {
 	return x
 }
 
-// extra returns s.more, and sets it first if it is nil.
+// The method "extra" returns s.more, and sets it first if it is nil.
 func (s *session) extra() *more {
 	if s.more == nil {
 		s.more = &more{}
@@ -271,11 +271,11 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	}
 }
 
-// errAborted is the cause with which Abort cancels the context of a turn.
+// errAborted is the cause that Abort gives when it cancels a turn's context.
 var errAborted = errors.New("inproc: the turn was aborted")
 
-// Abort implements [bgagent.SessionClient]. If the session has a running turn, Abort
-// cancels the context of the turn.
+// Abort implements [bgagent.SessionClient]. If the session has a running turn, Abort cancels the
+// turn's context.
 func (c *Client) Abort(_ context.Context, id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -346,7 +346,7 @@ func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, ma
 	return page, nil
 }
 
-// messagesLocked returns the messages from the given index on.
+// messagesLocked returns the messages from the given index onwards.
 func (s *session) messagesLocked(from int) (out []bgagent.Message) {
 	turns := int(s.turns)
 	for i := from / 2; i < turns; i++ {

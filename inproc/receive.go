@@ -16,9 +16,9 @@ const receiveWithin = 5 * time.Second
 
 // Receive returns a channel of the messages that are sent to the task with [bgagent.SendInput].Now during
 // the turn. The channel has no buffer, so a message is handed over only when the agent receives it from the
-// channel. If the agent does not receive it within 5 s, the message is refused. Until the agent calls
-// Receive in a turn, all such messages are refused. Messages that are sent without Now are the prompts of
-// later turns. The channel is never closed.
+// channel. If the agent does not receive it within 5 s, the message is refused. Until the agent
+// calls Receive in a turn, all these messages are refused. Messages that are sent without Now
+// become the prompts of later turns. The channel is never closed.
 func (t *Turn) Receive() <-chan bgagent.TurnMessage {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

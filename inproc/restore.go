@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Restored is the result of [Client.Restore]. It describes the state of a session of an earlier
+// Restored is the result of [Client.Restore]. It describes the state of a session from an earlier
 // process.
 type Restored struct {
 	// Prompt is the state of the last prompt. If it is PromptMissing, the manager sends the same
@@ -91,7 +91,7 @@ func (c *Client) own(r bgagent.SessionRestore) (state bgagent.PromptState, end b
 	return bgagent.PromptAnswered, bgagent.TurnEnd{Stop: last.stop, Text: last.answer}, true, nil
 }
 
-// exchanges returns the turns that the messages describe.
+// The function "exchanges" returns the turns that the messages describe.
 func exchanges(history []bgagent.Message) (out []exchange) {
 	for _, msg := range history {
 		if msg.Role == bgagent.RoleUser || len(out) == 0 {

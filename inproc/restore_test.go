@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// counts is an agent that works in three steps of ten seconds. It saves each finished step. If
-// steps were saved earlier, it continues with the step after them.
+// The function "counts" is an agent that works in three steps of ten seconds. It saves each
+// finished step. If steps were saved earlier, it continues with the step after them.
 func counts(ctx context.Context, t *inproc.Turn) (string, error) {
 	done := string(t.Saved())
 	for _, step := range []string{"a", "b", "c"} {
@@ -33,7 +33,7 @@ func counts(ctx context.Context, t *inproc.Turn) (string, error) {
 	return done, nil
 }
 
-// opened returns a manager that uses the store and the client.
+// The function "opened" returns a manager that uses the store and the client.
 func opened(t *testing.T, store *storetest.Process, client *inproc.Client) *bgagent.BackgroundManager {
 	t.Helper()
 	m, err := bgagent.New(client, bgagent.Config{Store: store})

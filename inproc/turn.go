@@ -51,11 +51,10 @@ func (t *Turn) History() []bgagent.Message {
 	return t.s.messagesLocked(0)[:2*t.s.turns]
 }
 
-// Allowed reports whether the task's rules allow the use of a tool. The argument "on" is the
-// path, command or address that the tool is used on. The last matching rule decides. If no rule
-// matches, the use is allowed. A rule with the action "ask" does not allow the use. The
-// argument "tool" and the name in a rule can be any word for a kind of access; see
-// [bgagent.Permission].
+// Allowed reports whether the task's rules allow a tool to be used on a path, a command or an
+// address. The last matching rule decides. If no rule matches, the use is allowed. A rule with the
+// action "ask" does not allow the use. The name of the tool and the name in a rule can be any word
+// for a kind of access; see [bgagent.Permission].
 func (t *Turn) Allowed(tool, on string) bool {
 	access := permission.Of(tool)
 	for _, rule := range slices.Backward(t.Prompt.Permissions) {

@@ -110,7 +110,8 @@ func (ck *check) hold(t TB, h Harness) {
 	}
 }
 
-// told returns a copy of each request. The copies show how often the holder of each request was called.
+// The method "told" returns a copy of each request. The copies show how often the holder of each
+// request was called.
 func (c *context) told() (all []request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,7 +177,7 @@ func (c *context) note(f func()) {
 	}
 }
 
-// ask requests a slot from source i.
+// The method "ask" requests a slot from source i.
 func (c *context) ask(i int, name string, r bgagent.SlotRequest) *request {
 	return c.askThen(i, name, r, nil)
 }
@@ -215,8 +216,8 @@ func (c *context) until(what string, f func() bool) {
 	}
 }
 
-// pool waits until the pool's figures from the last source meet the condition. A pool that is not
-// listed has zero figures.
+// The method "pool" waits until the pool's figures from the last source meet the condition. A pool
+// that is not listed has zero figures.
 func (c *context) pool(name, what string, f func(bgagent.PoolStats) bool) {
 	c.Helper()
 	for over := time.Now().Add(c.h.Within); ; time.Sleep(5 * time.Millisecond) {
@@ -241,8 +242,9 @@ func (c *context) granted(all ...*request) {
 	}
 }
 
-// waiting waits until the figures of the last source show n waiters for the pool. A check calls it between
-// two calls of "ask", so that the second request certainly arrives after the first.
+// The method "waiting" waits until the last source's figures show n waiters for the pool. A check
+// calls this method between two calls to the method "ask", so that the second request certainly
+// arrives after the first.
 func (c *context) waiting(pool string, n int) {
 	c.Helper()
 	c.pool(pool, fmt.Sprintf("%d requests wait for %q", n, pool), func(p bgagent.PoolStats) bool { return p.Waiting == n })
@@ -272,8 +274,8 @@ func (c *context) m(i int) bgagent.SlotRequest {
 	return bgagent.SlotRequest{Model: "m", Agent: "a", Queued: start.Add(time.Duration(i) * time.Second)}
 }
 
-// play lets tasks of all sources acquire slots of the model "m" and release them. It returns the largest
-// number of slots that were held at the same time.
+// The method "play" lets tasks of all sources acquire slots of the model "m" and release them. It
+// returns the largest number of slots that were held at the same time.
 func (c *context) play(tasks int) (most int) {
 	var all []*request
 	for i := range tasks {

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sharing returns n sources that share the slots of one ConcurrencyManager.
+// The function "sharing" returns n sources that share the slots of one ConcurrencyManager.
 func sharing(t TB, n int, l bgagent.Limits) (all []bgagent.SlotSource) {
 	c, err := bgagent.NewConcurrencyManager(l)
 	if err != nil {
@@ -28,7 +28,7 @@ func TestAConcurrencyManagerIsASlotSource(t *testing.T) {
 	Conformance(t, Harness{New: sharing})
 }
 
-// leased is a source whose slots can be lost.
+// The type "leased" is a source whose slots can be lost.
 type leased struct {
 	bgagent.SlotSource
 	mu      sync.Mutex
@@ -150,7 +150,7 @@ type claimOf struct {
 func (k claimOf) Release()       { k.release() }
 func (k claimOf) MayBegin() bool { return k.mayBegin() }
 
-// twice is a holder that is notified of each grant twice.
+// The type "twice" is a holder that is notified of each grant twice.
 type twice struct{ bgagent.SlotHolder }
 
 func (h twice) SlotGranted() {
@@ -170,12 +170,13 @@ func (h insideOf) SlotGranted() {
 	h.SlotHolder.SlotGranted()
 }
 
-// nobody is a holder that is not notified of grants.
+// The type "nobody" is a holder that is not notified of grants.
 type nobody struct{ bgagent.SlotHolder }
 
 func (nobody) SlotGranted() {}
 
-// lying returns a harness for sources with the faults that the function "change" sets.
+// The function "lying" returns a harness for sources with the faults that the function "change"
+// sets.
 func lying(change func(*liar)) Harness {
 	return Harness{New: func(t TB, n int, l bgagent.Limits) (all []bgagent.SlotSource) {
 		for _, s := range sharing(t, n, l) {
@@ -187,7 +188,7 @@ func lying(change func(*liar)) Harness {
 	}}
 }
 
-// latest is the latest claim of an adversary.
+// The variable "latest" is the latest claim of an adversary.
 var latest atomic.Value
 
 // adversary is a source that must fail one check.

@@ -297,7 +297,7 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// new returns the content of a new store that has the adversary's fault.
+// The method "new" returns the content of a new store that has the adversary's fault.
 func (a *adversary) new() Content {
 	m := &Memory{}
 	c := inMemory(m, func() bgagent.Store {

@@ -58,7 +58,7 @@ func checkFields(c *checkContext) {
 	}
 }
 
-// odd contains bytes that programs often change by mistake.
+// The constant "odd" contains bytes that programs often change by mistake.
 const odd = "nul \x00, not UTF-8 \xff\xfe\xc3\x28, CRLF \r\n, BOM \ufeff, quotes '\"`, % \\ \u2028 😀, trailing space and nul \x00 \x00"
 
 func checkData(c *checkContext) {

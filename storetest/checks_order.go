@@ -178,8 +178,8 @@ func checkLostAnswer(c *checkContext) {
 	}
 }
 
-// The method "some" creates tasks that have ended, and returns their records in the order in which
-// History must return them. Several of the tasks were launched at the same time.
+// The method "some" creates tasks that have ended, and returns their records in the order that
+// History must use. Several of the tasks were launched at the same time.
 func (c *checkContext) some(s bgagent.Store) (all []bgagent.StoreRecord) {
 	c.Helper()
 	for i := range 30 {
@@ -280,7 +280,7 @@ func checkBeforeNothing(c *checkContext) {
 	}
 }
 
-// beside executes the function "read" on other goroutines while it executes "write" n times.
+// The method "beside" calls read on other goroutines while it calls write n times.
 func (c *checkContext) beside(n int, write func(), read func() error) {
 	c.Helper()
 	stop := make(chan struct{})

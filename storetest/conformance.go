@@ -58,7 +58,7 @@ type Content struct {
 	// Write then returns an error, and the check calls Crash. If the Write has fewer places, it succeeds.
 	CrashAt func(s bgagent.Store, place int)
 
-	// LoseAnswer makes the commit of the next Write of s fail with an error that matches
+	// LoseAnswer makes the commit in s's next Write fail with an error that matches
 	// [bgagent.ErrUncertain]. The store may or may not contain the batch.
 	LoseAnswer func(s bgagent.Store)
 
@@ -103,8 +103,8 @@ type check struct {
 
 var checks = append(append(append([]check{}, contentChecks...), orderChecks...), lifeChecks...)
 
-// hold runs the check on the content of a new store, unless that content lacks a function that the check
-// needs.
+// The method "hold" runs the check on the content of a new store, unless that content lacks a
+// function that the check needs.
 func (ck *check) hold(t TB, h *Harness) {
 	t.Helper()
 	c := &checkContext{TB: t, ck: ck, content: h.New(t)}
@@ -146,7 +146,7 @@ func (c *checkContext) owner() bgagent.StoreOwner {
 	return bgagent.StoreOwner{Instance: "instance_" + string(rune('0'+c.opened%10)), PID: 100 + c.opened, Host: "here", Program: "a test", Since: start}
 }
 
-// open opens the store in a new process. The store is closed at the end of the check.
+// The method "open" opens the store in a new process. The store is closed at the end of the check.
 func (c *checkContext) open() (bgagent.Store, bgagent.StoreContents) {
 	c.Helper()
 	s := c.content.Process()
@@ -158,7 +158,7 @@ func (c *checkContext) open() (bgagent.Store, bgagent.StoreContents) {
 	return s, contents
 }
 
-// next returns a batch with the next number.
+// The method "next" returns a batch with the next number.
 func (c *checkContext) next(records ...bgagent.StoreRecord) *bgagent.StoreBatch {
 	return &bgagent.StoreBatch{Number: c.batch + 1, Records: records}
 }
@@ -171,7 +171,7 @@ func (c *checkContext) write(s bgagent.Store, b *bgagent.StoreBatch) {
 	c.batch = b.Number
 }
 
-// reopen closes the store and opens it in a new process.
+// The method "reopen" closes the store and opens it in a new process.
 func (c *checkContext) reopen(s bgagent.Store) (bgagent.Store, bgagent.StoreContents) {
 	c.Helper()
 	if err := s.Close(); err != nil {
@@ -194,7 +194,7 @@ func (c *checkContext) due(contents bgagent.StoreContents, want ...bgagent.Store
 	}
 }
 
-// text compares a text in the store with the text that was written.
+// The method "text" compares a text in the store with the text that was written.
 func (c *checkContext) text(s bgagent.Store, record, name, want string) {
 	c.Helper()
 	switch got, err := s.Text(c.Context(), record, name); {
@@ -218,7 +218,7 @@ func (c *checkContext) history(s bgagent.Store, q bgagent.StoreQuery) []bgagent.
 	return page
 }
 
-// live returns the record of a running task.
+// The function "live" returns the record of a running task.
 func live(key string) bgagent.StoreRecord {
 	return bgagent.StoreRecord{
 		Key: key, Kind: bgagent.StoreTask, Due: true, Data: []byte("data of " + key),
@@ -226,7 +226,8 @@ func live(key string) bgagent.StoreRecord {
 	}
 }
 
-// ended returns the record of a task that has ended and that no longer has to be reported to its parent.
+// The function "ended" returns the record of a task that has ended and that no longer has to be
+// reported to its parent.
 func ended(key string, launched time.Duration) bgagent.StoreRecord {
 	r := live(key)
 	r.Due, r.Status, r.Launched, r.Ended = false, bgagent.Completed, start.Add(launched), start.Add(launched+time.Minute)

@@ -58,7 +58,7 @@ func (l *liar) Close() error {
 	return l.Process.Close()
 }
 
-// opening returns a fault that changes the result of Open.
+// The function "opening" returns a fault that changes the result of Open.
 func opening(change func(c *bgagent.StoreContents)) func(*liar) {
 	return func(l *liar) {
 		l.open = func(ctx context.Context, owner bgagent.StoreOwner) (bgagent.StoreContents, error) {
@@ -71,7 +71,8 @@ func opening(change func(c *bgagent.StoreContents)) func(*liar) {
 	}
 }
 
-// writing returns a fault that changes a copy of each batch before the copy is written.
+// The function "writing" returns a fault that changes a copy of each batch before the copy is
+// written.
 func writing(change func(m *Memory, b *bgagent.StoreBatch)) func(*liar) {
 	return func(l *liar) {
 		l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
@@ -83,7 +84,7 @@ func writing(change func(m *Memory, b *bgagent.StoreBatch)) func(*liar) {
 	}
 }
 
-// paging returns a fault that changes the queries and the results of History.
+// The function "paging" returns a fault that changes the queries and the results of History.
 func paging(change func(q *bgagent.StoreQuery) func([]bgagent.StoreRecord) []bgagent.StoreRecord) func(*liar) {
 	return func(l *liar) {
 		l.history = func(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
@@ -97,7 +98,7 @@ func paging(change func(q *bgagent.StoreQuery) func([]bgagent.StoreRecord) []bga
 	}
 }
 
-// asking returns a fault that changes the query of History.
+// The function "asking" returns a fault that changes the query passed to History.
 func asking(change func(q *bgagent.StoreQuery)) func(*liar) {
 	return paging(func(q *bgagent.StoreQuery) func([]bgagent.StoreRecord) []bgagent.StoreRecord {
 		change(q)
@@ -403,7 +404,7 @@ func (r *reopener) Reopen(ctx context.Context) (c bgagent.StoreContents, err err
 	return c, nil
 }
 
-// reopening returns a fault for a store that can be reopened.
+// The function "reopening" returns a fault for a store that can be reopened.
 func reopening(set func(*reopener)) func(m *Memory, c *Content) {
 	return func(m *Memory, c *Content) {
 		*c = inMemory(m, func() bgagent.Store {

@@ -27,7 +27,7 @@ type Memory struct {
 	unread   map[[2]string]bool           // record and name of each damaged text
 	outdated string
 	faults   func(batch uint64, try int) Fault
-	tried    uint64 // number of the batch of the last Write
+	tried    uint64 // batch number of the last Write
 	tries    int    // number of attempts to write this batch
 	owner    *Process
 }
@@ -114,7 +114,8 @@ func (m *Memory) Records() []bgagent.StoreRecord {
 	return m.sorted(func(bgagent.StoreRecord) bool { return true })
 }
 
-// sorted returns copies of the records that can be read and for which the function "want" returns true.
+// The method "sorted" returns copies of the records that can be read and for which the function
+// "want" returns true.
 func (m *Memory) sorted(want func(bgagent.StoreRecord) bool) (out []bgagent.StoreRecord) {
 	for _, key := range slices.Sorted(maps.Keys(m.records)) {
 		if r := m.records[key]; want(r) && !m.damaged[key] {
@@ -164,8 +165,8 @@ func (p *Process) crash() {
 	}
 }
 
-// begin returns an error if the process is not allowed to make a call. The caller holds the
-// lock.
+// The method "begin" returns an error if the process is not allowed to make a call. The caller
+// holds the lock.
 func (p *Process) begin() error {
 	switch {
 	case p.dead:
@@ -293,7 +294,7 @@ func (p *Process) end() {
 	p.written.Broadcast()
 }
 
-// check returns an error if the batch breaks a rule of [bgagent.StoreBatch].
+// The method "check" returns an error if the batch breaks a rule of [bgagent.StoreBatch].
 func (m *Memory) check(b *bgagent.StoreBatch) error {
 	if b.Number != m.batch+1 {
 		return fmt.Errorf("storetest: the batch has the number %d; the next one is %d", b.Number, m.batch+1)
@@ -390,8 +391,8 @@ func (p *Process) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.
 	return found[:min(len(found), q.Limit)], nil
 }
 
-// later compares two records. Tasks that were launched later come first. Among tasks launched at
-// the same time, the task with the greater key comes first.
+// The function "later" compares two records. Tasks that were launched later come first. Among tasks
+// launched at the same time, the task with the greater key comes first.
 func later(a, b bgagent.StoreRecord) int {
 	return cmp.Or(b.Launched.Compare(a.Launched), cmp.Compare(b.Key, a.Key))
 }

@@ -56,7 +56,8 @@ func TestAStoreThatCanBeReopenedKeepsThePromisesOfAStore(t *testing.T) {
 	}})
 }
 
-// opened returns a new in-memory store with the given faults, and a process that has opened it.
+// The function "opened" returns a new in-memory store with the given faults, and a process that has
+// opened it.
 func opened(t *testing.T, faults func(batch uint64, try int) Fault) (*Memory, *Process) {
 	t.Helper()
 	m := &Memory{}

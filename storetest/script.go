@@ -62,10 +62,10 @@ func (s *Script) Len() int { return len(s.batches) }
 // not change the batch.
 func (s *Script) Batch(n int) *bgagent.StoreBatch { return &s.batches[n-1] }
 
-// Check compares an open store with the script and returns an error that describes the first difference. The
-// argument "acked" is the number of the last batch that was acknowledged before the store's process was
-// interrupted. The argument "tried" is the number of the last batch that was passed to Write before the
-// interruption: acked or acked+1.
+// Check compares an open store with the script and returns an error that describes the first
+// difference; acked is the number of the last batch that was acknowledged before the store's
+// process was interrupted, and tried (acked or acked+1) is the number of the last batch that was
+// passed to Write before the interruption.
 func (s *Script) Check(ctx context.Context, st bgagent.Store, c bgagent.StoreContents, acked, tried int) error {
 	if c.Batch < uint64(acked) {
 		return fmt.Errorf("batch %d was acknowledged, but the store has only %d", acked, c.Batch)
@@ -136,8 +136,8 @@ func sameRecords(call string, want, got []bgagent.StoreRecord) error {
 	return nil
 }
 
-// differ describes how a record that was read differs from the record that was written. It returns
-// "" if they are equal. Equal times may have different time zones.
+// The function "differ" describes how a record that was read differs from the record that was
+// written. It returns "" if they are equal. Equal times may have different time zones.
 func differ(want, got bgagent.StoreRecord) string {
 	switch {
 	case got.Key != want.Key:
@@ -203,7 +203,7 @@ func (w *writer) text(record, name string, size int) {
 	w.b.Texts = append(w.b.Texts, bgagent.StoreText{Record: record, Name: name, Text: t})
 }
 
-// step makes one random change to one task.
+// The method "step" makes one random change to one task.
 func (w *writer) step() {
 	w.now = w.now.Add(time.Duration(w.rnd.IntN(1000)) * time.Microsecond)
 	var tasks []string

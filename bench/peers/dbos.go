@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/bench"
 )
 
-// dbosTasks are workflows of DBOS without steps and without a queue, so that each workflow needs only two
+// dbosTasks are DBOS workflows without steps or a queue, so that each workflow needs only two
 // commits.
 type dbosTasks struct {
 	db  *sql.DB

@@ -16,7 +16,8 @@ import (
 
 // system runs tasks and keeps them in a database.
 type system interface {
-	// run runs n tasks, which the given number of goroutines submit. It returns when all of them have ended.
+	// The method "run" runs n tasks, which the given number of goroutines submit. It returns when
+	// all of them have ended.
 	run(n, submitters int) error
 	close() error
 }
@@ -24,7 +25,7 @@ type system interface {
 // opener opens a system in a new folder. At most inFlight of its tasks run at the same time.
 type opener func(dir string, inFlight int) (system, error)
 
-// peers are the other libraries, each with the configuration of bgagent that it is compared with.
+// peers are the other libraries, each with the bgagent configuration that it is compared with.
 var peers = []struct {
 	name      string
 	open, own opener

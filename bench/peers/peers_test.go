@@ -13,9 +13,9 @@ import (
 	"github.com/bgagent/bgagent/internal/tempdir"
 )
 
-// BenchmarkPeers compares the time of a task of bgagent with that of a task of another library. Both write to
-// the same disk, and are measured alternately. The benchmark reports the median, the minimum and the maximum
-// of each figure.
+// BenchmarkPeers compares how long a task takes in bgagent and in another library. Both write to
+// the same disk, and are measured alternately. The benchmark reports the median, the minimum and
+// the maximum of each figure.
 func BenchmarkPeers(b *testing.B) {
 	const inFlight, tasks = 100, 1000
 	for _, peer := range peers {
@@ -71,7 +71,7 @@ func BenchmarkPeers(b *testing.B) {
 	}
 }
 
-// measure returns the time and the processor time of f in nanoseconds.
+// The function "measure" returns the time and the processor time of f in nanoseconds.
 func measure(f func() error) (took, used float64, err error) {
 	before, err := bench.ProcessorTime()
 	if err != nil {

@@ -89,7 +89,7 @@ func ordinaryUser() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
 }
 
-// connect waits until the server accepts connections.
+// The method "connect" waits until the server accepts connections.
 func (p *postgres) connect(ctx context.Context) (*pgxpool.Pool, error) {
 	pool, err := pgxpool.New(ctx, "host="+p.dir+" user=bench dbname=postgres pool_max_conns=20")
 	for over := time.Now().Add(time.Minute); err == nil; time.Sleep(50 * time.Millisecond) {
@@ -120,7 +120,7 @@ func (p *postgres) stop() error {
 	return errors.Join(p.cmd.Wait(), os.RemoveAll(p.dir))
 }
 
-// riverOnPostgres are jobs of River in Postgres.
+// riverOnPostgres are River jobs in Postgres.
 type riverOnPostgres struct {
 	riverJobs[pgx.Tx]
 	server *postgres

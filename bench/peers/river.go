@@ -16,13 +16,13 @@ import (
 	"github.com/bgagent/bgagent/bench"
 )
 
-// riverJobs are jobs of River. They have no arguments.
+// riverJobs are River jobs. They have no arguments.
 type riverJobs[Tx any] struct {
 	client *river.Client[Tx]
 	ended  <-chan *river.Event
 }
 
-// riverTasks are jobs of River in SQLite.
+// riverTasks are River jobs in SQLite.
 type riverTasks struct {
 	riverJobs[*sql.Tx]
 	db *sql.DB

@@ -45,8 +45,8 @@ func main() {
 	}
 }
 
-// decide simulates a person who reads the question. A real program could show the question in a
-// window and answer it hours later.
+// The function "decide" simulates a person who reads the question. A real program could show the
+// question in a window and answer it hours later.
 func decide(q *bgagent.Question) string {
 	if strings.Contains(q.Subject, "secrets") {
 		return "deny"

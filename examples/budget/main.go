@@ -35,8 +35,8 @@ func main() {
 	task, err = m.RunResume(ctx, me, task.ID, bgagent.ResumeInput{Prompt: "read 3 more", Budget: bgagent.Budget{Cost: 1.50}})
 	show("read 3 more", task, err)
 
-	// A launch can give a task a lower budget than the others, but never more than Config
-	// allows.
+	// A launch can give a task a lower budget than other tasks have, but never a higher one than
+	// Config allows.
 	task, err = m.Run(ctx, me, bgagent.LaunchInput{Agent: "reader", Prompt: "read 50 files again", Budget: bgagent.Budget{Cost: 0.40}})
 	show("read 50 files again", task, err)
 

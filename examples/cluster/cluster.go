@@ -143,10 +143,11 @@ func freePorts(n int) (ports []int, err error) {
 	return ports, nil
 }
 
-// within is the time limit for waiting.
+// The constant "within" is the time limit for waiting.
 const within = 5 * time.Minute
 
-// The method "until" waits until f returns true. If a worker exits first, it returns an error.
+// The method "until" waits until f returns true. If a worker exits first, the method returns an
+// error.
 func (c *cluster) until(what string, f func() bool) error {
 	for over := time.Now().Add(within); !f(); time.Sleep(20 * time.Millisecond) {
 		for _, p := range c.workers {
@@ -168,9 +169,10 @@ func (c *cluster) untilEnded(n int) error {
 	return c.until(fmt.Sprint(n, " bodies have ended"), func() bool { return c.log.count("end") >= n })
 }
 
-// killWorker kills the worker that grants slots to all workers or, if the argument "allocator" is false, the
-// one with the most running bodies among the others. It first waits, for up to 5 s, until that worker runs a
-// body. After the kill, it restarts the worker, which finds its tasks on the servers and continues them.
+// killWorker kills the worker that grants slots to all workers or, if allocator is false, the
+// worker with the most running bodies among the others. It first waits, for up to 5 s, until that
+// worker is running a body. After the kill, it restarts the worker, which finds its tasks on the
+// servers and continues them.
 func (c *cluster) killWorker(say func(string, ...any), allocator bool) error {
 	i, soon := 0, time.Now().Add(5*time.Second)
 	err := c.until("a worker can be killed", func() bool {
@@ -269,7 +271,7 @@ type record struct {
 	result string
 }
 
-// records returns the tasks of all workers, as the servers have stored them.
+// The method "records" returns the tasks of all workers, as the servers have stored them.
 func (c *cluster) records(ctx context.Context) (all []record, err error) {
 	for i := range workers {
 		s := store(c.nc, fmt.Sprint(i))
@@ -309,7 +311,7 @@ func store(nc *nats.Conn, worker string) *bgnats.Store {
 	return bgnats.NewStore(nc, "worker-"+worker, bgnats.StoreOptions{Replicas: 3, Grace: time.Second})
 }
 
-// close stops all processes that are still running, and deletes the files.
+// The method "close" stops all processes that are still running, and deletes the files.
 func (c *cluster) close() (err error) {
 	for _, p := range c.workers {
 		if p != nil {

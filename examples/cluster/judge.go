@@ -18,7 +18,8 @@ type body struct {
 	begin, end  int64
 }
 
-// unfinished returns the process's bodies that have begun but not ended, by task title.
+// The function "unfinished" returns the process's bodies that have begun but not ended, by task
+// title.
 func unfinished(log []line, of *process) map[string]body {
 	_, open := bodies(log)
 	return open[of]
@@ -69,8 +70,8 @@ func most(all []body, pool string) (most int) {
 	return most
 }
 
-// judge compares what the workers printed with the limits and with the records on the servers. It
-// does not ask the library whether the limits were kept.
+// The function "judge" compares what the workers printed with the limits and with the records on
+// the servers. It does not ask the library whether the limits were kept.
 func judge(w io.Writer, log []line, records []record) error {
 	var wrong []error
 	complain := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }

@@ -48,7 +48,7 @@ No limit was exceeded, no task was lost, each ended once, and each end was repor
 $`, b.String())
 }
 
-// said splits the output of a process into lines.
+// The function "said" splits the output of a process into lines.
 func said(life *process, text string) (log []line) {
 	for s := range strings.Lines(text) {
 		log = append(log, line{life, strings.Fields(s)})

@@ -29,7 +29,7 @@ type line struct {
 	words []string
 }
 
-// lines collects the lines of all processes.
+// The type "lines" collects the lines of all processes.
 type lines struct {
 	mu  sync.Mutex
 	log []line
@@ -47,7 +47,7 @@ func (l *lines) all() []line {
 	return slices.Clone(l.log)
 }
 
-// count returns the number of tasks with a line that begins with the word.
+// The method "count" returns the number of tasks with a line that begins with the word.
 func (l *lines) count(word string) int {
 	tasks := map[string]bool{}
 	for _, x := range l.all() {
@@ -58,8 +58,8 @@ func (l *lines) count(word string) int {
 	return len(tasks)
 }
 
-// finished returns the number of living processes that have reported that all their tasks have
-// ended.
+// The method "finished" returns the number of living processes that have reported that all their
+// tasks have ended.
 func (l *lines) finished() (n int) {
 	for _, x := range l.all() {
 		if x.words[0] == "finished" && x.life.killed.IsZero() {
@@ -79,7 +79,7 @@ type process struct {
 	killed time.Time     // when the process was known to be dead; zero if the process was not killed
 }
 
-// start runs this program in another role.
+// The function "start" runs this program in another role.
 func start(log *lines, role, name string, env ...string) (*process, error) {
 	path, err := os.Executable()
 	if err != nil {
@@ -123,7 +123,8 @@ func (p *process) untilReady() error {
 	return fmt.Errorf("%s does not start", p.name)
 }
 
-// kill kills the process with SIGKILL, so the process can neither finish nor save anything.
+// The method "kill" kills the process with SIGKILL, so the process can neither finish nor save
+// anything.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // it might have exited already
 	<-p.ended
@@ -131,7 +132,7 @@ func (p *process) kill() {
 	p.killed = time.Now()
 }
 
-// end lets the process exit on its own.
+// The method "end" lets the process exit on its own.
 func (p *process) end() error {
 	err := p.in.Close()
 	select {

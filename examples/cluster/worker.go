@@ -110,15 +110,15 @@ func runWorker(ctx context.Context, name string) error {
 	return errors.Join(m.Close(ctx), slots.Close(ctx))
 }
 
-// newSlots joins the workers that share the slots. While the servers elect their leader, bgnats.NewSlots
-// tries again.
+// newSlots joins the workers that share the slots. While the servers are electing their leader,
+// bgnats.NewSlots keeps retrying.
 func newSlots(ctx context.Context, nc *nats.Conn) (*bgnats.Slots, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	return bgnats.NewSlots(ctx, nc, "agents", bgnats.SlotOptions{Limits: bgagent.Limits{Model: limits}, Lease: lease, Replicas: 3})
 }
 
-// watch prints whether this worker grants slots to all workers.
+// The function "watch" prints whether this worker grants slots to all workers.
 func watch(slots *bgnats.Slots) {
 	for was := false; ; time.Sleep(100 * time.Millisecond) {
 		if is := slots.IsAllocator(); is != was {
@@ -128,8 +128,8 @@ func watch(slots *bgnats.Slots) {
 	}
 }
 
-// newManager creates the manager. The servers might not have a leader at the moment, so newManager
-// tries again.
+// newManager creates the manager. The servers might not have elected a leader yet, so newManager
+// retries.
 func newManager(ctx context.Context, nc *nats.Conn, name string, slots *bgnats.Slots, slow time.Duration) (m *bgagent.BackgroundManager, err error) {
 	client := inproc.New(map[string]inproc.Agent{"worker": func(ctx context.Context, t *inproc.Turn) (string, error) {
 		return work(ctx, t, slow)
@@ -156,7 +156,7 @@ func newManager(ctx context.Context, nc *nats.Conn, name string, slots *bgnats.S
 	return m, err
 }
 
-// work is the body of a task. It reports when it begins and ends.
+// The function "work" is the body of a task. It reports when it begins and ends.
 func work(ctx context.Context, t *inproc.Turn, slow time.Duration) (string, error) {
 	var n int
 	if _, err := fmt.Sscan(t.Prompt.Text, &n); err != nil {

@@ -1,5 +1,5 @@
-// Command config prints the settings of background tasks that apply in a project. For each
-// setting, it prints the value and the file, line and column where the value is set.
+// Command config prints the background-task settings that apply in a project. For each setting, it
+// prints the value and the file, line and column where the value is set.
 //
 //	config [-defaults] [project directory]
 package main

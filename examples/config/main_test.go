@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// place writes the configuration files of a user and of a project. It returns the directory of
-// the project.
+// The function "place" writes the configuration files of a user and of a project. It returns the
+// project's directory.
 func place(t *testing.T, user, own string) string {
 	t.Helper()
 	home, project := t.TempDir(), t.TempDir()
@@ -25,7 +25,7 @@ func place(t *testing.T, user, own string) string {
 	return project
 }
 
-// output replaces the names of the test's directories in the text.
+// The function "output" replaces the names of the test's directories in the text.
 func output(project, s string) string {
 	s = strings.NewReplacer(os.Getenv("XDG_CONFIG_HOME"), "USER", project, "PROJECT").Replace(s)
 	return "\n" + s

@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return errors.Join(serve(ctx, listener, s, stdout), s.close())
 }
 
-// serve shows the scene until ctx ends.
+// The function "serve" shows the scene until ctx ends.
 func serve(ctx context.Context, listener net.Listener, s *scene, stdout io.Writer) error {
 	page := dashboard.New(s.m, dashboard.Config{Title: "bgagent", AllowCancel: true, AllowResume: true})
 	mux := http.NewServeMux()

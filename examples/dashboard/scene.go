@@ -50,8 +50,8 @@ func newScene(speed float64) (*scene, error) {
 	return s, err
 }
 
-// close closes the manager. Undelivered notices are not an error here, because the sessions
-// exist only in the scene. Host calls that have not returned are not an error either.
+// The method "close" closes the manager. Undelivered notices are not an error here, because the
+// sessions exist only in the scene. Host calls that have not returned are not an error either.
 func (s *scene) close() error {
 	var left *bgagent.CloseError
 	err := s.m.Close(context.Background())
@@ -61,7 +61,7 @@ func (s *scene) close() error {
 	return err
 }
 
-// play delegates and cancels tasks until ctx ends.
+// The method "play" delegates and cancels tasks until ctx ends.
 func (s *scene) play(ctx context.Context) {
 	for i := 0; ctx.Err() == nil; i++ {
 		if s.live() < maxLive {
@@ -108,8 +108,8 @@ func (s *scene) below(n int) int {
 	return s.rng.IntN(n)
 }
 
-// pause waits for a random time between the arguments "least" and "most", in milliseconds, divided
-// by the scene's speed.
+// The method "pause" waits for a random time between least and most milliseconds, divided by the
+// scene's speed.
 func (s *scene) pause(ctx context.Context, least, most int) error {
 	d := time.Duration(float64(least+s.below(most-least)) / s.speed * float64(time.Millisecond))
 	select {

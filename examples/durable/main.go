@@ -1,7 +1,7 @@
 // Command durable shows that accepted tasks outlive their process. It starts a process with six
-// tasks and kills it with SIGKILL while they run. Then it starts the process again, and the new
-// process continues the tasks. Finally, it checks from outside that nothing was lost or done twice.
-// If the check fails, it exits with code 1.
+// tasks and kills it with SIGKILL while they are running. Then it starts the process again, and the
+// new process continues the tasks. Finally, it checks from outside that nothing was lost or done
+// twice. If the check fails, it exits with code 1.
 package main
 
 import (
@@ -65,7 +65,7 @@ func run(ctx context.Context, w io.Writer) error {
 	return judge(ctx, w, dir, accepted)
 }
 
-// start returns the command that runs this program as the process with the tasks.
+// The function "start" returns the command that runs this program as the process with the tasks.
 func start(ctx context.Context, dir, life string) (*exec.Cmd, error) {
 	path, err := os.Executable()
 	if err != nil {
@@ -113,7 +113,7 @@ func firstLife(ctx context.Context, dir string) (accepted []string, err error) {
 	return accepted, err
 }
 
-// found contains the tasks and results that were read from the store.
+// The type "found" contains the tasks and results that were read from the store.
 type found struct {
 	tasks   map[string]bgagent.Task
 	results map[string]string
@@ -129,7 +129,8 @@ func (f found) with(s bgagent.Status) (n int) {
 	return n
 }
 
-// read returns the contents of the store. A store can be read even while a process uses it.
+// The function "read" returns the contents of the store. A store can be read even while a process
+// uses it.
 func read(ctx context.Context, dir string) (f found, err error) {
 	r, err := sqlite.OpenReader(filepath.Join(dir, storeName))
 	if err != nil {
@@ -160,8 +161,8 @@ func read(ctx context.Context, dir string) (f found, err error) {
 	return f, nil
 }
 
-// judge compares the accepted tasks with the work that was done. It does not ask the processes: it
-// reads the store and the files that the agents and the notifier wrote.
+// The function "judge" compares the accepted tasks with the work that was done. It does not ask the
+// processes: it reads the store and the files that the agents and the notifier wrote.
 func judge(ctx context.Context, w io.Writer, dir string, accepted []string) error {
 	f, err := read(ctx, dir)
 	if err != nil {
@@ -218,7 +219,7 @@ func judge(ctx context.Context, w io.Writer, dir string, accepted []string) erro
 	return nil
 }
 
-// count returns how often each line occurs in a file.
+// The function "count" returns how often each line occurs in a file.
 func count(dir, name string) map[string]int {
 	lines := map[string]int{}
 	b, _ := os.ReadFile(filepath.Join(dir, name)) // the file is missing if nothing was written

@@ -66,8 +66,8 @@ type agent struct {
 	slow bool // whether chapters 3 and 4 stop in the middle, so that the process is killed during their turns
 }
 
-// summarize does the steps that have not been done yet. If an earlier turn was interrupted, it
-// takes the steps of that turn into account.
+// The method "summarize" does the steps that have not been done yet. If an earlier turn was
+// interrupted, it takes the steps of that turn into account.
 func (a *agent) summarize(ctx context.Context, t *inproc.Turn) (string, error) {
 	chapter := t.Title()
 	if err := a.note(promptsName, t.Prompt.ID); err != nil {
@@ -86,7 +86,7 @@ func (a *agent) summarize(ctx context.Context, t *inproc.Turn) (string, error) {
 	return answer(chapter), nil
 }
 
-// restore finds out how far the killed process got with the last prompt of the session.
+// The method "restore" finds out how far the killed process got with the session's last prompt.
 func (a *agent) restore(_ context.Context, r bgagent.SessionRestore) (inproc.Restored, error) {
 	switch {
 	case count(a.dir, promptsName)[r.Last.ID] == 0:
@@ -97,7 +97,7 @@ func (a *agent) restore(_ context.Context, r bgagent.SessionRestore) (inproc.Res
 	return inproc.Restored{Prompt: bgagent.PromptInterrupted}, nil // the agent gets a prompt that asks it to continue
 }
 
-// done returns how many steps of the chapter have been done.
+// The method "done" returns how many steps of the chapter have been done.
 func (a *agent) done(chapter string) (n int) {
 	for line := range count(a.dir, stepsName) {
 		if strings.HasPrefix(line, chapter+",") {
@@ -107,8 +107,8 @@ func (a *agent) done(chapter string) (n int) {
 	return n
 }
 
-// notify implements Config.Notify. It notes the completions that are reported to the session
-// "main".
+// The method "notify" implements Config.Notify. It notes the completions that are reported to the
+// session "main".
 func (a *agent) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	for _, item := range n.Items {
 		if err := a.note(toldName, item.Task+" "+item.ID); err != nil {
@@ -119,7 +119,7 @@ func (a *agent) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	return nil
 }
 
-// note appends a line to a file. The line is written as a whole or not at all.
+// The method "note" appends a line to a file. The line is written as a whole or not at all.
 func (a *agent) note(name, line string) error {
 	f, err := os.OpenFile(filepath.Join(a.dir, name), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -87,8 +87,8 @@ const keyVariable = "OPENAI_API_KEY"
 // need one.
 const openAI = "https://api.openai.com/v1"
 
-// usable returns an error if the key is missing. It is called before any request, because
-// without a key, the API would only answer with status 401.
+// The method "usable" returns an error if the key is missing. It is called before any request,
+// because without a key, the API would only answer with status 401.
 func (h *harness) usable(offline bool) error {
 	if offline || h.key != "" || h.url != openAI {
 		return nil
@@ -96,8 +96,8 @@ func (h *harness) usable(offline bool) error {
 	return fmt.Errorf("%s is not set: set it to your key, name another API with -base-url, or try it with -offline, which needs neither key nor network", keyVariable)
 }
 
-// run conducts one conversation. The prompts are the question, the lines of the input, and
-// the texts of the notices.
+// The method "run" conducts one conversation. The prompts are the question, the lines of the input,
+// and the texts of the notices.
 func (h *harness) run(ctx context.Context, question string, in io.Reader) (err error) {
 	notices := make(chan bgagent.Notice, 8)
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": h.worker(explore), "oracle": h.worker(oracle)}), bgagent.Config{
@@ -108,7 +108,7 @@ func (h *harness) run(ctx context.Context, question string, in io.Reader) (err e
 			case notices <- n:
 				return nil
 			default:
-				return bgagent.ErrBusy // the manager tries again later
+				return bgagent.ErrBusy // the manager retries later
 			}
 		},
 	})
@@ -163,7 +163,7 @@ func (h *harness) run(ctx context.Context, question string, in io.Reader) (err e
 	return nil
 }
 
-// show prints events until the manager is closed.
+// The method "show" prints events until the manager is closed.
 func (h *harness) show(events *bgagent.Subscription) {
 	for e := range events.Events(context.Background()) {
 		fmt.Fprintf(h.out, "  [%s %s: %s, %d tool calls]\n", e.Task.Agent, e.Kind, e.Task.Description, e.Task.Progress.ToolCalls)
@@ -240,8 +240,8 @@ func (c *chat) add(role, text string) {
 	c.messages = append(c.messages, message{Role: role, Content: text})
 }
 
-// turn sends text to the model and runs the tools that the model calls. It returns the first
-// answer without a tool call.
+// The method "turn" sends text to the model and runs the tools that the model calls. It returns the
+// first answer without a tool call.
 func (c *chat) turn(ctx context.Context, text string, called func(name, args string)) (string, error) {
 	c.add("user", text)
 	for {
@@ -269,7 +269,7 @@ func (c *chat) turn(ctx context.Context, text string, called func(name, args str
 	}
 }
 
-// ask sends one request to the model.
+// The method "ask" sends one request to the model.
 func (c *chat) ask(ctx context.Context) (answer message, err error) {
 	type function struct {
 		Name        string          `json:"name"`

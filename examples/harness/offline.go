@@ -10,7 +10,8 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// offline starts a model server in this process. Its scripted model knows only this example.
+// The function "offline" starts a model server in this process. Its scripted model knows only this
+// example.
 func offline() (url string, end func()) {
 	s := modelserver.New(script())
 	return s.URL + "/v1", s.Close
@@ -18,9 +19,9 @@ func offline() (url string, end func()) {
 
 var taskID = regexp.MustCompile(`bg_[0-9a-z]{16}`)
 
-// script returns a handler for the requests of the leading agent and of the background agents. The
-// handler delays its answers to the background agents until the leading agent has delegated all
-// tasks.
+// The function "script" returns a handler for the requests from the leading agent and from the
+// background agents. The handler delays its answers to the background agents until the leading
+// agent has delegated all tasks.
 func script() modelserver.Handler {
 	var once sync.Once
 	delegated := make(chan struct{})
@@ -41,7 +42,7 @@ func script() modelserver.Handler {
 
 func lead(r modelserver.Request) modelserver.Reply {
 	switch results := r.LastResults(); {
-	case len(results) > 0 && taskID.MatchString(r.LastUser()): // results read after the notice
+	case len(results) > 0 && taskID.MatchString(r.LastUser()): // the results were read after the notice
 		return modelserver.Say("This is what they found:" + answers(results))
 	case len(results) > 0:
 		return modelserver.Say("Three agents are working. I will continue when I am notified.")
@@ -67,8 +68,8 @@ func delegate(agent, description, prompt string) modelserver.Call {
 		`{"subagent_type":%q,"description":%q,"prompt":%q,"run_in_background":true}`, agent, description, prompt)}
 }
 
-// work answers a background agent. The first answer calls one file tool, and the second
-// answer reports the result.
+// The function "work" answers a background agent. The first answer calls one file tool, and the
+// second answer reports the result.
 func work(prompt string, results []modelserver.Result) modelserver.Reply {
 	file, ok := strings.CutPrefix(prompt, "Read ")
 	file, _, _ = strings.Cut(file, " ")
@@ -85,7 +86,7 @@ func work(prompt string, results []modelserver.Result) modelserver.Reply {
 	}
 }
 
-// answers returns the last line of each result of background_output.
+// The function "answers" returns the last line of each result of background_output.
 func answers(results []modelserver.Result) (out string) {
 	for _, r := range results {
 		text := strings.TrimSpace(r.Text)

@@ -1,7 +1,6 @@
-// Command notify shows how a host notifies a root session that tasks of the session have
-// ended. The manager calls Config.Notify, and the host prompts the session with the notice.
-// If the session is in a turn, the host returns ErrBusy, and the manager calls Config.Notify
-// again later.
+// Command notify shows how a host notifies a root session that the session's tasks have ended. The
+// manager calls Config.Notify, and the host prompts the session with the notice. If the session is
+// in a turn, the host returns ErrBusy, and the manager calls Config.Notify again later.
 package main
 
 import (
@@ -33,8 +32,7 @@ type session struct {
 	inbox  chan bgagent.Notice
 }
 
-// notify implements Config.Notify: it queues the notice as the session's next
-// prompt.
+// The method "notify" implements Config.Notify: it queues the notice as the session's next prompt.
 func (s *session) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	if s.inTurn.Load() {
 		select {
@@ -87,7 +85,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 
 	select {
 	case n := <-parent.inbox:
-		// A real host prompts its model with n.Text here.
+		// A real host would prompt its model with n.Text here.
 		fmt.Fprintf(w, "notified of %d ends\n", len(n.Items))
 		for _, item := range n.Items {
 			fmt.Fprintf(w, "%s: %s\n", item.Description, item.Status)

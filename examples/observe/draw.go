@@ -13,8 +13,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// draw prints spans as a tree. Each line shows the start, the duration, the error and the
-// tokens of a span.
+// The function "draw" prints spans as a tree. Each line shows the start, the duration, the error
+// and the tokens of a span.
 func draw(w io.Writer, spans tracetest.SpanStubs) error {
 	below := map[trace.SpanID]tracetest.SpanStubs{}
 	for _, s := range spans {

@@ -56,8 +56,8 @@ func run(ctx context.Context, w io.Writer) error {
 	return errors.Join(err, provider.Shutdown(ctx))
 }
 
-// work is one turn of the program. It delegates three tasks and waits for all notices about
-// them.
+// The function "work" is one turn of the program. It delegates three tasks and waits for all
+// notices about them.
 func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.TracerProvider, w io.Writer) error {
 	ctx, turn := provider.Tracer("observe").Start(ctx, "turn of the program")
 	defer turn.End()
@@ -79,7 +79,8 @@ func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.
 	return nil
 }
 
-// works returns an agent that uses some tokens, runs for the duration d, and then returns err.
+// The function "works" returns an agent that uses some tokens, runs for the duration d, and then
+// returns err.
 func works(d time.Duration, err error) inproc.Agent {
 	return func(ctx context.Context, t *inproc.Turn) (string, error) {
 		t.Usage(bgagent.Usage{InputTokens: int64(len(t.Prompt.Text)), OutputTokens: d.Milliseconds()})

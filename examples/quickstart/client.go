@@ -21,7 +21,7 @@ func newClient(dir string) *inproc.Client {
 	return inproc.New(all)
 }
 
-// answers returns the texts of the agent's messages in the history.
+// The function "answers" returns the texts of the agent's messages in the history.
 func answers(history []bgagent.Message) []string {
 	var said []string
 	for _, m := range history {

@@ -10,16 +10,17 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// display shows text and the progress of tasks to the user.
+// A display shows text and the progress of tasks to the user.
 type display interface {
-	// print writes text permanently. While tasks are shown, the text may be delayed until the
-	// caller calls the function that the method "watch" returned.
+	// The method "print" writes text permanently. While tasks are shown, the text may be delayed
+	// until the caller calls the function that the method "watch" returned.
 	print(text string)
-	// watch starts showing the tasks. The returned function stops showing them.
+	// The method "watch" starts showing the tasks. The returned function stops showing them.
 	watch(tasks []bgagent.Task) (end func())
-	// task shows the current state of a task, unless a later state has already been shown.
+	// The method "task" shows the current state of a task, unless a later state has already been
+	// shown.
 	task(t bgagent.Task)
-	// told shows that the notice was delivered to the parent.
+	// The method "told" shows that the notice was delivered to the parent.
 	told(n bgagent.Notice)
 }
 
@@ -33,7 +34,7 @@ type lines struct {
 	open  bool // whether the last output was a line of a block
 }
 
-// state holds the number of a task's attempt, and the status of that attempt.
+// The type "state" holds the number and the status of a task's attempt.
 type state struct {
 	attempt int
 	status  bgagent.Status

@@ -35,8 +35,8 @@ func (d *screen) print(text string) {
 	fmt.Fprintln(d.out, strings.TrimRight(text, "\n")+"\n")
 }
 
-// watch shows the tasks as a table. The table does not handle input or signals, so that
-// Ctrl-C still interrupts the program.
+// The method "watch" shows the tasks as a table. The table does not handle input or signals, so
+// that Ctrl-C still interrupts the program.
 func (d *screen) watch(tasks []bgagent.Task) func() {
 	t := &table{brief: d.brief}
 	for _, task := range tasks {
@@ -46,7 +46,7 @@ func (d *screen) watch(tasks []bgagent.Task) func() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// An error of the table is only printed, because the results do not depend on the table.
+		// An error from the table is only printed, because the results do not depend on the table.
 		if _, err := p.Run(); err != nil {
 			d.print(fmt.Sprintf("(the table of tasks cannot be shown: %v)", err))
 		}
@@ -115,7 +115,7 @@ func (t *table) put(task bgagent.Task) {
 // Init implements [tea.Model].
 func (t *table) Init() tea.Cmd { return tick() }
 
-// tick schedules the next redraw, which updates the durations and the spinner.
+// The function "tick" schedules the next redraw, which updates the durations and the spinner.
 func tick() tea.Cmd {
 	return tea.Tick(100*time.Millisecond, func(now time.Time) tea.Msg { return tickMsg(now) })
 }

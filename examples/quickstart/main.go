@@ -77,8 +77,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 }
 
-// stopped describes the tasks that were still running. The argument "err" is the error that the function
-// "play" returned.
+// The function "stopped" describes the tasks that were still running; err is the error that the
+// function "play" returned.
 func stopped(err error) string {
 	var c *bgagent.CloseError
 	if errors.As(err, &c) && len(c.NotStopped) > 0 {
@@ -87,7 +87,8 @@ func stopped(err error) string {
 	return "the tasks that were still running have been cancelled"
 }
 
-// parse parses the command line. Its errors describe what a valid command line looks like.
+// The function "parse" parses the command line. Its errors describe what a valid command line looks
+// like.
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
@@ -125,7 +126,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 
 func quoted(s string) string { return `"` + s + `"` }
 
-// live reports whether w is a terminal on which a display can be redrawn.
+// The function "live" reports whether w is a terminal on which a display can be redrawn.
 func live(o options, w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && !o.plain && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(f.Fd())

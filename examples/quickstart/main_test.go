@@ -14,7 +14,8 @@ import (
 	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
 )
 
-// output collects the output. After every write, it calls the function "seen" with all output so far.
+// The type "output" collects the output. After every write, it calls the function "seen" with all
+// output so far.
 type output struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer

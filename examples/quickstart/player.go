@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// player calls the tools as a model would, and prints the text that a model would read.
+// The type "player" calls the tools as a model would, and prints the text that a model would read.
 type player struct {
 	m    *bgagent.BackgroundManager
 	out  display
@@ -29,10 +29,10 @@ func (p *player) caller() bgagent.Caller {
 	return bgagent.Caller{Session: parent, ToolCallID: "call_" + strconv.Itoa(p.calls)}
 }
 
-// answered handles the answer from a tool. The argument "text" is the answer for the model. The
-// argument "n" is a notice that was delivered with the answer, or nil; NextNotice does not return
-// that notice again. A model would read an error and try again. Here, an error means a bug in this
-// program.
+// The method "answered" handles the answer from a tool. The answer consists of the text for the
+// model and of n, a notice that was delivered with the text, or nil; NextNotice does not return
+// that notice again. A model would read an error and correct its call. Here, an error means a bug
+// in this program.
 func (p *player) answered(text string, isError bool, n *bgagent.Notice, err error) error {
 	if err != nil {
 		return err
@@ -54,7 +54,7 @@ func (p *player) tell(n bgagent.Notice) {
 	p.ended = append(p.ended, n.Items...)
 }
 
-// launch delegates the jobs as background tasks.
+// The method "launch" delegates the jobs as background tasks.
 func (p *player) launch(ctx context.Context, jobs []job) error {
 	for _, j := range jobs {
 		res, err := bgagent.DelegateTask(ctx, p.m, p.caller(), bgagent.DelegateTaskArgs{
@@ -83,8 +83,8 @@ func (p *player) cancelLast(ctx context.Context) error {
 	return p.answered(res.Text, res.IsError, res.Notice, err)
 }
 
-// status calls background_output for the third task, without waiting for the task to end. If the
-// answers are not printed, it does nothing.
+// The method "status" calls background_output for the third task, without waiting for the task to
+// end. If the answers are not printed, it does nothing.
 func (p *player) status(ctx context.Context) error {
 	if !p.show {
 		return nil
@@ -92,7 +92,7 @@ func (p *player) status(ctx context.Context) error {
 	return p.read(ctx, p.launched[2])
 }
 
-// read calls background_output for one task.
+// The method "read" calls background_output for one task.
 func (p *player) read(ctx context.Context, task string) error {
 	res, err := bgagent.BackgroundOutput(ctx, p.m, p.caller(), bgagent.BackgroundOutputArgs{TaskID: task})
 	return p.answered(res.Text, res.IsError, res.Notice, err)
@@ -144,8 +144,8 @@ func (p *player) followUp(ctx context.Context) error {
 	return p.watched(ctx, p.readAll, t.ID)
 }
 
-// watched executes f. While f runs, the method "watched" follows the manager's events and shows
-// the tasks with the given ids.
+// The method "watched" executes f. While f is running, the method follows the manager's events and
+// shows the tasks with the given ids.
 func (p *player) watched(ctx context.Context, f func(context.Context) error, ids ...string) error {
 	of := func(tasks []bgagent.Task) []bgagent.Task {
 		return slices.DeleteFunc(tasks, func(t bgagent.Task) bool { return !slices.Contains(ids, t.ID) })
@@ -162,8 +162,8 @@ func (p *player) watched(ctx context.Context, f func(context.Context) error, ids
 	return err
 }
 
-// follow shows the states of tasks from the events until the subscription or ctx ends. The
-// argument "of" is a function that filters the tasks.
+// The method "follow" shows task states, as reported by events, until the subscription or ctx ends.
+// The function "of" filters the tasks.
 func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of func([]bgagent.Task) []bgagent.Task) {
 	p.refresh(of, bgagent.Pending)
 	for e := range events.Events(ctx) {
@@ -179,9 +179,9 @@ func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of fu
 	}
 }
 
-// refresh shows the current state of each task that has one of the given statuses, including
-// its place in line. If no status is given, it shows all tasks. The argument "of" is a
-// function that filters the tasks.
+// The method "refresh" shows the current state of each task that has one of the given statuses,
+// including its place in line. If no status is given, it shows all tasks. The function "of" filters
+// the tasks.
 func (p *player) refresh(of func([]bgagent.Task) []bgagent.Task, status ...bgagent.Status) {
 	for _, t := range of(p.m.List(bgagent.Query{Parent: parent, Status: status})) {
 		if full, err := p.m.Get(t.ID); err == nil {

@@ -22,7 +22,7 @@ const parent = "quickstart"
 // job is a piece of work to delegate.
 type job struct{ agent, description, prompt string }
 
-// jobs returns the jobs of the scene. The task of the last job is cancelled.
+// The function "jobs" returns the jobs of the scene. The task of the last job is cancelled.
 func jobs(find string) []job {
 	return []job{
 		{"explore", "Explore: find the code for " + find, "Find where " + quoted(find) + " is implemented in this module."},
@@ -35,8 +35,8 @@ func jobs(find string) []job {
 	}
 }
 
-// play runs the tasks three times: first to warm the caches, then concurrently, and then one
-// after the other. Finally, it prints the comparison and the results.
+// The function "play" runs the tasks three times: first to warm the caches, then concurrently, and
+// then one after the other. Finally, it prints the comparison and the results.
 func play(ctx context.Context, o options, stdout io.Writer) error {
 	quiet := newLines(io.Discard)
 	talk, tasks := display(newLines(stdout)), display(quiet)
@@ -77,7 +77,7 @@ func play(ctx context.Context, o options, stdout io.Writer) error {
 // outcome is the result of running the tasks once.
 type outcome struct {
 	took   time.Duration // time from the first launch until the last task ended
-	added  time.Duration // sum of the durations of the tasks
+	added  time.Duration // sum of the tasks' durations
 	failed int           // number of tasks that did not complete
 	tasks  []bgagent.Task
 }
@@ -94,8 +94,8 @@ func figures(limit int, parallel, serial outcome) string {
 	return s
 }
 
-// findings lists the tasks. For each task, the list contains the first line of the result or,
-// if there is no result, the first line of the reason.
+// The function "findings" lists the tasks. For each task, the list contains the first line of the
+// result or, if there is no result, the first line of the reason.
 func findings(tasks []bgagent.Task) string {
 	var b strings.Builder
 	b.WriteString("=== What the agents found, side by side ===\n")
@@ -107,8 +107,8 @@ func findings(tasks []bgagent.Task) string {
 	return b.String()
 }
 
-// playOnce delegates all tasks to a manager with the given limit, cancels the last task, and reads each
-// result when a notice reports that the task has ended. If the argument "show" is true, playOnce also prints
+// playOnce delegates all tasks to a manager with the given limit, cancels the last task, and reads
+// each result when a notice reports that the task has ended. If show is true, playOnce also prints
 // the text that a model would read, and finally asks a follow-up question.
 func playOnce(ctx context.Context, o options, limit int, out display, show bool) (res outcome, err error) {
 	m, err := bgagent.New(newClient(o.dir), bgagent.Config{
@@ -144,8 +144,8 @@ func playOnce(ctx context.Context, o options, limit int, out display, show bool)
 	return res, err
 }
 
-// outcome returns all tasks and measures them by the times that the manager recorded. The
-// cancelled task is not measured.
+// The method "outcome" returns all tasks and measures them by the times that the manager recorded.
+// The cancelled task is not measured.
 func (p *player) outcome() (outcome, error) {
 	var res outcome
 	var first, last time.Time

@@ -58,8 +58,8 @@ func run(ctx context.Context, w io.Writer) error {
 	_, err = m.Launch(ctx, bgagent.Caller{Session: "main"}, bgagent.LaunchInput{Agent: "quick", Prompt: "one more"})
 	fmt.Fprintln(w, "another launch is refused:", errors.Is(err, bgagent.ErrClosed))
 
-	// Close cancels and stops the remaining tasks. The deadline of Close is longer than
-	// StopTimeout, so that Close can report the tasks that did not stop.
+	// Close cancels and stops the remaining tasks. Close's deadline is longer than StopTimeout, so
+	// that Close can report the tasks that did not stop.
 	closing, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var left *bgagent.CloseError

@@ -70,8 +70,8 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	return judge(w, first, second)
 }
 
-// judge compares the tasks that the first process accepted with the results and completions that
-// the two processes reported.
+// The function "judge" compares the tasks that the first process accepted with the results and
+// completions that the two processes reported.
 func judge(w io.Writer, first, second *process) error {
 	completed, told := 0, 0
 	for id := range first.lines["accepted"] {
@@ -133,7 +133,7 @@ func (p *process) until(enough func(seen) bool) error {
 	return nil
 }
 
-// kill kills the process. Later calls do nothing.
+// The method "kill" kills the process. Later calls do nothing.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // the process may have ended already
 	_ = p.cmd.Wait()         // the process was killed, or has already been waited for

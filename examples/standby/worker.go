@@ -66,7 +66,7 @@ func worker(ctx context.Context, url string) error {
 }
 
 // openManager creates the manager. While another process owns the store, openManager keeps
-// trying.
+// retrying.
 func openManager(ctx context.Context, nc *nats.Conn, a *agent) (*bgagent.BackgroundManager, error) {
 	client := inproc.New(map[string]inproc.Agent{"summary": a.summarize})
 	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
@@ -98,7 +98,7 @@ func openManager(ctx context.Context, nc *nats.Conn, a *agent) (*bgagent.Backgro
 	}
 }
 
-// agent writes summaries.
+// The type "agent" writes summaries.
 type agent struct {
 	slow bool // whether chapters 3 and 4 take forever, so that the process is killed during their turns
 }

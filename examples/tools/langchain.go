@@ -27,9 +27,9 @@ func langchainTools(defs []bgagent.ToolDef) ([]llms.Tool, error) {
 	return tools, nil
 }
 
-// langchainResults runs the tools that a model calls. It returns the messages with which the
-// conversation continues: one with the calls, and one for each result. Results cannot be
-// marked as errors, so only the text shows that a call failed.
+// langchainResults runs the tools that a model calls. It returns the messages that continue the
+// conversation: one with the calls, and one for each result. Results cannot be marked as errors, so
+// only the text shows that a call failed.
 func langchainResults(ctx context.Context, defs []bgagent.ToolDef, choice *llms.ContentChoice) ([]llms.MessageContent, error) {
 	calls := llms.MessageContent{Role: llms.ChatMessageTypeAI}
 	if choice.Content != "" {

@@ -78,10 +78,10 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	return nil
 }
 
-// callTool runs a tool that a model has called. The context contains the caller with the
-// session of the conversation, and callTool adds the id of the tool call. The id lets the
-// manager recognize a repeated call, for example after a lost connection. While the task of
-// the first call is live, a call with the same id does not launch another task.
+// callTool runs a tool that a model has called. The context contains a caller with the
+// conversation's session, and callTool adds the id of the tool call. The id lets the manager
+// recognize a repeated call, for example after a lost connection. While the task of the first call
+// is live, a call with the same id does not launch another task.
 func callTool(ctx context.Context, defs []bgagent.ToolDef, id, name string, args json.RawMessage) (bgagent.ToolResult, error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	by.ToolCallID = id

@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// script is a model with a fixed plan: it delegates a task, reads the result, and then makes an
-// invalid call. It prints its calls and the answers to them.
+// The type "script" is a model with a fixed plan: it delegates a task, reads the result, and then
+// makes an invalid call. It prints its calls and the answers to them.
 type script struct {
 	w        io.Writer
 	defs     []bgagent.ToolDef
@@ -44,8 +44,8 @@ var scriptCalls = [...]toolCall{
 // The method "over" reports whether the last call has been answered.
 func (s *script) over() bool { return s.step > len(scriptCalls) }
 
-// end checks the final answer of the conversation, which must be lastWord. It also checks that the
-// script is over and that all tools were offered.
+// The method "end" checks the final answer of the conversation, which must be lastWord. It also
+// checks that the script is over and that all tools were offered.
 func (s *script) end(word string) error {
 	if !s.over() || word != lastWord {
 		return fmt.Errorf("the conversation ended early, with %q", word)
@@ -57,8 +57,8 @@ func (s *script) end(word string) error {
 	return nil
 }
 
-// offer checks the definition of a tool that the model has received. The definition must have the
-// same meaning as the original.
+// The method "offer" checks the definition of a tool that the model has received. The definition
+// must have the same meaning as the original.
 func (s *script) offer(name, description string, schema []byte) error {
 	for _, d := range s.defs {
 		if d.Name != name {
@@ -83,14 +83,14 @@ func (s *script) offer(name, description string, schema []byte) error {
 	return fmt.Errorf("there is no tool %q", name)
 }
 
-// begin returns the first call.
+// The method "begin" returns the first call.
 func (s *script) begin() toolCall {
 	s.step = 1
 	return s.call()
 }
 
-// answer processes the answer to the last call and returns the next call. The second result is
-// false if there is none.
+// The method "answer" processes the answer to the last call and returns the next call. The second
+// result is false if there is none.
 func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	if s.step < 1 || s.over() || id != scriptCalls[s.step-1].id {
 		return toolCall{}, false, fmt.Errorf("an answer to call %q, which is not open", id)
@@ -111,8 +111,8 @@ func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	return s.call(), true, nil
 }
 
-// reply continues the script. If there was a call, it processes the answer to the last call. It
-// returns the next call, or false if there is none.
+// The method "reply" continues the script. If there was a call, it processes the answer to the last
+// call. It returns the next call, or false if there is none.
 func (s *script) reply(id, text string) (toolCall, bool, error) {
 	if s.step == 0 {
 		return s.begin(), true, nil
@@ -120,8 +120,8 @@ func (s *script) reply(id, text string) (toolCall, bool, error) {
 	return s.answer(id, text)
 }
 
-// flag checks whether the answer to the last call is correctly marked as an error. For SDKs
-// where results can be marked as errors, it is called before reply and answer.
+// The method "flag" checks whether the answer to the last call is correctly marked as an error. For
+// SDKs where results can be marked as errors, it is called before reply and answer.
 func (s *script) flag(isError bool) error {
 	if c := scriptCalls[s.step-1]; isError != c.wrong {
 		return fmt.Errorf("%s: the answer is marked as an error: %t", c.id, isError)
@@ -142,7 +142,7 @@ var (
 	duration = regexp.MustCompile(`\b[0-9.]+ ?(ns|µs|ms|s)\b`)
 )
 
-// plain replaces ids and durations in s, so that the text is the same in every run.
+// The function "plain" replaces ids and durations in s, so that the text is the same in every run.
 func plain(s string) string {
 	s = taskID.ReplaceAllString(s, "bg_…")
 	s = session.ReplaceAllString(s, "ses_…")

@@ -17,8 +17,8 @@ import (
 // The servers in this file replace the model servers. Each supports only the part of its API
 // that the script needs.
 
-// serve starts a server for an API with one method. An error from the handler is sent to the
-// client with a status after which clients do not retry.
+// The function "serve" starts a server for an API with one method. An error from the handler is
+// sent to the client with a status after which clients do not retry.
 func serve[T any](path string, handle func(T) (answer any, err error)) *httptest.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {

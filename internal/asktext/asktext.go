@@ -68,9 +68,9 @@ func Chosen(options []Option, answer string) (label string, ok bool) {
 	return options[i].Label, true
 }
 
-// labels returns the labels as they are shown. Different labels that look equal are numbered. If the agent
-// used a label twice, the question is invalid, because the agent could not tell which of the two options was
-// chosen.
+// The function "labels" returns the labels as they are shown. Different labels that look equal are
+// numbered. If the agent used a label twice, the question is invalid, because the agent could not
+// tell which of the two options was chosen.
 func labels(options []Option) (shown []string) {
 	known := map[string]bool{}
 	for _, o := range options {
@@ -122,8 +122,8 @@ func First(name, value string) string {
 // namelike matches a line that could begin with the name of a field.
 var namelike = regexp.MustCompile(`:([\s\pZ]|$)`)
 
-// called returns the name of a field. A name that cannot be distinguished from other text is
-// quoted.
+// The function "called" returns the name of a field. A name that cannot be distinguished from other
+// text is quoted.
 func called(name string) string {
 	first, _ := utf8.DecodeRuneInString(name)
 	if (unicode.IsLetter(first) || unicode.IsDigit(first) || first == '_') && !strings.ContainsAny(name, ":\n") && Shown(name) == name {

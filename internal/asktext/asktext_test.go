@@ -28,7 +28,7 @@ func TestTheTextContainsTheWholeInput(t *testing.T) {
 	}
 }
 
-// A line that begins with the name of a field is the beginning of that field, and never part of another
+// A line that begins with a field's name always begins that field, and is never part of another
 // field's value.
 func TestNoValueOfAnInputCanLookLikeAField(t *testing.T) {
 	for input, want := range map[string]string{

@@ -24,9 +24,9 @@ func InputValue(v any) bgagent.Digest {
 	return digest(v, nil)
 }
 
-// Result returns the digest of a tool's result, which is a JSON value. The argument "more" holds
-// further parts of the result, such as an exit code. If the value is missing, null or not JSON, the
-// result is unknown.
+// Result returns the digest of a tool's result. The result consists of a JSON value and possibly of
+// further parts, such as an exit code. If the value is missing, null or not JSON, the result is
+// unknown.
 func Result(raw []byte, more ...string) bgagent.Digest { return ResultValue(decode(raw), more...) }
 
 // ResultValue is like [Result] for a decoded JSON value.
@@ -54,7 +54,8 @@ func digest(v any, more []string) bgagent.Digest {
 	return bgagent.DigestOf(append([]string{string(b)}, more...)...)
 }
 
-// lasting returns the value without the parts that differ in every call. It does not change v.
+// The function "lasting" returns the value without the parts that differ in every call. It does not
+// change v.
 func lasting(v any) any {
 	switch v := v.(type) {
 	case string:

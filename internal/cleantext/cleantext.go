@@ -39,9 +39,9 @@ func isClean(s string) bool {
 	return true
 }
 
-// unwanted reports whether a character controls the terminal or the display of other text. The
-// unwanted characters are control characters except tabs and newlines, the byte-order mark,
-// and characters that change the direction of the surrounding text.
+// The function "unwanted" reports whether a character controls the terminal or the display of other
+// text. The unwanted characters are control characters except tabs and newlines, the byte-order
+// mark, and characters that change the direction of the surrounding text.
 func unwanted(r rune) bool {
 	switch {
 	case r == '\n', r == '\t', r == '\r':
@@ -58,7 +58,7 @@ func unwanted(r rune) bool {
 // longer sequence is treated as if it ended at that length.
 const maxSequence = 4 << 10
 
-// state is the position of the writer within escape sequences.
+// The type "state" is the writer's position within escape sequences.
 type state uint8
 
 const (
@@ -121,7 +121,7 @@ func (w *Writer) Flush() error {
 	return err
 }
 
-// take processes the next character.
+// The method "take" processes the next character.
 func (w *Writer) take(r rune) {
 	after := w.cr
 	w.cr = false

@@ -28,8 +28,8 @@ type ErrorFunc func(at Origin, key, problem string) error
 // Parse parses the content of a file. The name of the file is used in origins and errors. A byte-order mark
 // is skipped and does not count as a column. A carriage return ends a line even if no line feed follows. The
 // function "fail" creates every error about the file, including the errors of [Value.Errorf] and
-// [Member.Errorf]. The values refer to the bytes in the argument "data", so these bytes must not be changed
-// after the call.
+// [Member.Errorf]. The values refer to the bytes in data, so these bytes must not be changed after
+// the call.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	data = oneLineEnd(bytes.TrimPrefix(data, []byte(byteOrderMark)))
 	f := &file{name: name, lines: newLines(data), fail: fail}

@@ -29,7 +29,7 @@ func (f *file) origin(offset int) Origin {
 // were counted from the beginning of the line, a file with many values in one long line would take minutes.
 const blockSize = 1 << 10
 
-// lines converts offsets to lines and columns.
+// The type "lines" converts offsets to lines and columns.
 type lines struct {
 	data   []byte
 	begin  []int // offset of each line
@@ -55,8 +55,8 @@ func newLines(data []byte) lines {
 	return l
 }
 
-// place returns the line and the column of an offset. All data before the offset
-// must be valid UTF-8.
+// The method "place" returns the line and the column of an offset. All data before the offset must
+// be valid UTF-8.
 func (l *lines) place(offset int) (line, column int) {
 	offset = max(0, min(offset, len(l.data)))
 	line = sort.SearchInts(l.begin, offset+1)

@@ -146,5 +146,5 @@ func Key(path, name string) string {
 // Index returns the last part of a path in the form that is valid for any name: ["na me"].
 func Index(name string) string { return "[" + quote(name) + "]" }
 
-// quote returns the first 120 characters of s, quoted for use in errors.
+// The function "quote" returns the first 120 characters of s, quoted for use in errors.
 func quote(s string) string { return fmt.Sprintf("%.120q", s) }

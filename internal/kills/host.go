@@ -52,8 +52,7 @@ func Number(name string) (n int) {
 func launchedBy(name string) int { return Number(name) / names }
 
 // Run runs tasks until the process is killed. In the last process, it returns when all tasks have
-// ended, and closes the manager. The argument "lines" contains the log lines of the earlier
-// processes.
+// ended, and closes the manager. It gets the log lines of the earlier processes.
 func (h *Host) Run(m *bgagent.BackgroundManager, lines []Line) error {
 	h.m, h.next, h.launched = m, h.Life*names, map[string]bool{}
 	for _, x := range lines {
@@ -89,8 +88,8 @@ func (h *Host) Run(m *bgagent.BackgroundManager, lines []Line) error {
 // during the turn interrupt the task, and a fifth one follows while its session is being stopped.
 const killsBeforeGivingUp = 5
 
-// mayNotStop returns the error of Close, or nil if the manager only reports sessions that it no longer tries to
-// stop. The test itself checks that no agent is left.
+// mayNotStop returns Close's error, or nil if the error only lists sessions that the manager no
+// longer tries to stop. The test itself checks that no agent is left.
 func (h *Host) mayNotStop(err error) error {
 	var left *bgagent.CloseError
 	if !errors.As(err, &left) || left.Err != nil || len(left.Owed)+len(left.Hung) > 0 || h.Life <= killsBeforeGivingUp {
@@ -116,7 +115,7 @@ func (h *Host) watch(events *bgagent.Subscription) {
 	}
 }
 
-// leave cancels the pending tasks for which Leaves returns true.
+// The method "leave" cancels the pending tasks for which Leaves returns true.
 func (h *Host) leave() (err error) {
 	if h.Leaves == nil {
 		return nil
@@ -244,7 +243,7 @@ func (h *Host) Launched(name string) bool {
 	return h.launched[name]
 }
 
-// Pause waits for a random time that is shorter than the argument.
+// Pause waits for a random time below the given maximum.
 func (h *Host) Pause(most time.Duration) {
 	h.mu.Lock()
 	d := time.Duration(h.Rand.Int64N(int64(most)))

@@ -6,7 +6,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Figures counts what happened to the tasks of one store or of several stores.
+// Figures counts what happened to the tasks of one or more stores.
 type Figures struct {
 	Tasks, Completed, Cancelled, Interrupted int
 	Made, Needed                             int // turns or requests that were made, and those that would have been made if nothing had been killed
@@ -28,8 +28,8 @@ func (f *Figures) Add(g Figures) {
 	f.ToldAgain += g.ToldAgain
 }
 
-// Describe returns the figures as a sentence. The argument "units" describes what the field Made counts, such
-// as "requests to the model".
+// Describe returns the figures as a sentence; units says what the field Made counts, such as
+// "requests to the model".
 func (f Figures) Describe(units string) string {
 	return fmt.Sprintf("%d tasks: %d completed, %d cancelled, %d interrupted; %d %s, %d would have been needed without a kill, "+
 		"%d prompts were sent again, %d attempts continued another; %d ends were reported, %d of them again under the same id",
@@ -49,12 +49,12 @@ type Judge struct {
 	Unknown func(agent string) bool
 
 	Life    int               // number of the process whose lines are read
-	Over    map[string]string // how the end of the task became known
+	Over    map[string]string // how each task's end became known
 	closed  bool
 	asked   map[string]bool   // tasks for which Cancel was called
 	items   map[string]string // id of the item in notices, by task
 	ended   map[string]bool   // tasks whose completion was reported to a subscriber
-	last    map[string]int    // first process that reported the end of the task
+	last    map[string]int    // first process that reported the task's end
 	accepts map[string]bool
 }
 
@@ -134,8 +134,8 @@ func (j *Judge) told(x Line) {
 	j.items[x.Task] = x.Item
 }
 
-// shown judges a completion that was reported in a notice or to a subscriber. The completion must be the
-// same as in the store.
+// The method "shown" judges a completion that was reported in a notice or to a subscriber. The
+// completion must be the same as in the store.
 func (j *Judge) shown(x Line) {
 	t := j.Found.Tasks[x.Task]
 	if t.Attempt != x.Attempt || t.Status != x.Status || t.Cause != x.Cause {

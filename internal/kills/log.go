@@ -26,7 +26,7 @@ type Line struct {
 	Name   string `json:",omitempty"` // description of the task
 	Prompt string `json:",omitempty"` // prompt id
 	Text   string `json:",omitempty"` // text of the prompt, or the answer
-	Item   string `json:",omitempty"` // id of the item of a notice
+	Item   string `json:",omitempty"` // id of the notice's item
 
 	// The end of an attempt, as it was reported.
 	Attempt int            `json:",omitempty"`
@@ -56,7 +56,7 @@ type Log struct {
 	moves io.Writer
 }
 
-// OpenLog opens the log in the folder. The argument "life" is the number of the process.
+// OpenLog opens the log in the folder; life is the number of the process.
 func OpenLog(dir string, life int) (*Log, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	return &Log{life, f, os.Stdout}, err

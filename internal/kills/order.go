@@ -67,9 +67,9 @@ func (o Order) Command(ctx context.Context) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// Kill starts a process and kills it with SIGKILL when the function "until" returns. The context that
-// "until" gets ends when the process has written the given number of lines, or has ended by itself. If the
-// process writes to standard error, Kill returns an error.
+// Kill starts a process and kills it with SIGKILL when the function "until" returns. The context
+// passed to this function ends when the process has written the given number of lines, or has ended
+// by itself. If the process writes to standard error, Kill returns an error.
 func (o Order) Kill(ctx context.Context, lines int, until func(context.Context)) error {
 	cmd, err := o.Command(ctx)
 	if err != nil {

@@ -38,8 +38,9 @@ func (b *Builder) TableHead(cells ...string) {
 	b.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
 }
 
-// Table writes the head of a table, and then writes rows until the next row would not fit. The rows may take
-// at most "room" bytes. Table returns the number of rows that it wrote. It changes the cells in place.
+// Table writes the head of a table, and then writes rows until the next row would not fit. The rows
+// may take at most room bytes. Table returns the number of rows that it wrote. It changes the cells
+// in place.
 func (b *Builder) Table(room int, head []string, rows [][]string) (shown int) {
 	b.TableHead(head...)
 	room += b.Len()

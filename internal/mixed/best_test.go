@@ -12,18 +12,19 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// trace contains the times that a task needs, apart from waiting.
+// The type "trace" contains the times that a task needs, apart from waiting.
 type trace struct {
 	began time.Time
 	steps []step        // its requests to the model
 	tail  time.Duration // time from the last answer to the end of the task
 }
 
-// step is a request to the model: the time before it, and the time until its answer is complete.
+// The type "step" is a request to the model: the time before it, and the time until its answer is
+// complete.
 type step struct{ before, answer time.Duration }
 
-// trace returns the times that a task took, not counting the time lost to refusals. The time before
-// a request counts up to the first attempt, even if that attempt was refused.
+// The method "trace" returns the times that a task took, not counting the time lost to refusals.
+// The time before a request counts up to the first attempt, even if that attempt was refused.
 func (r *record) trace(id string) trace {
 	i := slices.IndexFunc(r.turns, func(b *begun) bool { return b.task == id })
 	x := trace{began: r.turns[i].at}
@@ -41,11 +42,12 @@ func (r *record) trace(id string) trace {
 	return x
 }
 
-// simulated is the time on the simulated clock at which a run of the function "drain" begins.
+// The variable "simulated" is the time on the simulated clock at which a run of the function
+// "drain" begins.
 var simulated = time.Unix(0, 0)
 
-// drain returns the time that the tasks take with the given number of slots if each request is made only
-// when the bucket has a token.
+// The function "drain" returns how long the tasks take with the given number of slots if each
+// request is made only when the bucket has a token.
 func drain(tasks []trace, slots int, bucket *modelserver.Bucket) time.Duration {
 	type run struct {
 		trace
@@ -95,7 +97,7 @@ func TestAScheduleThatKnowsTheBucketIsComputedFromTheTimesOfTheTasks(t *testing.
 	require.Equal(t, 4*time.Second, drain(of(1), 1, modelserver.NewBucket(10, time.Second)))
 	require.Equal(t, 40*time.Second, drain(of(10), 1, modelserver.NewBucket(10, time.Second)), "the slots decide")
 	require.Equal(t, 8*time.Second, drain(of(10), 5, modelserver.NewBucket(100, time.Second)))
-	// The first request takes a token after 1 s, and the last of 100 tokens arrives 990 s later. The answer
-	// and the tail follow.
+	// The first request takes a token after 1 s, and the last of 100 tokens arrives 990 s later.
+	// The last answer and the final delay of 1 s come after that.
 	require.Equal(t, 993*time.Second, drain(of(50), 50, modelserver.NewBucket(1, 10*time.Second)), "the bucket decides")
 }

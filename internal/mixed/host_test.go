@@ -72,7 +72,7 @@ func (w *watcher) end(b *begun) {
 	b.over = time.Now()
 }
 
-// look takes a sample. If the sample shows a new cool-down, the method "look" records which
+// The method "look" takes a sample. If the sample shows a new cool-down, the method records which
 // turns are due.
 func (w *watcher) look(m *bgagent.BackgroundManager) {
 	var until time.Time
@@ -96,7 +96,7 @@ func (w *watcher) look(m *bgagent.BackgroundManager) {
 	w.cools = append(w.cools, c)
 }
 
-// seen returns copies of the turns and of the cool-downs.
+// The method "seen" returns copies of the turns and of the cool-downs.
 func (w *watcher) seen() (turns []*begun, cools []coolDown) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -107,7 +107,7 @@ func (w *watcher) seen() (turns []*begun, cools []coolDown) {
 	return turns, slices.Clone(w.cools)
 }
 
-// pool returns the name of the pool of the watcher's agent.
+// The method "pool" returns the name of the pool that the watcher's agent uses.
 func (w *watcher) pool() string {
 	if w.agent == programs[0].agent {
 		return "default " + programs[0].model
@@ -115,7 +115,7 @@ func (w *watcher) pool() string {
 	return "agent " + w.agent
 }
 
-// commands wraps a TurnRunner and records its turns.
+// The type "commands" wraps a TurnRunner and records its turns.
 type commands struct {
 	*command.Client
 	w *watcher
@@ -139,8 +139,8 @@ func (s server) StartTurn(ctx context.Context, session string, p bgagent.Prompt)
 	return s.Client.StartTurn(ctx, session, p)
 }
 
-// host starts a manager with the agents of all programs. The watcher records the turns and its
-// pool's cool-downs.
+// The function "host" starts a manager with the agents of all programs. The watcher records the
+// turns and its pool's cool-downs.
 func host(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, watch *watcher, limits bgagent.Limits) *bgagent.BackgroundManager {
 	t.Helper()
 	claude := command.Agent{Program: command.Claude(), Command: w.Claude(), Args: []string{"--allowedTools=Bash"},

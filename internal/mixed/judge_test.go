@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// scripted builds the record of a run that keeps all promises.
+// The type "scripted" builds the record of a run that keeps all promises.
 type scripted struct {
 	*record
 	began   time.Time
@@ -36,7 +36,8 @@ type scriptedTask struct {
 	turn *begun
 }
 
-// script returns the record of a run whose limited pool pauses for the given time after a refusal.
+// The function "script" returns the record of a run whose limited pool pauses for the given time
+// after a refusal.
 func script(pause time.Duration) *record {
 	s := &scripted{pause: pause, began: simulated.Add(time.Hour), most: slots, record: &record{
 		limited: "explore", every: time.Second, accepted: map[int]bool{},
@@ -269,7 +270,7 @@ func TestTheJudgeFindsEveryBrokenPromise(t *testing.T) {
 	require.NotContains(t, slices.Collect(maps.Values(seen)), false, "no case breaks the clauses %v", seen)
 }
 
-// requestAfter returns the first request of a task that arrived after a time.
+// requestAfter returns the task's first request that arrived after the given time.
 func (r *record) requestAfter(task string, at time.Time) modelserver.Request {
 	all := r.requests[task]
 	return all[slices.IndexFunc(all, func(q modelserver.Request) bool { return q.Arrived.After(at) })]

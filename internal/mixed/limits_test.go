@@ -32,7 +32,7 @@ const (
 	mostEvery  = 3 * time.Second        // longest time until the provider accepts one more request, on a busy machine
 
 	firstPause = 5 * time.Second // shortest pause of a pool after a refusal
-	mostPause  = 6 * time.Second // longest pause of a pool after a refusal, with the largest random addition
+	mostPause  = 6 * time.Second // longest pause of a pool after a refusal, including the largest random addition
 )
 
 // limitedPlay is one run of the test: 100 tasks of three programs, one of which is limited.
@@ -59,7 +59,7 @@ func TestRealProgramsGetThroughATokenBucket(t *testing.T) {
 		t.Run(limited.name, func(t *testing.T) {
 			every := min(max(paces[limited.agent], leastEvery), mostEvery)
 			r := play(t, w, server, limited, every)
-			for tries := 0; len(r.refusals()) == 0; tries++ { // tries again if the programs were too slow to reach the limit
+			for tries := 0; len(r.refusals()) == 0; tries++ { // repeats the run if the programs were too slow to reach the limit
 				require.Less(t, tries, 3, "the programs never reach the limit")
 				t.Logf("the provider accepted all requests at an interval of %v", every)
 				every *= 2
@@ -73,8 +73,8 @@ func TestRealProgramsGetThroughATokenBucket(t *testing.T) {
 	}
 }
 
-// play runs the tasks. The provider accepts one more request each time the duration "every" has passed. All
-// tasks must complete.
+// The function "play" runs the tasks. The provider accepts one more request each time the duration
+// "every" has passed. All tasks must complete.
 func play(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, limited program, every time.Duration) *record {
 	p := &limitedPlay{T: t, limited: limited, every: every, watch: &watcher{agent: limited.agent}, accepted: map[int]bool{}}
 	p.name = fmt.Sprintf("%s-%s", limited.name, every.Round(time.Millisecond))
@@ -84,8 +84,8 @@ func play(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, li
 	return r
 }
 
-// warm runs n tasks of each program without a provider limit. It returns, for each agent, the average time
-// from one request to the next.
+// The function "warm" runs n tasks of each program without a provider limit. It returns, for each
+// agent, the average time from one request to the next.
 func warm(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, n int) map[string]time.Duration {
 	m := host(t, w, server, &watcher{}, bgagent.Limits{Default: slots})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
@@ -111,8 +111,8 @@ func warm(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, n 
 	return paces
 }
 
-// model is the scripted model. For some tasks, it makes one tool call and then answers. For the others, it
-// answers immediately.
+// The method "model" is the scripted model. For some tasks, it makes one tool call and then
+// answers. For the others, it answers immediately.
 func (p *limitedPlay) model(r modelserver.Request) modelserver.Reply {
 	if r.Kind != modelserver.Main || r.Key == "" {
 		return r.Scripted()
@@ -133,8 +133,8 @@ func (p *limitedPlay) model(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("answer of " + r.Key)
 }
 
-// bucketAt returns the token bucket with which the provider limits requests. At the time "now", the
-// bucket is only partly full.
+// bucketAt returns the token bucket that the provider uses to limit requests. At the time "now",
+// the bucket is only partly full.
 func bucketAt(now time.Time, every time.Duration) *modelserver.Bucket {
 	b := modelserver.NewBucket(bucketSize, every)
 	for range bucketSize - bucketLeft {
@@ -143,7 +143,7 @@ func bucketAt(now time.Time, every time.Duration) *modelserver.Bucket {
 	return b
 }
 
-// keyOf returns the key of the conversation of a program's i-th task.
+// keyOf returns the conversation key for a program's i-th task.
 func keyOf(play, program string, i int) string {
 	key := fmt.Sprintf("%s-%s-%d", play, program, i)
 	if i%2 > 0 {
@@ -152,7 +152,8 @@ func keyOf(play, program string, i int) string {
 	return key
 }
 
-// run launches all tasks, waits until they have ended, and returns the record of the run.
+// The method "run" launches all tasks, waits until they have ended, and returns the record of the
+// run.
 func (p *limitedPlay) run(w *realagent.World, server *realagent.OpencodeServer) *record {
 	bucket := bucketAt(time.Now(), p.every).Limit(p.model, func(refusal int) bool { return refusal%2 == 0 })
 	w.Model.Handle(func(r modelserver.Request) modelserver.Reply {

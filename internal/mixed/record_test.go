@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// begun is a turn that the manager has begun.
+// The type "begun" is a turn that the manager has begun.
 type begun struct {
 	task, agent, prompt string
 	at                  time.Time
@@ -27,7 +27,7 @@ type coolDown struct {
 	due       map[string]bool // tasks whose turn had begun in the manager, but not yet in the client
 }
 
-// record holds all observations of one run. The judge reads nothing else.
+// The type "record" holds all observations of one run. The judge reads nothing else.
 type record struct {
 	limited  string                           // agent whose provider limits requests
 	every    time.Duration                    // time after which that provider accepts one more request
@@ -40,7 +40,7 @@ type record struct {
 	calls    []string                         // keys of the tasks whose tool calls have run, one for each call
 }
 
-// quick reports whether a task is expected to make no tool call.
+// The function "quick" reports whether a task is expected to make no tool call.
 func quick(key string) bool { return strings.HasSuffix(key, "-quick") }
 
 // clause is a promise about a run, with the function that returns all violations of the promise.
@@ -58,8 +58,8 @@ var clauses = []clause{
 	{"the model sees each prompt once", (*record).promptsRepeated},
 }
 
-// judge returns the violations of the promises, by clause. If some tasks have not completed correctly, it
-// reports only these tasks.
+// The method "judge" returns the violations of the promises, by clause. If some tasks have not
+// completed correctly, it reports only these tasks.
 func (r *record) judge() map[string][]string {
 	if faults := r.incomplete(); len(faults) > 0 {
 		return map[string][]string{"all tasks complete": faults}
@@ -103,8 +103,9 @@ func (r *record) begins() (turns []*begun) {
 	return turns
 }
 
-// shown returns the cool-down that the last sample before a turn showed, or nil. If the turn was due in that
-// sample, it began before that cool-down, so the method "shown" searches for an earlier cool-down.
+// The method "shown" returns the cool-down that the last sample before a turn showed, or nil. If
+// the turn was due in that sample, it began before that cool-down, so the method searches for an
+// earlier one.
 func (r *record) shown(b *begun) *coolDown {
 	for i, c := range slices.Backward(r.cools) {
 		if c.at.Before(b.at) && !c.due[b.task] {
@@ -114,7 +115,7 @@ func (r *record) shown(b *begun) *coolDown {
 	return nil
 }
 
-// refusals returns the limited agent's refused requests in the order of their arrival.
+// The method "refusals" returns the limited agent's refused requests in the order of their arrival.
 func (r *record) refusals() (refused []modelserver.Request) {
 	for id, all := range r.requests {
 		for _, q := range all {
@@ -127,9 +128,10 @@ func (r *record) refusals() (refused []modelserver.Request) {
 	return refused
 }
 
-// begunTooEarly finds turns that began during a cool-down, and cool-downs that ended less than 5 s after the
-// refusal. The time of the refusal is that of the model server. Requests of turns that had already begun,
-// and retries by programs, are not new turns, so they may be made during a cool-down.
+// begunTooEarly finds turns that began during a cool-down, and cool-downs that ended less than 5 s
+// after the refusal. The time of the refusal is the model server's. Requests of turns that had
+// already begun, and retries by programs, are not new turns, so they may be made during a
+// cool-down.
 func (r *record) begunTooEarly() (faults []string) {
 	refused := r.refusals()
 	if len(refused) > 0 && len(r.cools) == 0 {
@@ -164,7 +166,7 @@ func (r *record) begunTooEarly() (faults []string) {
 	return faults
 }
 
-// inCoolDowns counts the limited agent's requests that arrived in cool-downs.
+// inCoolDowns counts the limited agent's requests that arrived during cool-downs.
 func (r *record) inCoolDowns() (ofRunningTurns, retried int) {
 	for id, all := range r.requests {
 		for i, q := range all {
@@ -199,8 +201,9 @@ func (r *record) begunTogether() (faults []string) {
 	return faults
 }
 
-// answered reports whether the model accepted a request of the limited agent that arrived before the time
-// "by". The request counts only if its turn was not over at the time "since".
+// The method "answered" reports whether the model accepted a request from the limited agent that
+// arrived before the time "by". The request counts only if its turn was not over at the time
+// "since".
 func (r *record) answered(since, by time.Time) bool {
 	for id, all := range r.requests {
 		for _, q := range all {
@@ -212,7 +215,7 @@ func (r *record) answered(since, by time.Time) bool {
 	return false
 }
 
-// turnOver returns the time at which the turn of a request was over.
+// turnOver returns the time at which a request's turn was over.
 func (r *record) turnOver(task string, q modelserver.Request) time.Time {
 	for _, b := range slices.Backward(r.turns) {
 		if b.task == task && !b.at.After(q.Arrived) && !b.over.IsZero() {
@@ -222,9 +225,9 @@ func (r *record) turnOver(task string, q modelserver.Request) time.Time {
 	return r.tasks[task].Ended
 }
 
-// drainedLate compares the time that all tasks of the limited agent took with the time that they would take
-// under a scheduler that knows the bucket. It simulates that scheduler with the measured times of the
-// programs.
+// drainedLate compares how long all the limited agent's tasks took with how long they would have
+// taken under a scheduler that knows the bucket. It simulates that scheduler with the programs'
+// measured times.
 func (r *record) drainedLate() (faults []string) {
 	if took, best := r.took(), r.best(); took > best*5/4+mostPause {
 		faults = append(faults, fmt.Sprintf("%v is more than 1.25 times %v and one backoff", took, best))
@@ -232,7 +235,8 @@ func (r *record) drainedLate() (faults []string) {
 	return faults
 }
 
-// took returns the time that all tasks of the limited agent took.
+// The method "took" returns the time from the start of the limited agent's first task to the end of
+// its last task.
 func (r *record) took() time.Duration {
 	var began, over time.Time
 	for _, task := range r.tasks {
@@ -249,8 +253,8 @@ func (r *record) took() time.Duration {
 	return over.Sub(began)
 }
 
-// best returns the time that all tasks of the limited agent would have taken with a scheduler that
-// knows the bucket.
+// The method "best" returns how long all the limited agent's tasks would have taken under a
+// scheduler that knows the bucket.
 func (r *record) best() time.Duration {
 	var traces []trace
 	for id, task := range r.tasks {
@@ -262,8 +266,8 @@ func (r *record) best() time.Duration {
 	return drain(traces, slots, bucketAt(simulated, r.every))
 }
 
-// othersHeldUp finds tasks of the other agents that did not start as soon as a slot of their pool was free,
-// although their pools did not cool down.
+// othersHeldUp finds tasks of the other agents that did not start as soon as a slot in their pool
+// was free, although the pool was not cooling down.
 func (r *record) othersHeldUp() (faults []string) {
 	byAgent := map[string][]bgagent.Task{}
 	for _, task := range r.tasks {
@@ -314,7 +318,8 @@ func (r *record) callsRepeated() (faults []string) {
 	return faults
 }
 
-// promptsRepeated finds conversations that contain the prompt of their task more than once, or not at all.
+// promptsRepeated finds conversations that contain their task's prompt more than once, or not at
+// all.
 func (r *record) promptsRepeated() (faults []string) {
 	for id, key := range r.keys {
 		all, prompts := r.requests[id], 0

@@ -13,9 +13,8 @@ import (
 	ms "github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// FuzzRequest checks that a body is either refused in the form of the protocol, or read
-// without loss. If the body is read, encoding and reading the conversation again must give the
-// same result.
+// FuzzRequest checks that a body is either refused in the protocol's format, or read without loss.
+// If the body is read, encoding and reading the conversation again must give the same result.
 func FuzzRequest(f *testing.F) {
 	conversation := []ms.Message{
 		{Role: ms.User, Text: "hi"},
@@ -43,7 +42,7 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// read returns the request that a server reads from a body.
+// The function "read" returns the request that a server reads from a body.
 func read(t *testing.T, w wire, body string) (ms.Request, bool) {
 	s := ms.NewUnstarted(func(ms.Request) ms.Reply { return ms.Say("ok") })
 	defer s.Close()
@@ -61,7 +60,7 @@ func read(t *testing.T, w wire, body string) (ms.Request, bool) {
 	return all[0], true
 }
 
-// plain returns the messages with the JSON of all arguments in a canonical form.
+// The function "plain" returns the messages with the JSON of all arguments in a canonical form.
 func plain(messages []ms.Message) []ms.Message {
 	var all []ms.Message
 	for _, m := range messages {

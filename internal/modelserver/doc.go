@@ -8,8 +8,8 @@
 //	POST /v1beta/models/MODEL:generateContent          Gemini
 //	POST /v1beta/models/MODEL:streamGenerateContent    Gemini
 //
-// All endpoints work with and without streaming. Errors have the form of the protocol. The
-// server also answers requests for lists of models and for token counts.
+// All endpoints work with and without streaming. Errors are in the format of the respective
+// protocol. The server also answers requests for lists of models and for token counts.
 //
 // # Scripts
 //

@@ -17,8 +17,8 @@ func geminiPath(path string) (model, method string, ok bool) {
 	return strings.Cut(rest, ":")
 }
 
-// geminiProtocol returns the protocol of Gemini. If the argument "events" is true, a streamed
-// answer consists of server-sent events. Otherwise, it is a JSON array.
+// geminiProtocol returns the protocol of Gemini. If events is true, a streamed answer consists of
+// server-sent events. Otherwise, it is a JSON array.
 func geminiProtocol(events bool) *protocol {
 	return &protocol{
 		name:    Gemini,

@@ -36,7 +36,7 @@ func (h *history) open(req *Request) int {
 	return len(h.requests) - 1
 }
 
-// close ends a request. Further calls do nothing.
+// The method "close" ends a request. Further calls do nothing.
 func (h *history) close(index int, left bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -138,7 +138,7 @@ func (s *Server) WaitFor(ctx context.Context, ok func([]Request) bool) error {
 	}
 }
 
-// list describes the last 20 requests for an error message.
+// The function "list" describes the last 20 requests for an error message.
 func list(requests []Request) string {
 	if len(requests) == 0 {
 		return " none"

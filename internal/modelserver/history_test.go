@@ -174,7 +174,7 @@ func TestParallelCallsAreOneTurnInTheResponsesProtocol(t *testing.T) {
 	}
 }
 
-// The test uses a request in the form of Claude Code. One message contains reminders, an
+// The test uses a request like those that Claude Code sends. One message contains reminders, an
 // unanswered prompt and the next prompt. A system message comes between other messages.
 func TestWhatAProgramTellsBesideThePromptIsNotThePrompt(t *testing.T) {
 	s := newServer(t, nil)

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// asked maps texts at the beginning of system prompts to kinds of requests. The wording is from opencode
-// 1.18.34 and gemini-cli 0.61.0. Codex states the kind in a header.
+// The variable "asked" maps texts at the beginning of system prompts to kinds of requests. The
+// wording is from opencode 1.18.34 and gemini-cli 0.61.0. Codex states the kind in a header.
 var asked = []struct {
 	by   string // part of the beginning of the system prompt, in lower case
 	kind Kind
@@ -54,9 +54,9 @@ func (r Request) header(names ...string) string {
 	return ""
 }
 
-// session returns the ids of the program's session and of the session that started it.
-// opencode and codex send both ids, Claude Code sends only the id of its session, and gemini
-// sends neither.
+// The method "session" returns the ids of the program's session and of the session that started it.
+// opencode and codex send both ids, Claude Code sends only the id of its session, and gemini sends
+// neither.
 func (r Request) session() (id, parent string) {
 	return r.header("X-Session-Id", "Session-Id", "Session_id", "X-Claude-Code-Session-Id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
 }

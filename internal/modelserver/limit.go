@@ -34,7 +34,7 @@ func (b *Bucket) Take(now time.Time) (wait time.Duration) {
 	defer b.mu.Unlock()
 	n := int(now.Sub(b.filled) / b.every)
 	b.filled = b.filled.Add(time.Duration(n) * b.every)
-	if b.tokens = min(b.tokens+n, b.size); b.tokens == b.size { // the interval of the next token begins when a token is taken
+	if b.tokens = min(b.tokens+n, b.size); b.tokens == b.size { // the interval before the next token begins when a token is taken
 		b.filled = now
 	}
 	if b.tokens == 0 {

@@ -127,8 +127,8 @@ func addBlocks(c *conversation, user bool, content json.RawMessage) (aside strin
 	return aside, nil
 }
 
-// addPrompts adds one message for each prompt in the argument "texts", because Claude Code combines an
-// unanswered prompt and the next prompt in one message. It returns the reminders that Claude Code has added.
+// addPrompts adds one message for each prompt in texts, because Claude Code combines an unanswered
+// prompt and the next prompt in one message. It returns the reminders that Claude Code has added.
 func addPrompts(c *conversation, texts []string) (aside string) {
 	for _, text := range texts {
 		if strings.HasPrefix(text, reminder) {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Reason is the reason for an [Error] that the HTTP status does not describe well enough. It
-// determines the codes, types and headers of the protocol, and the message if none is given.
+// Reason is the reason for an [Error], if the HTTP status does not describe it well enough. It
+// determines the protocol's codes, types and headers, and the message if none is given.
 type Reason string
 
 // The reasons. The number after "usually" is the HTTP status that providers use.
@@ -31,7 +31,7 @@ func readReason(word string) (Reason, error) {
 	return "", fmt.Errorf("%q is not a reason; it can be one of %q", word, reasons)
 }
 
-// openaiProblem holds the type, code and message with which OpenAI reports a reason.
+// openaiProblem holds the type, code and message that OpenAI uses to report a reason.
 type openaiProblem struct {
 	kind    string
 	code    any
@@ -47,7 +47,7 @@ var openaiProblems = map[Reason]openaiProblem{
 	UsageLimit:   {"usage_limit_reached", nil, "The usage limit has been reached"},
 }
 
-// anthropicProblems holds the type and message with which Anthropic reports each reason.
+// anthropicProblems holds the type and message that Anthropic uses to report each reason.
 var anthropicProblems = map[Reason]struct{ kind, message string }{
 	Quota:        {"invalid_request_error", "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits."},
 	TooLong:      {"invalid_request_error", "prompt is too long: 213462 tokens > 200000 maximum"},
@@ -57,7 +57,7 @@ var anthropicProblems = map[Reason]struct{ kind, message string }{
 	UsageLimit:   {"rate_limit_error", "This request would exceed your account's rate limit. Please try again later."},
 }
 
-// googleProblems holds the message and details with which Gemini reports each reason.
+// googleProblems holds the message and details that Gemini uses to report each reason.
 var googleProblems = map[Reason]struct {
 	message string
 	detail  map[string]any
@@ -72,8 +72,8 @@ var googleProblems = map[Reason]struct {
 	}},
 }
 
-// message returns the text of the error. If it has none, the result is the argument "usual",
-// which is the text that providers use for the reason.
+// The method "message" returns the text of the error. If the error has none, the method returns the
+// given text, which providers usually use for the reason.
 func (e *Error) message(usual string) string {
 	if e.Message == "" {
 		return usual
@@ -81,7 +81,7 @@ func (e *Error) message(usual string) string {
 	return e.Message
 }
 
-// head sets the headers of a refusal.
+// The method "head" sets the headers of a refusal.
 func (e *Error) head(name Protocol, h http.Header, now time.Time) {
 	if e.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(e.seconds()))

@@ -103,7 +103,7 @@ func (rep Reply) usage(req Request, text string) Usage {
 	return Usage{Input: tokens(len(req.Body)), Output: tokens(out) + tokens(len(rep.Reasoning)), Reasoning: tokens(len(rep.Reasoning))}
 }
 
-// pieces returns the pieces of text to stream. The first piece of Text is never empty.
+// The method "pieces" returns the pieces of text to stream. The first piece of Text is never empty.
 func (rep Reply) pieces() iter.Seq[string] {
 	if rep.Pieces != nil {
 		return rep.Pieces

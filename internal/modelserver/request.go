@@ -92,8 +92,8 @@ func (r Request) LastUser() string {
 	return ""
 }
 
-// LastResults returns the tool results at the end of the conversation. The model has not answered them yet.
-// It returns nil if the last message is not a tool result.
+// LastResults returns the tool results at the end of the conversation. The model has not answered
+// them yet. LastResults returns nil if the last message is not a tool result.
 func (r Request) LastResults() []Result {
 	if n := len(r.Messages); n > 0 && r.Messages[n-1].Role == Tool {
 		return r.Messages[n-1].Results
@@ -123,7 +123,7 @@ func (r Request) Offers(name string) bool {
 type Message struct {
 	Role    Role
 	Text    string
-	Calls   []Call   // tool calls of the assistant
+	Calls   []Call   // the assistant's tool calls
 	Results []Result // tool results
 }
 
@@ -204,8 +204,8 @@ func (c *conversation) results(results ...Result) {
 	}
 }
 
-// beside adds text from a message that also contains tool results. Such text is the program's remark about
-// the results, not a new user message.
+// The method "beside" adds text from a message that also contains tool results. This text is the
+// program's remark about the results, not a new user message.
 func (c *conversation) beside(text string) {
 	m := c.last(Tool)
 	m.Text = join(m.Text, text)

@@ -32,11 +32,11 @@ type responsesTool struct {
 	Name        string          `json:"name"`
 	Description string          `json:"description"`
 	Parameters  json.RawMessage `json:"parameters"`
-	Tools       []responsesTool `json:"tools"` // tools of a namespace
+	Tools       []responsesTool `json:"tools"` // tools in a namespace
 }
 
-// add adds the tool to req. If t is a namespace, it adds the tools in the namespace. Codex
-// sends the tools of an MCP server as a namespace.
+// The method "add" adds the tool to req. If t is a namespace, it adds the tools in the namespace.
+// Codex sends the tools of an MCP server as a namespace.
 func (t responsesTool) add(namespace string, req *Request) {
 	switch {
 	case t.Name == "": // a built-in tool of the provider
@@ -49,7 +49,7 @@ func (t responsesTool) add(namespace string, req *Request) {
 	}
 }
 
-// spaced returns the name that scripts and tests use for a tool in a namespace.
+// The function "spaced" returns the name that scripts and tests use for a tool in a namespace.
 func spaced(namespace, name string) string {
 	if namespace == "" {
 		return name
@@ -228,7 +228,7 @@ func (st *responsesStream) send(name string, fields map[string]any) {
 	st.a.event(name, fields)
 }
 
-// item sends the events for an item that is complete.
+// The method "item" sends the events for an item that is complete.
 func (st *responsesStream) item(item map[string]any) {
 	st.send("response.output_item.added", map[string]any{"output_index": len(st.output), "item": item})
 	st.done(item)

@@ -71,7 +71,7 @@ func parseScript(text string) ([]scriptTurn, error) {
 	return turns, nil
 }
 
-// modify reads a line that modifies the next turn. It ignores all other lines.
+// The function "modify" reads a line that modifies the next turn. It ignores all other lines.
 func modify(next *Reply, word, rest string) (err error) {
 	switch word {
 	case "@sleep":
@@ -138,7 +138,7 @@ func (t *scriptTurn) refusal(rest string) error {
 	return err
 }
 
-// broken parses the arguments of @hang, @mute and @cut.
+// The method "broken" parses the arguments of @hang, @mute and @cut.
 func (t *scriptTurn) broken(rest string) error {
 	rest, err := options(rest, map[string]any{"times": &t.times})
 	if rest != "" {
@@ -147,8 +147,8 @@ func (t *scriptTurn) broken(rest string) error {
 	return err
 }
 
-// options reads NAME=VALUE options at the start of the text and returns the remaining text. Each known option
-// has a pointer to a number or to a word.
+// The function "options" reads NAME=VALUE options at the start of the text and returns the
+// remaining text. Each known option has a pointer to a number or to a word.
 func options(text string, known map[string]any) (rest string, err error) {
 	for {
 		word, after, _ := strings.Cut(strings.TrimSpace(text), " ")
@@ -170,7 +170,7 @@ func options(text string, known map[string]any) (rest string, err error) {
 	}
 }
 
-// Scripted returns the answer of a server without a handler. For an agent's turn, it plays
+// Scripted returns the answer that a server without a handler gives. For an agent's turn, it plays
 // the script in the last user message.
 func (r Request) Scripted() Reply {
 	switch r.Kind {
@@ -204,9 +204,9 @@ func (r Request) Scripted() Reply {
 	return rep
 }
 
-// pickTurn returns the turn that answers a request. The argument "answered" is the number of the model's
-// answers since the script. The argument "attempt" is the number of this attempt of the request, from 1. A
-// turn that is limited to some attempts stands in front of the turn that answers the later attempts.
+// pickTurn returns the turn that answers a request; answered is the number of the model's answers
+// since the script, and attempt is the number of this attempt at the request, from 1. A turn that
+// is limited to some attempts stands in front of the turn that answers the later attempts.
 func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	for _, t := range turns {
 		if t.ends() {
@@ -227,7 +227,8 @@ func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	return scriptTurn{}, false
 }
 
-// shorten returns the beginning of the text as one line of at most the given number of characters.
+// The function "shorten" returns the beginning of the text as one line of at most the given number
+// of characters.
 func shorten(text string, most int) string {
 	letters := []rune(strings.Join(strings.Fields(text), " "))
 	return string(letters[:min(most, len(letters))])
@@ -235,7 +236,7 @@ func shorten(text string, most int) string {
 
 var reference = regexp.MustCompile(`\$\{re:((?:[^{}]|\{[0-9,]*\})*)\}`)
 
-// expand replaces the references ${re:REGEXP} in the reply's text and calls.
+// The method "expand" replaces the references ${re:REGEXP} in the reply's text and calls.
 func (r Request) expand(rep *Reply) error {
 	var failed error
 	in := func(s string, quote bool) string {
@@ -286,7 +287,7 @@ func (r Request) lastMatch(re *regexp.Regexp) (string, bool) {
 	return "", false
 }
 
-// custom reports whether a tool takes text instead of JSON.
+// The method "custom" reports whether a tool takes text instead of JSON.
 func (r Request) custom(name string) bool { return r.tool(name).Custom }
 
 func (r Request) namespace(name string) string { return r.tool(name).Namespace }

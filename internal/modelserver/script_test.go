@@ -10,7 +10,7 @@ import (
 	ms "github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// play returns the scripted model's reply to a conversation.
+// The function "play" returns the scripted model's reply to a conversation.
 func play(messages ...ms.Message) ms.Reply {
 	return ms.Request{Kind: ms.Main, Attempt: 1, Messages: messages}.Scripted()
 }

@@ -73,8 +73,8 @@ func (s *Server) Handle(h Handler) {
 	s.handler.Store(&h)
 }
 
-// Close ends every open request and returns when all goroutines of the server have ended. Therefore, handlers
-// must return soon after the context of their request ends.
+// Close ends every open request and returns when all goroutines of the server have ended.
+// Therefore, handlers must return soon after their request's context ends.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -84,7 +84,7 @@ func (s *Server) Close() {
 	s.serving.Wait()
 }
 
-// protocol reads the requests and writes the answers of one protocol.
+// The type "protocol" reads the requests and writes the answers of one wire protocol.
 type protocol struct {
 	name   Protocol
 	header string // name of the response header that holds the request's id; "" if there is none
@@ -97,7 +97,7 @@ type protocol struct {
 	stream func(a *answer) stream
 }
 
-// stream writes an answer in pieces. After a call to end or fail, no other method is called.
+// A stream writes an answer in pieces. After a call to end or fail, no other method is called.
 type stream interface {
 	text(piece string)
 	end()
@@ -121,9 +121,10 @@ var protocols = map[string]*protocol{
 	"messages":         &messagesProtocol,
 }
 
-// connection counts connections in the wait group s.serving, because http.Server.Close does not wait for the
-// goroutines of connections. The wait group also counts the loop that accepts connections. Therefore, its
-// count is never 0 when a connection is added, as sync.WaitGroup requires while Close is waiting.
+// The method "connection" keeps count of the open connections in the wait group s.serving, because
+// http.Server.Close does not wait for their goroutines. The wait group also counts the loop that
+// accepts connections. Therefore, its count is never 0 when a connection is added, as
+// sync.WaitGroup requires while Close is waiting.
 func (s *Server) connection(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -221,9 +222,9 @@ func (s *Server) id(prefix string) string {
 	return prefix + strconv.FormatInt(s.ids.Add(1), 10)
 }
 
-// give sends the reply and reports whether it was sent completely. It calls the function "done" just before
-// the last byte. A client may send its next request as soon as it has received the end of the answer, and
-// these two requests must not count as open at the same time.
+// The method "give" sends the reply and reports whether it was sent completely. It calls the
+// function "done" just before the last byte. A client may send its next request as soon as it has
+// received the end of the answer, and these two requests must not count as open at the same time.
 func (a *answer) give(p *protocol, done func()) bool {
 	ctx := a.req.Context()
 	if !sleep(ctx, a.Delay) {
@@ -272,8 +273,8 @@ func (a *answer) give(p *protocol, done func()) bool {
 	return true
 }
 
-// say sends the text and reports whether all of it was sent. st is nil if the answer is not
-// streamed.
+// The method "say" sends the text and reports whether all of it was sent. st is nil if the answer
+// is not streamed.
 func (a *answer) say(ctx context.Context, st stream) bool {
 	if !a.says() && a.Chunks == 0 {
 		return true
@@ -335,7 +336,7 @@ func (a *answer) startEvents() {
 	a.w.WriteHeader(http.StatusOK)
 }
 
-// event writes a server-sent event. The name may be empty.
+// The method "event" writes a server-sent event. The name may be empty.
 func (a *answer) event(name string, v any) {
 	if name != "" {
 		a.write("event: %s\n", name)

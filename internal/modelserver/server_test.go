@@ -22,7 +22,7 @@ func newServer(t *testing.T, h ms.Handler) *ms.Server {
 	return s
 }
 
-// start sends a request and returns the response before its body is read.
+// The function "start" sends a request and returns the response before its body is read.
 func start(ctx context.Context, s *ms.Server, path, body string, header ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -361,7 +361,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 			return len(all) == 2 && (all[0].Done || all[1].Done)
 		}))
 		s.Close()
-		for connections() > before { // the goroutine of a connection might not have returned yet
+		for connections() > before { // a connection's goroutine might not have returned yet
 			runtime.Gosched()
 		}
 		s.Close()

@@ -17,8 +17,8 @@ import (
 	ms "github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// bubble starts a server for a test in virtual time. It returns a client that reaches the
-// server over pipes.
+// The function "bubble" starts a server for a test in virtual time. It returns a client that
+// reaches the server over pipes.
 func bubble(t *testing.T, h ms.Handler) (client *http.Client, end func()) {
 	s := ms.NewUnstarted(h)
 	l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}

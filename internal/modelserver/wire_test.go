@@ -20,7 +20,7 @@ type wire struct {
 	event func(h *heard, data []byte)
 }
 
-// heard is an answer that the client has decoded.
+// The type "heard" is an answer that the client has decoded.
 type heard struct {
 	Text, Reasoning, Finish string
 	Calls                   []ms.Call
@@ -381,7 +381,7 @@ func geminiHear(h *heard, data []byte) {
 	}
 }
 
-// hear reads the body of an answer.
+// The method "hear" reads the body of an answer.
 func (w wire) hear(stream bool, body string) heard {
 	if !stream {
 		return w.whole([]byte(body))

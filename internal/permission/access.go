@@ -15,7 +15,7 @@ type Access struct {
 	Maybe []Kind   // further kinds that the action might have; a forbidding rule applies if it covers any of them
 }
 
-// Of returns the access for a tool about which only the name is known.
+// Of returns the access for a tool when only its name is known.
 func Of(name string) Access {
 	a := Access{Names: []string{name}}
 	if k, ok := KindOf(name); ok {
@@ -49,8 +49,8 @@ func (a Access) Named(r bgagent.Permission) bool {
 	return called || slices.ContainsFunc(a.Kinds, covered) || slices.ContainsFunc(a.Maybe, covered)
 }
 
-// wild reports whether the pattern matches the name. Case, hyphens and underscores are
-// ignored.
+// The function "wild" reports whether the pattern matches the name. Case, hyphens and underscores
+// are ignored.
 func wild(pattern, name string) bool {
 	if Wildcard(fold(pattern), fold(name)) {
 		return true
@@ -96,9 +96,9 @@ func wildcard(pattern, s string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// Verdict is the decision of the rules about kinds of access that a single switch turns on or off. If a
-// rule denies an access and a later rule allows part of it, the verdict is still Denied: a switch may be
-// stricter than the rules, but must not be less strict.
+// Verdict is what the rules decide about kinds of access that a single switch turns on or off. If a
+// rule denies an access and a later rule allows part of it, the verdict is still Denied: a switch
+// may be stricter than the rules, but must not be less strict.
 type Verdict uint8
 
 // The verdicts.
@@ -109,9 +109,8 @@ const (
 	Partly                 // some patterns are denied
 )
 
-// On returns the verdict of the rules on the kinds and all their parts. The second result is
-// the rule that forbids them, if there is such a rule. Rules that the host enforces itself are
-// ignored.
+// On returns the rules' verdict on the given kinds and all their parts. The second result is the
+// rule that forbids them, if there is such a rule. Rules that the host enforces itself are ignored.
 func On(rules []bgagent.Permission, kinds ...Kind) (v Verdict, by bgagent.Permission) {
 	var parts []Kind
 	for _, k := range kinds {

@@ -14,7 +14,7 @@ type Means uint8
 
 // The means.
 const (
-	None     Means = iota // rules cannot be enforced, so rules that deny or ask are refused
+	None     Means = iota // rules cannot be enforced, so rules with the action "deny" or "ask" are refused
 	Switch                // the program can only switch off a whole kind of access, so rules with patterns are refused
 	Patterns              // the program accepts rules with patterns
 	Asked                 // the agent asks the client for permission before each access, and the client applies the rules
@@ -88,8 +88,8 @@ func (c Client) checkOthers(rules []bgagent.Permission) error {
 	return nil
 }
 
-// Cannot returns the error for a rule that the client cannot enforce. The argument "what" describes the
-// access that the client cannot prevent.
+// Cannot returns the error for a rule that the client cannot enforce. The parameter "what"
+// describes the access that the client cannot prevent.
 func (c Client) Cannot(what string, by bgagent.Permission) error {
 	rule := by.Name
 	if !ForAll(by) {
@@ -142,7 +142,7 @@ func wordsFor(k Kind, words map[Kind][]string, allow bool) (list []string) {
 	return list
 }
 
-// Header returns the header of the table of clients in the documents.
+// Header returns the header of the client table in the documents.
 func Header() string {
 	cells := make([]string, 0, len(vocabulary))
 	for _, e := range vocabulary {
@@ -153,8 +153,7 @@ func Header() string {
 	return "| | " + strings.Join(cells, " | ") + " | any other name |"
 }
 
-// Row returns the row of the client in the table of clients. The first cell of the row is the
-// given name.
+// Row returns the client's row in the client table. The first cell of the row is the given name.
 func (c Client) Row(name string) string {
 	var cells []string
 	for _, e := range vocabulary {

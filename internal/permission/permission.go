@@ -123,7 +123,7 @@ func (k Kind) Parts() []Kind {
 	return slices.DeleteFunc(Kinds(), func(x Kind) bool { return !k.Covers(x) })
 }
 
-// fold returns a word in lower case, without hyphens, underscores, spaces and tabs.
+// The function "fold" returns a word in lower case, without hyphens, underscores, spaces and tabs.
 func fold(word string) string {
 	return strings.Map(func(r rune) rune {
 		switch r {

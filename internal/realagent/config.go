@@ -156,7 +156,7 @@ func (w *World) writeClaude() error {
 	})
 }
 
-// write writes a file into the world's folder. The name is a slash-separated path.
+// The method "write" writes a file into the world's folder. The name is a slash-separated path.
 func (w *World) write(name string, content []byte) error {
 	path := w.path(filepath.FromSlash(name))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

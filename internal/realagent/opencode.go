@@ -80,7 +80,7 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// start starts the server and waits until it is healthy.
+// The method "start" starts the server and waits until it is healthy.
 func (s *OpencodeServer) start() error {
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -108,8 +108,8 @@ func (s *OpencodeServer) start() error {
 	return s.healthy()
 }
 
-// healthy waits until the server is healthy. Each request has a short timeout, because a
-// server that is still starting might never answer a request.
+// The method "healthy" waits until the server is healthy. Each request has a short timeout, because
+// a server that is still starting might never answer a request.
 func (s *OpencodeServer) healthy() error {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last error
@@ -181,8 +181,8 @@ func (s *OpencodeServer) Log() string {
 	return string(b)
 }
 
-// sweep terminates the remaining processes that the server has started. It finds them by their
-// environment, because commands started by tools run in their own process groups.
+// The method "sweep" terminates the remaining processes that the server has started. It finds them
+// by their environment, because commands started by tools run in their own process groups.
 func (s *OpencodeServer) sweep() {
 	untilGone(func() []process {
 		left := processesWith(s.mark, "")
@@ -193,7 +193,8 @@ func (s *OpencodeServer) sweep() {
 	})
 }
 
-// stop stops the server at the end of the test, and logs its output if the test has failed.
+// The method "stop" stops the server at the end of the test, and logs its output if the test has
+// failed.
 func (s *OpencodeServer) stop() {
 	if s.cmd != nil {
 		terminate(s.cmd.Process)

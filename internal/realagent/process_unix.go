@@ -18,15 +18,15 @@ type process struct {
 	handle  *os.Process
 }
 
-// kill kills the process. On Linux, the handle ensures that the signal cannot reach another process that
-// has been given the PID in the meantime.
+// The method "kill" kills the process. On Linux, the handle ensures that the signal cannot reach
+// another process that has been given the PID in the meantime.
 func (p process) kill() { p.handle.Kill() }
 
 // processesWith returns the processes that have the given variable (NAME=VALUE) in their
-// environment. If the argument "folder" is not empty, it also returns the processes whose working
-// directory is in that folder. Child processes inherit both, even if they change their process
-// group or session. The folder is needed because the environment of a process that is just starting
-// cannot be read. Zombies are never returned.
+// environment. If folder is not empty, it also returns the processes whose working directory is in
+// that folder. Child processes inherit both, even if they change their process group or session.
+// The folder is needed because the environment of a process that is just starting cannot be read.
+// Zombies are never returned.
 func processesWith(variable, folder string) []process {
 	found, _ := filepath.Glob("/proc/[0-9]*")
 	var all []process
@@ -58,9 +58,10 @@ func processesWith(variable, folder string) []process {
 	return all
 }
 
-// watch starts a process that cleans up if this process dies before it calls the returned function. Such a
-// process is needed because a test that reaches go test's time limit runs no cleanup. The process kills all
-// processes that have the given variable (NAME=VALUE) in their environment, and removes the folder.
+// The function "watch" starts a process that cleans up if this process dies before it calls the
+// returned function. The other process is needed because a test that reaches go test's time limit
+// runs no cleanup. It kills all processes that have the given variable (NAME=VALUE) in their
+// environment, and removes the folder.
 func watch(variable, folder string) (stop func(), err error) {
 	const script = `read -r _
 		for dir in /proc/[0-9]*; do
@@ -96,5 +97,5 @@ func killGroup(p *os.Process) error {
 	return syscall.Kill(-p.Pid, syscall.SIGKILL)
 }
 
-// terminate sends SIGTERM to a process.
+// The function "terminate" sends SIGTERM to a process.
 func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }

@@ -10,7 +10,7 @@ import (
 	"runtime"
 )
 
-// pins lists the packages that .ci/agents installs, with their versions.
+// The variable "pins" lists the packages that .ci/agents installs, with their versions.
 //
 //go:embed package.json
 var pins []byte
@@ -44,7 +44,7 @@ func noEnv(*World) map[string]string { return nil }
 
 func (w *World) configuresNothing() error { return nil }
 
-// installed returns the node_modules folder that holds the programs.
+// The function "installed" returns the node_modules folder that holds the programs.
 func installed() (string, error) {
 	dir := os.Getenv("BGAGENT_AGENTS")
 	if dir == "" {
@@ -57,8 +57,8 @@ func installed() (string, error) {
 	return filepath.Join(dir, "node_modules"), nil
 }
 
-// find returns the command of a program. It fails if the pinned version of the program is
-// not installed.
+// The method "find" returns the command of a program. It fails if the pinned version of the program
+// is not installed.
 func (p program) find() ([]string, error) {
 	dir, err := installed()
 	if err != nil {
@@ -110,9 +110,9 @@ func geminiArgv(dir string) []string {
 	return []string{"node", filepath.Join(dir, "@google", "gemini-cli", "bundle", "gemini.js")}
 }
 
-// claudeArgv returns the path of the binary in the package for this platform. The main
-// package of the program is not used, because it needs an installation script, and .ci/agents
-// does not run such scripts.
+// claudeArgv returns the path of the binary in the package for this platform. The program's main
+// package is not used, because it needs an installation script, and .ci/agents does not run such
+// scripts.
 func claudeArgv(dir string) []string {
 	return []string{filepath.Join(dir, "@anthropic-ai", "claude-code-linux-x64", "claude")}
 }

@@ -108,7 +108,7 @@ func New(t testing.TB, names ...string) *World {
 	return w
 }
 
-// look finds the programs. If a program is missing, the test is skipped or fails.
+// The method "look" finds the programs. If a program is missing, the test is skipped or fails.
 func (w *World) look(t testing.TB, names []string) {
 	t.Helper()
 	mode := os.Getenv("BGAGENT_REAL_AGENTS")
@@ -258,7 +258,7 @@ func (w *World) Processes() []string {
 
 func (w *World) alive() []process { return processesWith(marker+"="+w.mark, w.root) }
 
-// close checks that no process of the world is left, and then removes the world.
+// The method "close" checks that no process of the world is left, and then removes the world.
 func (w *World) close(t testing.TB) {
 	for _, p := range untilGone(w.alive) {
 		t.Errorf("realagent: process %d is left alive after the test: %s", p.pid, p.command)
@@ -277,10 +277,9 @@ func (w *World) close(t testing.TB) {
 	}
 }
 
-// untilGone calls the function "look" repeatedly, for at most 3 s, until the function finds no
-// process. It returns the remaining processes. A killed process stays in the process table for a
-// moment. The result of the function must be empty twice in a row, because a process that starts
-// during a call can be missed.
+// untilGone calls look repeatedly, for at most 3 s, until look finds no process. It returns the
+// remaining processes. A killed process stays in the process table for a moment. The result must be
+// empty twice in a row, because look can miss a process that starts during a call.
 func untilGone(look func() []process) []process {
 	left, none := look(), 0
 	for end := time.Now().Add(3 * time.Second); none < 2 && time.Now().Before(end); left = look() {

@@ -18,7 +18,7 @@ import (
 	"github.com/bgagent/bgagent/internal/realagent"
 )
 
-// run runs a program, waits for it to exit and returns its output.
+// The function "run" runs a program, waits for it to exit and returns its output.
 func run(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -30,7 +30,7 @@ func run(t *testing.T, w *realagent.World, argv []string) string {
 	return stdout.String()
 }
 
-// lines decodes JSON lines and skips other lines.
+// The function "lines" decodes JSON lines and skips other lines.
 func lines(out string) []map[string]any {
 	var all []map[string]any
 	for line := range strings.Lines(out) {
@@ -42,12 +42,12 @@ func lines(out string) []map[string]any {
 	return all
 }
 
-// turns returns the requests that are an agent's turns.
+// The function "turns" returns the requests that are an agent's turns.
 func turns(w *realagent.World) []modelserver.Request {
 	return slices.DeleteFunc(w.Model.Requests(), func(r modelserver.Request) bool { return r.Kind != modelserver.Main })
 }
 
-// ask sends a request to an opencode server and returns the response body.
+// The function "ask" sends a request to an opencode server and returns the response body.
 func ask(ctx context.Context, s *realagent.OpencodeServer, path string, body any) ([]byte, error) {
 	b, err := json.Marshal(body)
 	if err != nil {

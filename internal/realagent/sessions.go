@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// sessionFiles are the patterns of the files where the programs store their sessions. ID stands for
-// the id of the session, and PART for its first 8 characters. opencode's database contains all
+// sessionFiles are the patterns for the files where the programs store their sessions. ID stands
+// for the id of the session, and PART for its first 8 characters. opencode's database contains all
 // sessions.
 var sessionFiles = []string{
 	"claude/projects/*/*ID.jsonl",

@@ -25,7 +25,7 @@ type fakeTest struct {
 	skipped  string
 }
 
-// try runs f as a test and returns its outcome.
+// The function "try" runs f as a test and returns its outcome.
 func try(t *testing.T, f func(t testing.TB)) *fakeTest {
 	fake := &fakeTest{TB: t}
 	over := make(chan struct{})
@@ -167,8 +167,8 @@ func TestAProcessThatIsLeftFailsTheTestAndIsEnded(t *testing.T) {
 	require.Empty(t, w.Processes())
 }
 
-// dies is the environment variable that TestATestThatDiesLeavesNothing sets for the process that is supposed
-// to die.
+// The constant "dies" is the environment variable that TestATestThatDiesLeavesNothing sets for the
+// process that is supposed to die.
 const dies = "BGAGENT_TEST_DIES"
 
 func TestATestThatDiesLeavesNothing(t *testing.T) {

@@ -1,9 +1,9 @@
 // Package spell compares names, so that error messages can suggest the intended name.
 package spell
 
-// Distance returns the minimum number of bytes to add, drop or replace in order to turn one name into the
-// other. If the distance is at least the argument "bound", Distance may return any number that is at least
-// "bound".
+// Distance returns the minimum number of bytes to add, drop or replace in order to turn one name
+// into the other. If the distance is at least bound, Distance may return any number that is at
+// least bound.
 func Distance(a, b string, bound int) int {
 	if d := len(a) - len(b); d >= bound || -d >= bound {
 		return bound

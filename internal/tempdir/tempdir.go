@@ -36,7 +36,7 @@ func InMemory(t testing.TB) string {
 	return New(t)
 }
 
-// pattern is the beginning of the names of the folders.
+// pattern is the prefix of the folders' names.
 const pattern = "bgagent-test-"
 
 // removeLater removes the folder at the end of the test.
@@ -49,8 +49,8 @@ func removeLater(t testing.TB, dir string) {
 	})
 }
 
-// Remove removes a folder and its contents. If another process creates files during the removal, Remove tries
-// again for up to 30 s, and then returns the error of the last attempt.
+// Remove removes a folder and its contents. If another process creates files during the removal,
+// Remove retries for up to 30 s, and then returns the last attempt's error.
 func Remove(dir string) error {
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		err := os.RemoveAll(dir)

@@ -136,7 +136,7 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 	return missed, errors.Join(broken...)
 }
 
-// parse reads the list.
+// The function "parse" reads the list.
 func parse(text string) (all []fault, err error) {
 	var tests, skip []string
 	for i, line := range strings.Split(text, "\n") {
@@ -178,7 +178,8 @@ func parse(text string) (all []fault, err error) {
 	return all, nil
 }
 
-// overlay writes the changed file and an overlay for the compiler, and returns the overlay's path.
+// The method "overlay" writes the changed file and an overlay for the compiler, and returns the
+// overlay's path.
 func (f *fault) overlay(dir, tmp string) (path string, err error) {
 	from := filepath.Join(dir, f.file)
 	text, err := os.ReadFile(from)
@@ -233,9 +234,9 @@ func (f *fault) checkBy(dir string) error {
 	return nil
 }
 
-// find runs the tests with the overlay, or without one if the path is empty. It returns the name of
-// a test that failed, or "" if none did. If f names its tests, all of them must fail with the
-// overlay.
+// The method "find" runs the tests with the overlay, or without one if the path is empty. It
+// returns the name of a test that failed, or "" if none did. If f names its tests, all of them must
+// fail with the overlay.
 func (f *fault) find(dir, tmp, overlay string) (by string, err error) {
 	if len(f.by) > 0 {
 		return f.findBy(filepath.Join(dir, f.in), tmp, overlay)
@@ -283,7 +284,7 @@ func (f *fault) findBy(dir, tmp, overlay string) (by string, err error) {
 	return strings.Join(f.by, " and "), nil
 }
 
-// failed runs tests. It returns the name of a test that failed, or "" if none did.
+// The function "failed" runs tests. It returns the name of a test that failed, or "" if none did.
 func failed(cmd *exec.Cmd) (by string, err error) {
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

@@ -76,7 +76,7 @@ type graph struct {
 	calls map[*types.Func][]*types.Func
 }
 
-// build fills the graph with the calls that each function makes.
+// The method "build" fills the graph with the calls that each function makes.
 func (g *graph) build() {
 	for _, file := range g.pkg.Syntax {
 		if !isState(g.pkg.Fset, file.Pos()) {
@@ -100,7 +100,7 @@ func (g *graph) build() {
 	}
 }
 
-// targets returns the functions that a call to f can reach.
+// The method "targets" returns the functions that a call to f can reach.
 func (g *graph) targets(f *types.Func) []*types.Func {
 	recv := f.Type().(*types.Signature).Recv()
 	if recv == nil || !types.IsInterface(recv.Type()) {
@@ -127,8 +127,8 @@ func isState(fset *token.FileSet, pos token.Pos) bool {
 	return strings.HasPrefix(filepath.Base(fset.Position(pos).Filename), "state")
 }
 
-// rings returns the strongly connected components with more than one function, and
-// the functions that call themselves. It uses Tarjan's algorithm.
+// The method "rings" returns the strongly connected components with more than one function, and the
+// functions that call themselves. It uses Tarjan's algorithm.
 func (g *graph) rings() (out [][]string) {
 	index, low, on := map[*types.Func]int{}, map[*types.Func]int{}, map[*types.Func]bool{}
 	var stack []*types.Func

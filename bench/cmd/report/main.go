@@ -71,8 +71,8 @@ func run(rounds, most int, rows, out string) (ok bool, err error) {
 	return ok, err
 }
 
-// measure runs a row. If the row panics, the result is an error, so that the other rows are
-// still measured.
+// The function "measure" runs a row. If the row panics, the result is an error, so that the other
+// rows are still measured.
 func measure(row bench.Row, o bench.Options) (checks []bench.Check, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent/bench"
 )
 
-// rounded returns a figure with two significant digits.
+// The function "rounded" returns a figure with two significant digits.
 func rounded(t *testing.T, figure string) string {
 	t.Helper()
 	f, err := strconv.ParseFloat(figure, 64)

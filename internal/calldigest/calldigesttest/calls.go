@@ -1,4 +1,4 @@
-// Package calldigesttest checks the digests with which clients report tool calls.
+// Package calldigesttest checks the digests that clients report for tool calls.
 package calldigesttest
 
 import (

@@ -39,7 +39,7 @@ func (t *Turn) plan(steps ...string) {
 	t.done(-1)
 }
 
-// done reports that a step is completed and the next step starts.
+// The method "done" reports that a step is completed and the next step starts.
 func (t *Turn) done(step int) {
 	for i := range t.todos {
 		switch {

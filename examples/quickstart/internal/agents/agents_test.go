@@ -239,8 +239,8 @@ func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	}
 }
 
-// cancelAt cancels the turn when the tool call with the number "at" starts. The argument "known" is
-// the number of tool calls known so far. cancelAt returns the new number of known tool calls.
+// cancelAt cancels the turn when the tool call with the number "at" starts; known is the number of
+// tool calls known so far. cancelAt returns the new number of known tool calls.
 func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known int) int {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

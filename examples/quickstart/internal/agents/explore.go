@@ -205,8 +205,8 @@ func scoreOf(id, doc string, words []string) int {
 	return score
 }
 
-// related reports whether two words have a long common beginning, for example "authenticate"
-// and "authentication", "auth" and "authentication", or "slot" and "slots".
+// The function "related" reports whether two words have a long common beginning, for example
+// "authenticate" and "authentication", "auth" and "authentication", or "slot" and "slots".
 func related(a, b string) bool {
 	n := 0
 	for n < len(a) && n < len(b) && a[n] == b[n] {

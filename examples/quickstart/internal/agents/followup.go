@@ -28,8 +28,8 @@ var (
 	ordinals  = []string{"first", "second", "third", "fourth", "fifth"}
 )
 
-// recall returns the place whose number the prompt names. It takes the place from the latest
-// answer that contains the number. It returns false in a first turn, or if no earlier answer
+// The method "recall" returns the place whose number the prompt names. It takes the place from the
+// latest answer that contains the number. It returns false in a first turn, or if no earlier answer
 // contains the number.
 func (t *Turn) recall() (place, bool) {
 	n := asked(t.Prompt)
@@ -51,8 +51,8 @@ func (t *Turn) nothingToShow() string {
 	return fmt.Sprintf("My earlier answers name nothing with the number %d, so there is nothing to show.\n", asked(t.Prompt))
 }
 
-// asked returns the number that a prompt names in digits or as an ordinal. If the prompt does
-// not name a number, it returns 1.
+// The function "asked" returns the number that a prompt names in digits or as an ordinal. If the
+// prompt does not name a number, it returns 1.
 func asked(prompt string) int {
 	if n, err := strconv.Atoi(number.FindString(prompt)); err == nil {
 		return n
@@ -146,8 +146,8 @@ type use struct {
 	n    int
 }
 
-// uses returns the number of identifiers with the same name as id in each file. It does not
-// count id itself.
+// The method "uses" returns, for each file, the number of identifiers with the same name as id. It
+// does not count id itself.
 func (src *source) uses(ctx context.Context, id *ast.Ident) []use {
 	var all []use
 	for _, p := range src.pkgs {
@@ -170,8 +170,8 @@ func (src *source) uses(ctx context.Context, id *ast.Ident) []use {
 	return all
 }
 
-// lines returns n lines of a file, but at most 40, indented as code. The argument "from" is
-// the number of the first line.
+// The method "lines" returns n lines of a file, but at most 40, indented as code. The first line
+// has the number that the parameter "from" gives.
 func (t *Turn) lines(name string, from, n int) (string, error) {
 	const most = 40
 	var text []byte

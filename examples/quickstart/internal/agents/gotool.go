@@ -91,7 +91,7 @@ func (m modFile) provider(p listed) string {
 	return best
 }
 
-// listed is a package as described by go list.
+// The type "listed" is a package as described by go list.
 type listed struct {
 	ImportPath string
 	Name       string

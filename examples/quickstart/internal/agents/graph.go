@@ -22,7 +22,8 @@ func (g graph) edge(a, b string) {
 	}
 }
 
-// sorted returns the keys of a map in sorted order, so that answers are always the same.
+// The function "sorted" returns the keys of a map in sorted order, so that answers are always the
+// same.
 func sorted[V any](set map[string]V) []string {
 	keys := make([]string, 0, len(set))
 	for k := range set {
@@ -43,8 +44,8 @@ func (g graph) in() map[string]int {
 	return n
 }
 
-// cycles returns the groups of two or more nodes that can all reach each other, largest first.
-// The groups are strongly connected components, found with Tarjan's algorithm.
+// The method "cycles" returns the groups of two or more nodes that can all reach each other,
+// largest first. The groups are strongly connected components, found with Tarjan's algorithm.
 func (g graph) cycles() [][]string {
 	s := search{g: g, index: map[string]int{}, low: map[string]int{}, on: map[string]bool{}}
 	for _, v := range sorted(g) {

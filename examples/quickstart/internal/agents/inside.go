@@ -19,7 +19,7 @@ import (
 // This file examines the inside of one package with the type checker: the references between
 // types, functions and files.
 
-// biggest returns an answer about the internals of the module's biggest package.
+// The method "biggest" returns an answer about the internals of the module's biggest package.
 func (t *Turn) biggest(ctx context.Context, src *source) (string, error) {
 	p := slices.MaxFunc(src.pkgs, func(a, b *pkg) int { return cmp.Compare(a.lineCount(), b.lineCount()) })
 	exports, err := t.exports(ctx, src, p)
@@ -79,8 +79,8 @@ func writeMost(b *strings.Builder, title string, n map[string]int) {
 	}
 }
 
-// exports returns the files with the export data of all dependencies of the package, by import
-// path. The go command builds missing files into its cache.
+// The method "exports" returns the files with the export data of all the package's dependencies, by
+// import path. The go command builds missing files into its cache.
 func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]string, error) {
 	list, err := t.goList(ctx, "-export", "-deps", "-json=ImportPath,Export,Error", "./"+p.dir)
 	if ctx.Err() != nil {
@@ -101,8 +101,8 @@ func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]str
 	return files, nil
 }
 
-// check type-checks the package as far as possible. If the package does not build or an import cannot be
-// found, the data in the argument "info" is incomplete.
+// The method "check" type-checks the package as far as possible. If the package does not build or
+// an import cannot be found, the data in info is incomplete.
 func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[string]string, info *types.Info) error {
 	lookup := func(path string) (io.ReadCloser, error) {
 		if err := ctx.Err(); err != nil {
@@ -126,9 +126,9 @@ func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[strin
 	return ctx.Err()
 }
 
-// references returns the references between declarations and between files of the package. The
-// set "initial" holds the declarations that variables and constants refer to. Methods are
-// separate nodes with names such as Type.Method.
+// The method "references" returns the references between declarations and between files in the
+// package. The set "initial" holds the declarations that variables and constants refer to. Methods
+// are separate nodes with names such as Type.Method.
 func (src *source) references(p *pkg, info *types.Info) (decls, files graph, initial map[string]bool) {
 	decls, files, initial = graph{}, graph{}, map[string]bool{}
 	owner := map[types.Object]string{} // node of each declared object
@@ -151,7 +151,7 @@ func (src *source) references(p *pkg, info *types.Info) (decls, files graph, ini
 	return decls, files, initial
 }
 
-// refer adds the references of one declaration to the graphs and to the set "initial".
+// The method "refer" adds the references of one declaration to the graphs and to the set "initial".
 func (src *source) refer(d ast.Decl, p *pkg, info *types.Info, owner map[types.Object]string, decls, files graph, initial map[string]bool) {
 	from := src.fileOf(d.Pos())
 	add := func(part ast.Node, node string) {
@@ -198,7 +198,8 @@ func origin(obj types.Object) types.Object {
 	return obj
 }
 
-// declared returns the nodes of the types and functions in a declaration, by identifier.
+// The function "declared" returns the nodes of the types and functions in a declaration, by
+// identifier.
 func declared(d ast.Decl) map[*ast.Ident]string {
 	names := map[*ast.Ident]string{}
 	switch d := d.(type) {
@@ -216,8 +217,8 @@ func declared(d ast.Decl) map[*ast.Ident]string {
 
 func (src *source) fileOf(p token.Pos) string { return path.Base(src.fset.Position(p).Filename) }
 
-// outline returns an answer about a function that an earlier answer named: its calls, its
-// statements and their branches.
+// The method "outline" returns an answer about a function that an earlier answer named: its calls,
+// its statements and their branches.
 func (t *Turn) outline(ctx context.Context, p place) (string, error) {
 	t.plan("read the sources", "look into the function")
 	src, err := t.readAgain(ctx)
@@ -264,7 +265,7 @@ func (t *Turn) outline(ctx context.Context, p place) (string, error) {
 	return b.String() + brokenNote(src.broken), nil
 }
 
-// statement names the kind of a statement.
+// The function "statement" names the kind of a statement.
 func statement(s ast.Stmt) string {
 	switch s.(type) {
 	case *ast.IfStmt:

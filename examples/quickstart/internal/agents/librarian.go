@@ -15,9 +15,9 @@ const (
 )
 
 // Librarian reads the documentation of the module's direct dependencies and lists the symbols
-// that the module uses. If the prompt contains "standard" or the module has no direct
-// dependencies, the librarian reads the packages of the standard library instead. In a later
-// turn, it reads the documentation of the symbols that it listed for one package.
+// that the module uses. If the prompt contains "standard" or the module has no direct dependencies,
+// the librarian reads about the packages of the standard library instead. In a later turn, it reads
+// the documentation of the symbols that it listed for one package.
 func Librarian(ctx context.Context, t *Turn) (string, error) {
 	if entry, ok := t.recallPackage(); ok {
 		return t.readSymbols(ctx, entry)
@@ -72,7 +72,7 @@ func (t *Turn) readLibraries(ctx context.Context, src *source, mod modFile, used
 	return t.dependencies(ctx, src, mod, used)
 }
 
-// imported is a package that the module imports, together with the module's uses of the
+// The type "imported" is a package that the module imports, together with the module's uses of the
 // package.
 type imported struct {
 	listed                 // description by the go command; only ImportPath for an unknown package
@@ -82,8 +82,8 @@ type imported struct {
 	uses    int            // number of uses of all symbols
 }
 
-// known returns the go command's descriptions of all dependencies of the module, by import
-// path. It adds to src.broken the errors in the module itself and the imports that no module
+// The method "known" returns the go command's descriptions of all the module's dependencies, by
+// import path. It adds to src.broken the errors in the module itself and the imports that no module
 // provides. The method "describe" adds the errors in packages of dependencies.
 func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]listed, error) {
 	all, err := t.goList(ctx, "-deps", "-test", "-json=ImportPath,Name,Dir,Standard,Module,Error", "./...")
@@ -103,8 +103,8 @@ func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]
 	return known, nil
 }
 
-// imported returns the imported packages by import path, with the number of importing files and
-// the number of uses of each symbol. Uses are recognized by the package name. If a file
+// The method "imported" returns the imported packages by import path, with the number of importing
+// files and the number of uses of each symbol. Uses are recognized by the package name. If a file
 // redeclares this name, uses of the redeclared name are also counted.
 func (src *source) imported(ctx context.Context, known map[string]listed) (map[string]*imported, error) {
 	all := map[string]*imported{}
@@ -163,7 +163,7 @@ func packageName(path string) string {
 	return last
 }
 
-// top returns the used symbols, most used first.
+// The method "top" returns the used symbols, most used first.
 func (im *imported) top() []string {
 	names := make([]string, 0, len(im.symbols))
 	for s := range im.symbols {
@@ -175,7 +175,7 @@ func (im *imported) top() []string {
 	return names
 }
 
-// describe reads the documentation of one package and writes the package's entry to b.
+// The method "describe" reads the documentation of one package and writes the package's entry to b.
 func (t *Turn) describe(ctx context.Context, src *source, b *strings.Builder, im *imported) error {
 	doc, err := t.doc(ctx, im.listed)
 	switch {
@@ -214,7 +214,7 @@ func byUse(a, b *imported) int {
 	return cmp.Or(cmp.Compare(b.uses, a.uses), cmp.Compare(b.files, a.files), cmp.Compare(a.ImportPath, b.ImportPath))
 }
 
-// standard returns an answer about the packages of the standard library that the module uses.
+// The method "standard" returns an answer about the standard-library packages that the module uses.
 func (t *Turn) standard(ctx context.Context, src *source, used map[string]*imported) (string, error) {
 	var std []*imported
 	for _, im := range used {
@@ -243,7 +243,7 @@ func (t *Turn) standard(ctx context.Context, src *source, used map[string]*impor
 	return b.String(), nil
 }
 
-// dependencies returns an answer about the module's direct dependencies.
+// The method "dependencies" returns an answer about the module's direct dependencies.
 func (t *Turn) dependencies(ctx context.Context, src *source, mod modFile, used map[string]*imported) (string, error) {
 	of := map[string][]*imported{} // the imported packages, by the path of their module
 	for _, im := range used {

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// FindModule returns the top directory of the module to which dir belongs. Its errors are
-// sentences that are meant for the user who named the directory.
+// FindModule returns the top directory of the module that dir belongs to. Its errors are sentences
+// that are meant for the user who named the directory.
 func FindModule(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {

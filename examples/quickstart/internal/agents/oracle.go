@@ -51,7 +51,7 @@ func Oracle(ctx context.Context, t *Turn) (string, error) {
 	return answer + brokenNote(src.broken), nil
 }
 
-// packages returns an answer about the module's packages and the imports between them.
+// The method "packages" returns an answer about the module's packages and the imports between them.
 func (t *Turn) packages(ctx context.Context, src *source) (string, error) {
 	if err := t.build(ctx, src); err != nil {
 		return "", err
@@ -100,8 +100,8 @@ func (t *Turn) packages(ctx context.Context, src *source) (string, error) {
 	return b.String(), nil
 }
 
-// build makes the go command build the module, and adds the errors to src.broken. The go
-// command writes only to its cache.
+// The method "build" makes the go command build the module, and adds the errors to src.broken. The
+// go command writes only to its cache.
 func (t *Turn) build(ctx context.Context, src *source) error {
 	list, err := t.goList(ctx, "-export", "-json=ImportPath,Error,DepsErrors", "./...")
 	if ctx.Err() != nil {
@@ -152,8 +152,8 @@ type function struct {
 	lines, branches int
 }
 
-// largest returns the functions of the packages, largest first. It leaves out functions in
-// tests.
+// The function "largest" returns the functions of the packages, largest first. It leaves out
+// functions in tests.
 func largest(src *source, pkgs []*pkg) []function {
 	var all []function
 	for _, p := range pkgs {
@@ -179,7 +179,7 @@ func funcName(fn *ast.FuncDecl) string {
 	return fn.Name.Name
 }
 
-// branches returns the number of branches in a function or a statement.
+// The function "branches" returns the number of branches in a function or a statement.
 func branches(n ast.Node) int {
 	count := 0
 	ast.Inspect(n, func(n ast.Node) bool {

@@ -45,7 +45,7 @@ type source struct {
 	files  int
 }
 
-// read parses every Go file of the module.
+// The method "read" parses every Go file of the module.
 func (t *Turn) read(ctx context.Context, module string) (*source, error) {
 	src := &source{fset: token.NewFileSet(), module: module}
 	dirs, err := packageDirs(ctx, t.Dir)
@@ -163,8 +163,8 @@ func (src *source) owns(importPath string) bool {
 	return importPath == src.module || strings.HasPrefix(importPath, src.module+"/") || strings.HasPrefix(importPath, src.module+" [")
 }
 
-// complain adds an error from the go command about a package to src.broken. If the error is
-// output from the compiler, each line of the output is added as an error.
+// The method "complain" adds an error from the go command about a package to src.broken. If the
+// error is output from the compiler, each line of the output is added as an error.
 func (src *source) complain(importPath string, e listError) {
 	text := strings.TrimSpace(e.Err)
 	if compiler, ok := strings.CutPrefix(text, "# "); ok {
@@ -211,7 +211,7 @@ func (src *source) lineCount(n ast.Node) int {
 	return max(src.fset.Position(n.End()).Line-src.fset.Position(n.Pos()).Line+1, 1)
 }
 
-// built returns the package's files for this system, without tests.
+// The method "built" returns the package's files for this system, without tests.
 func (p *pkg) built() []*ast.File {
 	var files []*ast.File
 	for _, f := range p.files {
@@ -240,7 +240,7 @@ func (p *pkg) lineCount() int {
 	return n
 }
 
-// imports returns the import paths of the package's files, without tests.
+// The method "imports" returns the import paths of the package's files, without tests.
 func (p *pkg) imports() []string {
 	var all []string
 	for _, f := range p.files {
@@ -255,7 +255,7 @@ func (p *pkg) imports() []string {
 	return slices.Compact(all)
 }
 
-// count formats a number with a noun, in the plural if needed.
+// The function "count" formats a number with a noun, in the plural if needed.
 func count(n int, noun string) string {
 	switch {
 	case n == 1:
