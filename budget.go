@@ -48,7 +48,7 @@ func (p *BudgetPart) UnmarshalText(b []byte) error {
 // budgetFields holds the names of the fields of Budget, for errors.
 var budgetFields = [budgetParts]string{"InputTokens", "OutputTokens", "TotalTokens", "Cost", "ToolCalls"}
 
-// The method "of" returns the limit, or 0 if the budget has no such limit.
+// The method "of" returns the limit p, or 0 if the budget does not set it.
 func (b *Budget) of(p BudgetPart) float64 {
 	switch p {
 	case BudgetInputTokens:
@@ -89,7 +89,7 @@ func least[T int | int64 | float64](a, b T) T {
 	return a
 }
 
-// The method "replaced" returns a copy of the budget in which the limits of c override those of b.
+// The method "replaced" returns a copy of b. Each limit that c sets replaces the limit in b.
 func (b Budget) replaced(c Budget) Budget {
 	set := func(limit *int64, by int64) {
 		if by > 0 {
@@ -145,7 +145,7 @@ func (x spent) beyond(y spent) spent {
 	return spent{Usage{max(d.InputTokens, 0), max(d.OutputTokens, 0), max(d.cost(), 0)}, max(x.calls-y.calls, 0)}
 }
 
-// The method "of" returns the used amount that counts towards the limit.
+// The method "of" returns the amount in x that counts towards the limit p.
 func (x *spent) of(p BudgetPart) float64 {
 	switch p {
 	case BudgetInputTokens:
@@ -175,8 +175,8 @@ const budgetWarning = 0.8
 // allowance, ten reports of 0.1 reach a limit of 1.
 const costError = 1e-9
 
-// The method "reached" returns the first limit of which at least the fraction "part" is used. It
-// ignores the limits in the set "but".
+// The method "reached" returns the first limit that has been used up to at least the fraction
+// "part". It ignores the limits in the set "but".
 func (b *Budget) reached(x *spent, part float64, but partSet) (p BudgetPart, ok bool) {
 	for p := range budgetParts {
 		limit, used := b.of(p), x.of(p)
@@ -190,7 +190,7 @@ func (b *Budget) reached(x *spent, part float64, but partSet) (p BudgetPart, ok 
 	return 0, false
 }
 
-// partSet is a set of limits of a budget.
+// partSet is a set of a budget's limits.
 type partSet uint8
 
 func (s partSet) has(p BudgetPart) bool { return s&(1<<p) != 0 }
@@ -285,15 +285,14 @@ const budgetTime = "2006-01-02 15:04 MST"
 // ReportsCost returns false, a launch with a budget that limits the cost is refused. For a client
 // that is not a CostReporter, every limit on the cost is accepted.
 type CostReporter interface {
-	// ReportsCost reports whether the usage of the agent contains its cost. It must not block.
+	// ReportsCost reports whether the agent's usage includes the cost. It must not block.
 	ReportsCost(agent string) bool
 }
 
-// TokenReporter is implemented by clients that know whether they report all tokens of an agent. If
-// ReportsTokens returns false, a launch with a budget that limits tokens is refused. For a client
-// that is not a TokenReporter, every limit on tokens is accepted.
+// TokenReporter is implemented by clients that know whether they report all of an agent's tokens.
+// If ReportsTokens returns false, a launch with a budget that limits tokens is refused. For a
+// client that is not a TokenReporter, every limit on tokens is accepted.
 type TokenReporter interface {
-	// ReportsTokens reports whether the usage of the agent contains all its tokens. It must not
-	// block.
+	// ReportsTokens reports whether the agent's usage includes all tokens. It must not block.
 	ReportsTokens(agent string) bool
 }

@@ -12,11 +12,11 @@ import (
 // This file contains the methods that shut down the manager or cancel tasks.
 
 // Drain refuses new tasks and waits until all existing tasks have ended. If there is a notifier
-// ([Config].Notify or a client that is a [Notifier]), Drain also waits until the notices of these
-// tasks are delivered, unless [Config].Wake is WakeNever. Pending tasks are still started, because
-// they were accepted. Drain does not wait for a session that fails to stop within
+// ([Config].Notify or a client that is a [Notifier]), Drain also waits until the notices about
+// these tasks have been delivered, unless [Config].Wake is WakeNever. Pending tasks are still
+// started, because they were accepted. Drain does not wait for a session that fails to stop within
 // Config.StopTimeout. With [Config].Store, Drain also waits until all changes are durable. If ctx
-// ends first, Drain returns the error of ctx. If Close begins first, Drain returns [ErrClosed].
+// ends first, Drain returns the context's error. If Close begins first, Drain returns [ErrClosed].
 // Call Close after Drain.
 func (m *BackgroundManager) Drain(ctx context.Context) error {
 	if err := m.start(ctx); err != nil {
@@ -67,7 +67,7 @@ func (m *BackgroundManager) isClosed() bool {
 }
 
 // Close shuts down the manager. It cancels all pending and running tasks and stops their sessions.
-// After Close has begun, no task, turn or notice starts.
+// After Close has begun, no task, turn or notice delivery begins.
 //
 // Close returns when all sessions and goroutines of the manager have stopped, or when ctx ends. If
 // ctx has no deadline, Close waits for at most Config.StopTimeout plus Config.CallTimeout. If the
@@ -113,7 +113,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		// Each session may take StopTimeout to stop. CallTimeout is added so that Close does not
-		// give up at the very moment at which StopTimeout has passed.
+		// give up at the very moment when StopTimeout passes.
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}
@@ -172,8 +172,8 @@ func (m *BackgroundManager) stopTimer() {
 	}
 }
 
-// closeResult returns the error of Close. The argument "unkept" is the reason why some changes are
-// not durable, or nil. A lost store is not reported as an error, because its next owner delivers the
+// closeResult returns the error that Close returns. unkept holds the reason why some changes are not
+// durable, or nil. A lost store is not reported as an error, because its next owner delivers the
 // notices that are owed.
 func (m *BackgroundManager) closeResult(ctx context.Context, unkept error) error {
 	kept := unkept == nil
@@ -208,10 +208,10 @@ func (m *BackgroundManager) closeResult(ctx context.Context, unkept error) error
 // these errors, it has not changed anything.
 //
 // With [Config].Store, Cancel returns once the cancellation is durable in the store. If ctx ends
-// first, the error matches [ErrStore] and the error of ctx. If the manager closes the store first,
-// the error matches [ErrStore] and [ErrClosed]. In both cases, the task is cancelled. If ctx ends
-// while the tasks of an earlier process are being restored, Cancel returns the error of ctx and
-// does not change anything; see [BackgroundManager.Start].
+// first, the error matches [ErrStore] and the context's error. If the manager closes the store
+// first, the error matches [ErrStore] and [ErrClosed]. In both cases, the task is cancelled. If
+// ctx ends while the tasks of an earlier process are being restored, Cancel returns the
+// context's error and does not change anything; see [BackgroundManager.Start].
 func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o CancelOptions) (s Task, err error) {
 	m.heard(by.Session)
 	return m.cancel(ctx, by, id, o)
@@ -249,8 +249,9 @@ func (m *BackgroundManager) cancel(ctx context.Context, by Caller, id string, o 
 // before the cancellation.
 //
 // With [Config].Store, CancelAll returns once the cancellations are durable in the store. If ctx
-// ends first, the error matches [ErrStore] and the error of ctx. If the manager closes the store
-// first, the error matches [ErrStore] and [ErrClosed]. In both cases, the tasks are cancelled.
+// ends first, the error matches [ErrStore] and the context's error. If the manager closes the
+// store first, the error matches [ErrStore] and [ErrClosed]. In both cases, the tasks are
+// cancelled.
 func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOptions) (out []Task, err error) {
 	m.heard(by.Session)
 	return m.cancelAll(ctx, by, o)
@@ -300,7 +301,7 @@ func (m *BackgroundManager) SessionDeleted(session string) {
 	m.update(func(st *state, now int64) { st.sessionDeleted(session, now) })
 }
 
-// busyGoroutines returns the names of the kinds of goroutines that are still running.
+// busyGoroutines returns the kinds of goroutines that are still running, by name.
 func (m *BackgroundManager) busyGoroutines() (names []string) {
 	for k := range m.running {
 		if m.running[k].Load() > 0 {

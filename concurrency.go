@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// ConcurrencyManager hands out slots. A slot is the right to run turns of a model now. There is one
+// ConcurrencyManager hands out slots. A slot is the right to run turns with a model. There is one
 // pool for each entry of Limits.Model and Limits.Provider. Each model to which only the default limit
 // applies has its own pool. Without caps, a pool serves its waiters in the order of their arrival: a
 // released slot goes straight to the first waiter in line, and no waiter can overtake another.
@@ -21,13 +21,13 @@ import (
 // Limits.Total and Limits.Agent are caps in addition to the pools. With caps, a slot goes to the
 // first waiter whose caps are not reached. A waiter that must wait because of a cap keeps its place
 // in line and does not block other waiters. Once 100 waiters have overtaken the first waiter in
-// line, the next slot of the pool is kept for that first waiter until its caps allow it to take the
+// line, the pool's next slot is kept for that first waiter until its caps allow it to take the
 // slot.
 //
 // A ConcurrencyManager can be used without a [BackgroundManager]. It does not depend on tasks, does
 // not start goroutines and does not need to be closed. All methods are safe for concurrent use.
 // Create a ConcurrencyManager with [NewConcurrencyManager]. To share slots between background
-// managers, set the same ConcurrencyManager as Config.Concurrency of each.
+// managers, set Config.Concurrency of each to the same ConcurrencyManager.
 //
 // If a provider refuses a turn of a BackgroundManager because of a limit or a failure, the model's
 // pool cools down: it does not grant slots for some time, not even to callers of Acquire. Then it
@@ -124,11 +124,11 @@ func poolStats(epoch time.Time, f slots.Figures) PoolStats {
 	return PoolStats{f.Name, f.Limit, f.InUse, f.Waiting, wall(epoch, f.Cool.Until), f.Cool.Refusals}
 }
 
-// Acquire waits for a slot of the model's pool and returns it. The format of the model is
+// Acquire waits for a slot in the model's pool and returns the slot. The format of the model is
 // "provider/model", or only the model id if the provider is unknown. If ctx ends first, or has
 // already ended, Acquire returns ctx.Err() and no slot.
 //
-// The slot counts in the pool and towards Limits.Total, but not towards any agent's cap. With
+// The slot counts towards the pool's limit and Limits.Total, but not towards any agent's cap. With
 // Limits.Fair, all waiters in Acquire count as tasks of one root session.
 func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, error) {
 	if ctx == nil {
@@ -141,7 +141,7 @@ func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, e
 	return Slot{s}, err
 }
 
-// TryAcquire returns a slot of the model's pool if a slot is free and no waiter is in line for it.
+// TryAcquire returns a slot in the model's pool if a slot is free and no waiter is in line for it.
 // It does not wait.
 func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
 	if c.from != nil {
@@ -161,8 +161,8 @@ func (c *ConcurrencyManager) Stats(model string) PoolStats {
 
 // Pools returns the figures for every pool that has slots in use, has waiters or is cooling down,
 // and for every cap that applies to one of these slots or waiters. The figures are sorted by name.
-// If a task has no model and its agent has a cap, the task has no pool: it counts only in the cap,
-// such as "cap explore".
+// If a task has no model and its agent has a cap, the task has no pool: it counts only towards the
+// cap, such as "cap explore".
 func (c *ConcurrencyManager) Pools() []PoolStats {
 	if c.from != nil {
 		return c.poolsFrom(c.look())
@@ -261,7 +261,7 @@ func (p *Pool) Stats() PoolStats {
 }
 
 // countedAs returns the name under which a task is counted, and whether it is the name of a model or
-// of an agent. It is the name of the agent only if the task has no model.
+// of an agent. The agent's name is used only if the task has no model.
 func countedAs(model, agent string) (slots.Space, string) {
 	if strings.TrimSpace(model) == "" && strings.TrimSpace(agent) != "" {
 		return slots.Agents, agent
@@ -269,7 +269,7 @@ func countedAs(model, agent string) (slots.Space, string) {
 	return slots.Models, model
 }
 
-// rules are normalized limits. They decide in which pool a name is counted. Their maps never
+// rules are normalized limits. They decide which pool a name counts towards. Their maps never
 // change.
 type rules struct{ Limits }
 

@@ -90,8 +90,8 @@ const (
 // separate model. For example, if Default is 2, two agents can run four turns at the
 // same time. Total is one cap for all agents together.
 type Limits struct {
-	// Model holds the limits of models. The key "provider/model" stands for that model
-	// of that provider. A key without a slash stands for that model id from any provider.
+	// Model holds the limits of models. The key "provider/model" stands for that model from that
+	// provider. A key without a slash stands for that model id from any provider.
 	Model map[string]int
 	// Provider holds the limits of providers. The provider of a model is the part
 	// before the first slash of its name. All of a provider's models that do not have their own
@@ -102,10 +102,12 @@ type Limits struct {
 	// [DefaultConcurrency].
 	Default int
 
-	// Total caps the number of sessions that are in a turn, across all pools. 0 means no cap.
+	// Total is the cap on the number of sessions that are in a turn, across all pools. 0 means no
+	// cap.
 	Total int
-	// Agent caps the number of each agent's sessions that are in a turn, whatever their models are.
-	// For a task without a model, the entry of its agent replaces Default.
+	// Agent holds a cap for each agent: the maximum number of its sessions that are in a turn,
+	// whatever their models are. For a task without a model, the entry of its agent replaces
+	// Default.
 	Agent map[string]int
 	// If Fair is set, a pool serves the waiting root sessions in rotation and gives
 	// each of them one slot per round. Otherwise, a pool serves all tasks in order of arrival. With
@@ -114,11 +116,11 @@ type Limits struct {
 	Fair bool
 }
 
-// Config configures a [BackgroundManager]. The zero value works. New copies the Config.
-// A duration of 0 means the default. [Disabled] switches a limit or a wait off, but only in
-// the fields whose comments mention it. A default changes if it would contradict a
-// duration that is set. For example, if PollInterval is set to a long duration, the
-// default of HostUnreachable is three times that duration.
+// Config configures a [BackgroundManager]. The zero value works. New makes a copy of the
+// Config. A duration of 0 means the default. [Disabled] switches a limit or a wait off, but
+// only in the fields whose comments mention it. A default changes if it would contradict a
+// duration that is set. For example, if PollInterval is set to a long duration, the default of
+// HostUnreachable is three times that duration.
 type Config struct {
 	// Limits holds the limits of the manager's own ConcurrencyManager.
 	Limits Limits
@@ -127,14 +129,14 @@ type Config struct {
 	Concurrency *ConcurrencyManager
 	// Slots, if set, grants the manager's slots in place of a ConcurrencyManager. If several
 	// processes share the source, limits apply across all of them. Limits and Concurrency must be
-	// empty if Slots is set. If the source loses the slot of an attempt, the attempt ends with
-	// [CauseSlotLost] and its session is stopped. An attempt that has not begun to use its slot, because
-	// the store has not yet answered, waits for another slot instead. Tree budgets still apply to each
-	// manager separately. Unless the source is a [CoolDownSource], cool-downs after a provider's refusals
-	// also apply to each manager separately: other managers notice a provider's limit only when the
-	// provider refuses their own turns. The task that probes whether the provider accepts requests again
-	// might have to wait in line at the source. Until this task has begun, the other pools that cool down
-	// together with its pool do not grant slots either.
+	// empty if Slots is set. If the source loses an attempt's slot, the attempt ends with
+	// [CauseSlotLost] and its session is stopped. An attempt that has not begun to use its slot,
+	// because the store has not yet answered, waits for another slot instead. Tree budgets still apply
+	// to each manager separately. Unless the source is a [CoolDownSource], cool-downs after a
+	// provider's refusals also apply to each manager separately: other managers notice a provider's
+	// limit only when the provider refuses their own turns. The task that probes whether the provider
+	// accepts requests again might have to wait in line at the source. Until this task has begun, the
+	// other pools that cool down together with its pool do not grant slots either.
 	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in
@@ -178,9 +180,9 @@ type Config struct {
 	// ClientFor returns the name of the client that runs an agent. If ClientFor is nil,
 	// the client that is passed to New runs all agents.
 	ClientFor func(agent string) string
-	// Model returns the model for an agent. The argument "asked" is the model that the caller
-	// requested, or empty. The returned model is passed to the client, and Limits apply to it. If
-	// Model returns an error, the launch is refused. If Model is nil, the requested model is used.
+	// Model returns the model for an agent. It gets the model that the caller requested, or an
+	// empty string. The returned model is passed to the client, and Limits apply to it. If Model
+	// returns an error, the launch is refused. If Model is nil, the requested model is used.
 	Model func(agent, asked string) (string, error)
 	// Permissions holds rules for every session. AgentPermissions returns rules for one
 	// agent. These rules come after Permissions and therefore override them. A rule is
@@ -269,9 +271,9 @@ type Config struct {
 	// ModelsMayPermit allows a session to grant permissions to the tasks that descend from it. By
 	// default, only the host may grant permissions, and sessions may answer only other questions.
 	ModelsMayPermit bool
-	// OnlyModelsAnswer means that only models can answer questions, because no person sees them. A
-	// question that no model may answer is then refused immediately, as if Ask were not set. Models
-	// can answer only if OptionalTools names [ToolBackgroundMessage].
+	// OnlyModelsAnswer means that only models can answer questions, for example because no person
+	// sees the questions. A question that no model may answer is then refused immediately, as if
+	// Ask were not set. Models can answer only if OptionalTools names [ToolBackgroundMessage].
 	OnlyModelsAnswer bool
 
 	// PollInterval is the pause between two polls of a client that is a TurnStarter. It is also the
@@ -299,10 +301,10 @@ type Config struct {
 	// SessionGone is how long a session must be reported as gone before its task
 	// ends. Default 60 s.
 	SessionGone time.Duration
-	// HostUnreachable is a time limit for three problems of a task: its client does not
-	// answer, the messages of its idle session cannot be read, or the task cannot be
-	// started because of [ErrUnreachable]. If a problem lasts longer than
-	// HostUnreachable, the task ends. Default 5 min; Disabled for no limit.
+	// HostUnreachable is a time limit for three problems that a task can have: its client does
+	// not answer, the messages of its idle session cannot be read, or the task cannot be
+	// started because of [ErrUnreachable]. If a problem lasts longer than HostUnreachable, the
+	// task ends. Default 5 min; Disabled for no limit.
 	HostUnreachable time.Duration
 	// TimeToLive is the total time that the turns of a task may take before the task is
 	// cancelled. Default 30 min; Disabled for no limit.

@@ -38,8 +38,8 @@ func budgetMembers(whose string) []string {
 	return budgetKeys[:]
 }
 
-// budgetEntries returns the entries of all values under the key "budget", in the order in which
-// FormatConfig writes them.
+// budgetEntries returns the entries of all values under the key "budget", in the order that
+// FormatConfig uses.
 func budgetEntries() (all []string) {
 	for _, whose := range [...]string{"task", "tree"} {
 		for _, key := range budgetMembers(whose) {

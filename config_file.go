@@ -25,9 +25,9 @@ const maxConfigFile = 1 << 20
 //
 // A file is JSON with comments and trailing commas. Only its section background_task is
 // read, at the top level or under "[opencode]"; the values under "[opencode]" override
-// those at the top level. In the section, an absent key means the default, and null
-// removes the value from an earlier file. The table shows what 0 means for each key.
-// Values of keys that end in Ms are in milliseconds:
+// those at the top level. In the section, an absent key means the default, and null removes the
+// value that an earlier file set. The table shows what 0 means for each key. Values of keys
+// that end in Ms are in milliseconds:
 //
 //	key                                  default     0 means
 //	modelConcurrency                     {}          no limit
@@ -77,8 +77,8 @@ const maxConfigFile = 1 << 20
 //
 // The host's own names sessionGoneTimeoutMs and taskCleanupDelayMs are accepted as aliases for
 // sessionGoneMs and retentionMs. An unknown key is not an error, because it might belong to the
-// host or to a fork of the host. [FileConfig.Ignored] reports it. A misspelt key of the table is an
-// error, because otherwise its limit would silently not apply.
+// host or to a fork of the host. [FileConfig.Ignored] reports it. A misspelling of one of the
+// table's keys is an error, because otherwise its limit would silently not apply.
 type FileConfig struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
@@ -134,12 +134,13 @@ func (s Setting) Name() string {
 	return s.Key + jsonc.Index(s.Entry)
 }
 
-// LoadConfig reads the files and merges them key by key, and limits entry by entry. Values from
-// later files override values from earlier files, and null removes the values from earlier files. A
-// file that does not exist is an error. Values that contradict each other are also an error. [New]
-// also finds this error, but only LoadConfig knows where the values are in the files. If there are
-// errors, LoadConfig does not load anything and returns the errors of all files, joined. Each of
-// them is a [*ConfigFileError], or an [*InputError] for an empty path.
+// LoadConfig reads the files and merges them: limits and fallbacks entry by entry, and all other
+// values key by key. Values from later files override values from earlier files, and null removes
+// the values from earlier files. A file that does not exist is an error. Values that contradict
+// each other are also an error. [New] also finds this error, but only LoadConfig knows where the
+// values are in the files. If there are errors, LoadConfig does not load anything and returns the
+// errors of all files, joined. Each of them is a [*ConfigFileError], or an [*InputError] for an
+// empty path.
 func LoadConfig(paths ...string) (FileConfig, error) {
 	var all FileConfig
 	var errs []error
@@ -257,9 +258,9 @@ func fileError(path string, err error) error {
 	return &ConfigFileError{File: path, Problem: "cannot be read: " + problem.Error(), Err: err}
 }
 
-// Merge returns f merged with a later file. Like LoadConfig, it merges key by key and
-// limits entry by entry. A value from the later file overrides the value from f, and null
-// removes the value from f. Merge does not change the two files.
+// Merge returns f merged with a later file. Like LoadConfig, it merges limits and fallbacks
+// entry by entry, and all other values key by key. A value from the later file overrides the
+// value from f, and null removes the value from f. Merge does not change the two files.
 func (f FileConfig) Merge(later FileConfig) FileConfig {
 	values := maps.Clone(f.values)
 	if values == nil {

@@ -13,11 +13,10 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// FormatConfig returns c as the text of a configuration file, with the keys in the order
-// of the table in the documentation of [FileConfig]. It writes every field that is set and
-// has a key. [ParseConfig] and [FileConfig.Apply] restore these fields. FormatConfig
-// returns an [*InputError] for a value that is wrong or that a file cannot represent, such
-// as a fraction of a millisecond.
+// FormatConfig returns c as the text of a configuration file, with the keys in the same order
+// as the table for [FileConfig]. It writes every field that is set and has a key. [ParseConfig]
+// and [FileConfig.Apply] restore these fields. FormatConfig returns an [*InputError] for a
+// value that is wrong or that a file cannot represent, such as a fraction of a millisecond.
 func FormatConfig(c Config) ([]byte, error) {
 	members, err := formatMembers(c)
 	if err != nil {

@@ -24,11 +24,11 @@ func (k IgnoredKey) String() string {
 }
 
 // Ignored returns the keys that have no effect, in the order of the files and of the
-// keys in them. These are keys of the host without a counterpart here, unknown keys,
-// and keys outside background_task that seem to belong in it. Ignored also reports a
-// file without the section background_task. The last entries can be a maxToolCalls that
-// circuitBreaker.maxToolCalls overrides, and a staleTimeoutMs that is longer than
-// taskTtlMs. Such a staleTimeoutMs has no effect, because taskTtlMs ends a task first.
+// keys in them. These are the host's keys that have no counterpart here, unknown keys, and keys
+// outside background_task that seem to belong in it. Ignored also reports a file without the
+// section background_task. The last entries can be a maxToolCalls that
+// circuitBreaker.maxToolCalls overrides, and a staleTimeoutMs that is longer than taskTtlMs.
+// Such a staleTimeoutMs has no effect, because taskTtlMs ends a task first.
 func (f FileConfig) Ignored() []IgnoredKey {
 	all := slices.Clone(f.ignored)
 	if k, ok := f.overridden(); ok {

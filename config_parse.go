@@ -14,9 +14,9 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// ParseConfig parses the content of a configuration file. The argument "name" is the name of the
-// file in errors and origins. If there are errors, ParseConfig does not load anything and returns
-// all errors, joined. Each of them is a [*ConfigFileError] with the line of the error.
+// ParseConfig parses the content of a configuration file. Errors and origins refer to the file by
+// the given name. If there are errors, ParseConfig does not load anything and returns all errors,
+// joined. Each of them is a [*ConfigFileError] with the line of the error.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
 	if len(p.errs) > 0 {
@@ -57,8 +57,8 @@ type fileParser struct {
 
 func (p *fileParser) fail(err error) { p.errs = append(p.errs, err) }
 
-// root reads the section background_task at the top level and under "[opencode]". Values
-// under "[opencode]" override values at the top level.
+// The method "root" reads the section background_task at the top level and under "[opencode]".
+// Values under "[opencode]" override values at the top level.
 func (p *fileParser) root(v jsonc.Value) {
 	members, ok := v.Members()
 	if !ok {
@@ -96,7 +96,7 @@ func named(members []jsonc.Member, name string) (all []jsonc.Member) {
 	return all
 }
 
-// members reads the section background_task if the object has one.
+// The method "members" reads the section background_task if the object has one.
 func (p *fileParser) members(members []jsonc.Member) {
 	first := 0
 	for _, m := range members {

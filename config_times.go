@@ -122,7 +122,7 @@ func (l timeLimit) key() string { return timeLimits[l].key }
 // The method "of" returns a pointer to the limit in c.
 func (l timeLimit) of(c *Config) *time.Duration { return timeLimits[l].of(c) }
 
-// inFile returns the entry of the limit in fileKeys.
+// inFile returns the limit's entry in fileKeys.
 func (l timeLimit) inFile() fileKey {
 	row := &timeLimits[l]
 	return fileKey{key: row.key, alias: row.alias, kind: keyMs, field: row.field, zero: row.off, about: row.about, limit: l}

@@ -22,9 +22,9 @@
 // tasks have ended and the agent has been notified of this. During this wait, the attempt does not
 // hold a slot. Therefore, a chain of delegations finishes even with a limit of 1.
 //
-// A slot is the right to run turns now. Slots belong to pools. The [Limits] determine how many slots a
-// pool has: a model's own limit applies if there is one, otherwise the limit of its provider, otherwise
-// the default. A pool serves tasks in order of arrival.
+// A slot is the right to run turns. Slots belong to pools. The [Limits] determine how many slots a pool
+// has: a model's own limit applies if there is one, otherwise the limit of its provider, otherwise the
+// default. A pool serves tasks in order of arrival.
 //
 // # Clients and methods
 //
@@ -46,8 +46,8 @@
 // Every attempt ends once. Answers from the agent or its server that arrive later have no effect,
 // and neither do timers that fire later. A running attempt has a time to live. A pending attempt
 // waits for a slot without a time limit, unless [Config] sets one. If a host function fails, hangs,
-// panics or calls runtime.Goexit, at most the task for which it was called ends, and the task's
-// reason states why.
+// panics or calls runtime.Goexit, only the task for which it was called can end because of this.
+// The task's reason then states why.
 //
 // A slot is given back exactly once, and not before the turn is over, so a limit counts the turns
 // that are really running. There is one exception: if a session does not stop within
@@ -60,7 +60,7 @@
 //
 //   - The session of a task gets its notices as the prompt of its next turn.
 //   - A root session gets its notices through [Config].Notify or through a client that is a [Notifier].
-//     A failed delivery is repeated after increasing pauses. The id of the notice stays the same. If the
+//     A failed delivery is retried with increasing pauses. The id of the notice stays the same. If the
 //     host uses the id to recognize repetitions, the notice arrives exactly once, otherwise at least once.
 //     After 20 failed deliveries or after a day, delivery is abandoned, but the notice can still be
 //     taken. If there is no notifier, notices are held as for a scope.

@@ -64,9 +64,9 @@ var (
 	ErrParentCycle = errors.New("the parents of the session form a cycle")
 
 	// ErrGoesOn is returned by Run and Wait, together with the tasks, if waiting longer could cause
-	// a deadlock. Run also returns ErrGoesOn if the deadline of its context has passed or if a task
-	// asks a question. Tasks that have not ended continue in the background and will be reported
-	// when they end.
+	// a deadlock. Run also returns ErrGoesOn if the deadline of its context has passed, if the task
+	// must wait long for its model provider, or if a task asks a question. Tasks that have not
+	// ended continue in the background and will be reported when they end.
 	ErrGoesOn = errors.New("the task goes on in the background")
 
 	// ErrNothingOwed is returned by NextNotice if no notice is owed to the session and no task that
@@ -82,8 +82,8 @@ var (
 	// task has no session.
 	ErrNoSession = errors.New("no such session")
 
-	// ErrUnreachable is returned, wrapped, by CreateSession, StartTurn or RunTurn of a client if
-	// the agent runtime cannot be reached and nothing was started. The call can then be repeated
+	// ErrUnreachable is returned, wrapped, by a client's CreateSession, StartTurn or RunTurn if the
+	// agent runtime cannot be reached and nothing was started. The call can then be repeated
 	// safely. Clients return ErrUnreachable if a connection was refused, for example. They do not
 	// return it if an answer was lost, because the call might have started something. After
 	// ErrUnreachable, the start of the task does not fail. It is delayed for at most
@@ -92,7 +92,7 @@ var (
 	// began.
 	ErrUnreachable = errors.New("the agent runtime cannot be reached")
 
-	// ErrUnreadable is returned, wrapped, by RestoreSession of a client if no process of the session is
+	// ErrUnreadable is returned, wrapped, by a client's RestoreSession if no process of the session is
 	// running, but it cannot be determined how far the session got. The attempt ends as interrupted,
 	// and the manager does not try to stop the session again.
 	ErrUnreadable = errors.New("the session cannot be read")
@@ -112,7 +112,7 @@ type InputError struct {
 // Error returns the field and the problem in one line.
 func (e *InputError) Error() string { return e.Field + ": " + e.Problem }
 
-// errNoContext is the error of every call with a nil context.
+// errNoContext is the error for a call with a nil context.
 var errNoContext error = &InputError{"ctx", "is nil; use context.Background() if there is no other"}
 
 // ConfigFileError reports what is wrong in a configuration file and which values are valid.
@@ -209,7 +209,7 @@ func (e *CloseError) Error() string {
 // Unwrap returns Err.
 func (e *CloseError) Unwrap() error { return e.Err }
 
-// The errors that the state returns. They are defined in this file because the files of the state
+// The errors that the state returns. They are defined in this file because the state's files
 // contain no wording.
 
 func recordRefused(id string) error {

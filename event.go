@@ -25,7 +25,7 @@ const (
 	EventExpired                // the record of the task was dropped by retention or by Forget
 	EventStoreTrouble           // writes to the store have failed for Config.StoreTimeout, the store is lost, or the store refuses the record of Task; the log contains the error
 	EventSuperseded             // a new attempt of the task replaced the attempt; no EventEnded follows for the replaced attempt
-	EventBudget                 // 80 % of a limit of a budget is used; the field Budget contains the limit
+	EventBudget                 // 80 % of a budget's limit is used; the field Budget contains the limit
 	EventMessage                // a message for the task was accepted or withdrawn, or a turn has received it; see Task.Messages
 	EventQuestion               // the agent asks a question, or a question was answered, has expired or is no longer asked; the field Question contains it
 	EventMissed                 // the subscriber was too slow; the field Missed contains the number of lost events
@@ -69,7 +69,7 @@ type Subscription struct {
 }
 
 // Subscribe returns all current tasks in launch order, and a subscription to all later events. No
-// event between the two is lost. buffer is the maximum number of unread events that the
+// event is lost between the two. buffer is the maximum number of unread events that the
 // subscription holds. If buffer is not positive, the maximum is 256. If more events arrive, the
 // oldest unread events are lost, and an [EventMissed] reports their number. Call Close on the
 // subscription when it is no longer needed.
@@ -100,7 +100,7 @@ func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	return tasks, s
 }
 
-// put adds an unread event. The manager's lock must be held.
+// The method "put" adds an unread event. The manager's lock must be held.
 func (s *Subscription) put(e Event) {
 	if len(s.buf) >= s.max {
 		s.buf[0] = Event{}
@@ -133,8 +133,8 @@ func (s *Subscription) next() (e Event, ok bool) {
 }
 
 // Next returns the next event. If there is none, it waits for one. If ctx ends first, Next returns
-// the error of ctx. Next returns [io.EOF] once the subscription or the manager is closed and all
-// events are read. Next must not be called concurrently.
+// the context's error. Next returns [io.EOF] once the subscription or the manager is closed and
+// all events are read. Next must not be called concurrently.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
 		var e Event

@@ -17,13 +17,14 @@ const historyPage = 100
 // Task.Prompt and Task.Result are empty. Call [BackgroundManager.Read] to get these texts.
 //
 // The query selects tasks as in [BackgroundManager.List], except that Query.Under must be a root
-// session. Query.Limit is the size of the page; 0 means 100. The argument "before" is the id of the
-// last task on the previous page, or empty for the first page.
+// session. Query.Limit is the size of the page; 0 means 100. For the first page, "before" is empty.
+// For any other page, it is the id of the last task on the previous page.
 //
-// History waits for the store for at most Config.StoreTimeout. If the manager has no store, the
-// error matches [errors.ErrUnsupported]. Any other error matches [ErrStore]. If the store has no
-// task with the id "before", the error also matches [ErrNoRecord]. If the store is lost, the error
-// also matches [ErrStoreLost]. History is safe for concurrent use.
+// History waits for the store for at most Config.StoreTimeout. If ctx is nil, the error is an
+// [*InputError]. If the manager has no store, the error matches [errors.ErrUnsupported]. Any
+// other error matches [ErrStore]. If the store has no task with that id, the error also matches
+// [ErrNoRecord]. If the store is lost, the error also matches [ErrStoreLost]. History is safe
+// for concurrent use.
 func (m *BackgroundManager) History(ctx context.Context, q Query, before string) ([]Task, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("bgagent: history: %w", errNoContext)
@@ -110,8 +111,8 @@ func (m *BackgroundManager) fetchFor(ctx context.Context, ref string, f func(st 
 	})
 }
 
-// The method "stored" reads the record of an ended task from the store. It returns nil without an error if the
-// store has no such record. If the argument "last" is true, it first waits until the last record of the task
+// The method "stored" reads the record of an ended task from the store. It returns nil without an error
+// if the store has no such record. If "last" is true, it first waits until the last record of the task
 // is written.
 func (m *BackgroundManager) stored(ctx context.Context, ref string, last bool) (*storedTask, error) {
 	if last { // the record in the store is older than the record that was in memory
@@ -174,9 +175,9 @@ func (m *BackgroundManager) storeLost() (err error) {
 	return err
 }
 
-// orLost returns err, which is the error of a search for a task in memory. If the task was not found
-// and the store is lost, the result also says that the store, which might have the task, cannot be
-// read. The lock must not be held.
+// orLost returns err, the error from a search for a task in memory. If the task was not found and
+// the store is lost, the result also says that the store cannot be read, although it might have the
+// task. The lock must not be held.
 func (m *BackgroundManager) orLost(err error) error {
 	if !errors.Is(err, ErrUnknownTask) && !errors.Is(err, ErrExpired) && !errors.Is(err, ErrNotDescendant) {
 		return err

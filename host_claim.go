@@ -97,8 +97,8 @@ func (m *BackgroundManager) mayPrompt(a *attempt, j *job) error {
 	return nil
 }
 
-// showSource replaces the figures of the pool for which the task waits with the source's figures,
-// which count all users of the source.
+// If the task waits for a slot, showSource replaces the figures for its pool. The new figures come
+// from the source and count all users of the source.
 func (m *BackgroundManager) showSource(s *Task) {
 	if m.cfg.Slots != nil && s.Queue != nil {
 		s.Queue.Pool = m.cm.statsOf(m.cm.look(), s.Queue.Pool.Name)
@@ -114,7 +114,7 @@ func (m *BackgroundManager) slotGone(a *attempt) error {
 	return errSlotGone
 }
 
-// askSlots makes the calls to the source until none is left.
+// askSlots calls the source until no call is left to make.
 func (m *BackgroundManager) askSlots() {
 	for {
 		var calls []claimCall
@@ -160,8 +160,8 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 	}
 }
 
-// errNoClaim is the reason why a task has no slot if Request has returned nil. The source is then
-// faulty or no longer grants slots.
+// If Request returns nil, errNoClaim is the reason why the task has no slot. In that case, the
+// source is faulty or no longer grants slots.
 var errNoClaim = errors.New("SlotSource.Request returned no claim")
 
 // slotHolder passes the source's answers about one claim to the state.

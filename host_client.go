@@ -272,7 +272,7 @@ func (h *hostErrors) of(task string) error {
 }
 
 // Err returns the error of the last failed call to CreateSession, RunTurn or StartTurn in the
-// task's latest attempt. The result is the error that the client returned, so that errors.Is and
+// task's latest attempt. The result is the error that the client returned, so errors.Is and
 // errors.As work with it. Err returns nil if no call failed, if the attempt is pending or running,
 // or if the record of the task has expired. Task.Reason describes the same error in words.
 func (m *BackgroundManager) Err(id string) error {
@@ -418,9 +418,9 @@ func (v valuesOver) Value(key any) any {
 	return valueOf(v.values, key)
 }
 
-// The method "each" calls f with all numbers from "from" to n-1. f calls the host's code. If a call
-// panics, the loop continues with the next number. If a call ends the goroutine, a new goroutine of
-// kind k continues with the remaining numbers and finally calls the function "then".
+// The method "each" calls f(from), f(from+1) and so on, up to f(n-1). f calls the host's code. If a
+// call panics, the loop continues with the next number. If a call ends the goroutine, a new
+// goroutine of kind k continues with the remaining numbers and finally calls the function "then".
 func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
 	for i := from; i < n; i++ {
 		func() {

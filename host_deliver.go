@@ -49,8 +49,8 @@ func (m *BackgroundManager) deliver(n *node) {
 }
 
 // parentState requests the status of a root session from the clients that report statuses. It
-// returns the answer of the first client that knows whether the session is idle or busy, and that
-// client.
+// returns the answer from the first client that knows whether the session is idle or busy,
+// together with that client.
 func (m *BackgroundManager) parentState(session string) (state parentState, by *client) {
 	for _, cl := range m.hosts {
 		if cl.starter == nil {

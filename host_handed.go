@@ -11,8 +11,8 @@ import (
 
 // Ack acknowledges that a notice was read. noticeID is the id of a [Notice] or of one of its items.
 //
-// With [Config].Store, NextNotice, TakeNotice, Read, Run and the answers of tools report to the
-// host or to a session that tasks have ended. In the store, these reports stay owed until they are
+// With [Config].Store, NextNotice, TakeNotice, Read, Run and the tools' answers report to the host
+// or to a session that tasks have ended. In the store, these reports stay owed until they are
 // acknowledged, and a later manager hands them out again if necessary. A later call for the same
 // session also acknowledges them, if it begins after the call that reported them has returned. If
 // the session runs a task, the end of the session's turn also acknowledges them. Ack does nothing

@@ -73,8 +73,8 @@ func (m *BackgroundManager) load(c StoreContents) error {
 	return nil
 }
 
-// loadPart is the maximum number of tasks whose texts are read on one goroutine. Starting a goroutine for each
-// text takes as long as reading the text from a local disk.
+// loadPart is the maximum number of tasks whose texts are read on one goroutine. Starting a goroutine
+// for each text takes as long as reading the text from a local disk.
 const loadPart = 64
 
 // loadedTask is the result of loading a task.
@@ -83,9 +83,10 @@ type loadedTask struct {
 	err  error
 }
 
-// loadTasks loads the tasks of the records, in parts. It decodes a part while the texts of the part before are
-// being read. The results are in the order of the records. For a record that is not the record of a task, the
-// result is empty. If the store is too slow, no record is damaged, so loadTasks itself returns an error.
+// loadTasks loads the tasks that the records describe, in parts. It decodes a part while the texts of
+// the previous part are being read. The results are in the order of the records. For a record that
+// does not describe a task, the result is empty. If the store is too slow, loadTasks itself returns an
+// error, because the records themselves are not damaged.
 func (m *BackgroundManager) loadTasks(records []StoreRecord) ([]loadedTask, error) {
 	loaded := make([]loadedTask, len(records))
 	var before *textReading
@@ -100,7 +101,7 @@ func (m *BackgroundManager) loadTasks(records []StoreRecord) ([]loadedTask, erro
 	return loaded, before.finish()
 }
 
-// loadTask loads the task of the record.
+// loadTask loads the task that the record describes.
 func (m *BackgroundManager) loadTask(ctx context.Context, r StoreRecord) (*storedTask, error) {
 	var loaded [1]loadedTask
 	r.Kind = StoreTask // History returns only tasks
@@ -142,8 +143,8 @@ type wantedText struct {
 	needed bool // the task cannot be loaded without the text
 }
 
-// The method "got" adds a text that was read to its task. If the text is needed and could not be read, the
-// task cannot be loaded.
+// The method "got" takes the result of reading the text, and adds the text to its task. If the text is
+// needed and could not be read, the task cannot be loaded.
 func (w *wantedText) got(text string, err error) {
 	switch {
 	case err == nil:
@@ -160,7 +161,7 @@ type textReading struct {
 	end     func()          // releases ctx
 	texts   []wantedText    // texts without an answer
 	answers chan textAnswer
-	stop    context.CancelFunc // makes the goroutine return after the call that it makes
+	stop    context.CancelFunc // makes the goroutine return after its current call
 }
 
 // textAnswer is the result of reading a text.
@@ -181,8 +182,8 @@ func (m *BackgroundManager) readTexts(ctx context.Context, texts []wantedText) *
 	return r
 }
 
-// start starts a goroutine that reads the remaining texts. If a text is needed and cannot be read, the goroutine
-// does not read the other texts of the task.
+// start starts a goroutine that reads the remaining texts. If a text is needed and cannot be read, the
+// goroutine does not read the task's other texts.
 func (r *textReading) start() {
 	ctx, stop := context.WithCancel(r.ctx)
 	texts, answers := r.texts, make(chan textAnswer, len(r.texts))
@@ -234,9 +235,9 @@ func (m *BackgroundManager) readText(ctx context.Context, w *wantedText) (string
 	return text, storeError(err)
 }
 
-// finish waits until all texts are read, and adds them to their tasks. It returns an error if the store is
-// lost, or if the store takes longer than Config.StoreTimeout to read one of the texts that are needed. If the
-// context ends, the remaining texts count as unreadable. r may be nil.
+// finish waits until all texts are read, and adds them to their tasks. It returns an error if the store
+// is lost, or if the store takes longer than Config.StoreTimeout to read one of the texts that are
+// needed. If the context ends, the remaining texts count as unreadable. r may be nil.
 func (r *textReading) finish() error {
 	if r == nil {
 		return nil
@@ -296,6 +297,6 @@ func (r *textReading) await(limit *time.Timer) (a textAnswer, ok bool) {
 	}
 	r.stop()
 	r.answers = make(chan textAnswer)
-	close(r.answers) // no more answers of this goroutine are taken
+	close(r.answers) // no more answers from this goroutine are taken
 	return textAnswer{"", tookTooLong("Store.Text", r.m.cfg.StoreTimeout)}, true
 }

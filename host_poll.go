@@ -44,9 +44,9 @@ func (m *BackgroundManager) poll(cl *client) {
 	}
 }
 
-// sweep makes one call to the client that requests the statuses of all sessions that need polling.
-// It queues each session that might have new messages, so that a reader reads them. It does not
-// wait for the reads, so one slow session does not delay the others.
+// The method "sweep" requests the statuses of all sessions that need polling, with one call to the
+// client. It queues each session that might have new messages, so that a reader reads them. It
+// does not wait for the reads, so one slow session does not delay the others.
 func (m *BackgroundManager) sweep(cl *client) {
 	var list []looked
 	var parents []*node
@@ -94,9 +94,9 @@ func (m *BackgroundManager) sweep(cl *client) {
 	})
 }
 
-// statuses requests the statuses of sessions from the client. If the client does not support the
-// call, every status is SessionUntold. After any other error, the method "statuses" returns a
-// nil map, which means SessionUnknown for every session.
+// The method "statuses" requests the statuses of sessions from the client. If the client does
+// not support the call, every status is SessionUntold. After any other error, it returns a nil
+// map, which means SessionUnknown for every session.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := m.host(cl).starter.Statuses(ctx, ids)
@@ -144,8 +144,9 @@ func (m *BackgroundManager) lookNow(l looked) {
 	m.look(l)
 }
 
-// look reads the new messages of a session whose status is already known, and lets the state judge
-// the session. While it does so, a.sight.looking is set, so no other goroutine reads the session.
+// The method "look" reads the new messages of a session whose status is already known, and lets the
+// state judge the session. While it does so, a.sight.looking is set, so no other goroutine reads
+// the session.
 func (m *BackgroundManager) look(l looked) {
 	a := l.a
 	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll, at: l.at}
@@ -246,8 +247,8 @@ func (m *BackgroundManager) lookAtTodos(ctx context.Context, l looked, o observa
 	})
 }
 
-// The method "read" reads the messages after the cursor. On an error, it also returns the pages
-// that it read before the error.
+// The method "read" reads the messages after the cursor. If a call fails, the result also contains
+// the pages that were read before the failure.
 func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
 	for range readPages {
 		page, err := within(ctx, m, goPoll, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {

@@ -5,10 +5,9 @@ import (
 	"time"
 )
 
-// The code in this file handles the reports of clients about model providers. Providers report
+// The code in this file handles clients' reports about model providers. Providers report
 // wall-clock times. The state knows only the manager's clock, which does not advance while the
-// machine sleeps. Therefore, this code adds a reading of that clock to each time that a client
-// reports.
+// machine sleeps. Therefore, this code adds a reading of that clock to every reported time.
 
 const (
 	resetMost = 366 * 24 * time.Hour // maximum time until a provider accepts requests again; anything longer is a mistake
@@ -22,8 +21,8 @@ func onClock(t time.Time) time.Time {
 	return onClockAt(t, now.Round(0), now)
 }
 
-// onClockAt is like onClock, but takes the current time as the argument "now". The argument "wall"
-// is the same time without a reading of the monotonic clock.
+// onClockAt is like onClock, but gets the current time from the caller, with a reading of the
+// monotonic clock as "now" and without one as "wall".
 func onClockAt(t, wall, now time.Time) time.Time {
 	if t.IsZero() {
 		return t

@@ -30,16 +30,17 @@ func (m *BackgroundManager) Restored() Restored { return m.found }
 // is safe for concurrent use.
 func (m *BackgroundManager) Start() { _ = m.start(context.Background()) }
 
-// restoringKey is the key of a context value that marks the contexts of Config.RestoreContext.
+// restoringKey is the key of a context value that marks the contexts passed to
+// Config.RestoreContext.
 type restoringKey struct{}
 
 // errRestoring is returned if Config.RestoreContext calls a method that would have to wait until
 // Config.RestoreContext returns.
 var errRestoring = errors.New("the call would wait for Config.RestoreContext, from which it was made")
 
-// start does the work of Start. If ctx ends first, the method "start" returns the error of ctx,
-// and the work continues. Every caller waits, so that no new task gets ahead of the tasks of
-// the earlier process.
+// start does the work of Start. If ctx ends first, the method "start" returns the context's
+// error, and the work continues. Every caller waits, so that no new task gets ahead of the
+// tasks of the earlier process.
 func (m *BackgroundManager) start(ctx context.Context) error {
 	if ctx == nil {
 		return errNoContext

@@ -13,8 +13,8 @@ import (
 // created, turnStarted or turnReturned. If the host ends the worker goroutine with runtime.Goexit,
 // a new goroutine continues with that method.
 
-// work makes the host calls of an attempt. Then it makes the host calls of other attempts that have
-// been granted a slot, until none is left.
+// The method "work" makes the host calls of an attempt. Then it makes the host calls of other
+// attempts that have been granted a slot, until no such attempt is left.
 func (m *BackgroundManager) work(a *attempt) {
 	var j job
 	// Request the host call again, so that the method "step" prepares it in j.

@@ -135,7 +135,7 @@ func (st *state) notStored(err error, tasks ...*task) error {
 	return err
 }
 
-// The method "ended" returns when the ends of the tasks are durable.
+// The method "ended" returns when the tasks' ends are durable.
 func (m *BackgroundManager) ended(ctx context.Context, tasks ...*task) error {
 	if m.cfg.Store == nil {
 		return nil
@@ -179,7 +179,8 @@ func (m *BackgroundManager) closeStore(ctx context.Context) {
 	}
 }
 
-// overError returns the error of a wait that ended because the manager no longer writes to the store.
+// overError returns the error for a wait that ended because the manager no longer writes to the
+// store.
 func (st *state) overError() error {
 	if st.isLost() {
 		return st.storing.lost

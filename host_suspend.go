@@ -7,15 +7,15 @@ import (
 )
 
 // Suspend stops the manager so that a later manager can continue its tasks. For example, a host
-// calls it before a deploy. After the call, no attempt, turn or notice begins. Turns of a
-// [TurnRunner] may continue until only Config.StopTimeout remains before the deadline of ctx. Turns
-// that are still running then are stopped, and the next manager that opens the store continues
-// them. The turns of a [TurnStarter] continue on its server. Pending tasks stay pending. Callers
-// that are waiting for a task get [ErrSuspended].
+// calls it before a deploy. Once Suspend has begun, no attempt, turn or notice delivery begins.
+// Turns of a [TurnRunner] may continue until only Config.StopTimeout remains before the deadline of
+// ctx. Turns that are still running then are stopped, and the next manager that opens the store
+// continues them. The turns of a [TurnStarter] continue on its server. Pending tasks stay pending.
+// Callers that are waiting for a task get [ErrSuspended].
 //
 // Suspend closes the store once the calls for the stopped turns have returned. If a call does not
-// return, Suspend waits for it for half of the time that remains. With budgets, Suspend also counts
-// the usage that the stopped turns report while they end.
+// return, Suspend waits for it for up to half of the remaining time. With budgets, Suspend also
+// counts the usage that the stopped turns report while they end.
 //
 // If ctx has no deadline, Suspend waits for at most Config.StopTimeout plus Config.CallTimeout, and
 // turns are not given time to end. The error is nil or a [*CloseError]. A CloseError names the host
@@ -76,8 +76,8 @@ func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
 
 // untilStopped waits until the calls for the stopped turns have returned. Another process can continue the
 // tasks once the store is closed, and a turn must not run in both processes. The calls can also still report
-// the usage of the turns. If a call does not return, untilStopped leaves half of the time until the deadline
-// of ctx for closing the store.
+// the usage of the turns. If a call does not return, untilStopped gives up halfway to the deadline of
+// ctx, so that there is time to close the store.
 func (m *BackgroundManager) untilStopped(ctx context.Context) {
 	if end, ok := ctx.Deadline(); ok {
 		short, cancel := context.WithDeadline(ctx, end.Add(-time.Until(end)/2))
@@ -102,8 +102,8 @@ func (m *BackgroundManager) countsMore() (more bool) {
 }
 
 // untilSlotsLeft waits until Config.Slots has all slots back, because the caller might close the
-// source afterwards. Calls to a source do not block, so the time for them is short and does not
-// depend on the caller's context.
+// source afterwards. Calls to a source do not block, so untilSlotsLeft waits only a short time,
+// whatever the caller's context allows.
 func (m *BackgroundManager) untilSlotsLeft() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

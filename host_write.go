@@ -138,8 +138,9 @@ func (m *BackgroundManager) writeOnce(b *StoreBatch) error {
 
 // storeCall calls a method of the store on a separate goroutine, so that a panic or a
 // runtime.Goexit in the store does no harm. The methods of an error can be the store's code, so
-// storeCall also copies the error on that goroutine. If ctx ends first, storeCall returns the error
-// of ctx. If the call succeeds after that, storeCall passes the result to the function "late".
+// storeCall also copies the error on that goroutine. If ctx ends first, storeCall returns the
+// context's error. If the call succeeds after that, storeCall passes the result to the function
+// "late".
 func storeCall[T any](ctx context.Context, m *BackgroundManager, f func() (T, error), late func(T)) (value T, err error) {
 	type answer struct {
 		value T
@@ -224,8 +225,8 @@ func (m *BackgroundManager) reopenStore(b *StoreBatch, cause error) error {
 }
 
 // changedBy compares the contents of the store with the batches that this manager wrote. It returns
-// "" if they are the same or if only the last batch is missing. Otherwise, it returns a description
-// of the difference.
+// "" if they match, or if only the last batch is missing. Otherwise, it returns a description of
+// the difference.
 func (m *BackgroundManager) changedBy(c StoreContents, last *StoreBatch) string {
 	if c.Batch != last.Number && c.Batch != last.Number-1 {
 		return fmt.Sprintf("its last batch has the number %d; the last batch of this manager has the number %d", c.Batch, last.Number)
@@ -247,8 +248,8 @@ func (m *BackgroundManager) changedBy(c StoreContents, last *StoreBatch) string 
 
 // writeApart divides a batch that the store refused, and writes the parts as separate batches. It
 // returns the records that the store refuses even on their own, and the number of the last batch
-// that is durable. Before and after the parts, it writes the manager's own record. If this fails,
-// the problem is not a single record, and writeApart returns an error.
+// that is durable. Before and after the parts, it writes the manager's own record. If that write
+// fails, a single record is not the problem, and writeApart returns an error.
 func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (last uint64, bad []refusal, err error) {
 	last = b.Number - 1
 	write := func(part StoreBatch) error {
@@ -307,10 +308,10 @@ func (m *BackgroundManager) isFinal(err error) bool {
 	return errors.As(err, &lost) || errors.Is(err, errStoreClosing)
 }
 
-// parts divides the batch into parts that do not depend on each other: one part for each key, in
-// the order of the keys. The record of the manager is left out. If a record must be durable before
-// another record is deleted, both belong to the same part. The argument "heirs" is the result of
-// [state.heirs].
+// The method "parts" divides the batch into parts that do not depend on each other: one part for
+// each key, in the order of the keys. The record of the manager is left out. If a record must be
+// durable before another record is deleted, both belong to the same part. heirs holds the result
+// of [state.heirs].
 func (b *StoreBatch) parts(heirs map[string]string) (all []StoreBatch) {
 	at := map[string]*StoreBatch{}
 	part := func(key string) *StoreBatch {

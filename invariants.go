@@ -41,11 +41,10 @@ func init() {
 	}
 }
 
-// The checks of a manager compare all records after each update, until they have compared
-// recordBudget records. From then on, they compare only recordsAtOnce records of tasks and the same
-// number of records of sessions after each update. Making a record takes longer than all other
-// checks of a task. Without this limit, a hammer run with a store would spend most of its time
-// comparing records.
+// A manager's checks compare all records after each update, until they have compared recordBudget
+// records. From then on, they compare only recordsAtOnce task records and as many session records
+// after each update. Making a record takes longer than all other checks of a task. Without this
+// limit, a hammer run with a store would spend most of its time comparing records.
 const (
 	recordBudget  = 1000
 	recordsAtOnce = 1

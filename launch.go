@@ -26,8 +26,8 @@ import (
 // names a client that does not exist, Config.AgentPermissions returns an invalid rule, or a budget
 // is invalid or limits usage that the client does not report correctly. The error is a
 // [*BudgetError] if a budget of the tree is used up. Otherwise it matches [ErrClosed], [ErrDepth],
-// [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle], or it is the error of ctx or of a host
-// call. If Launch returns an error, it has not launched a task.
+// [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle], or it is the context's error or the
+// error from a host call. If Launch returns an error, it has not launched a task.
 //
 // With [Config].Store, Launch returns once the task is durable in the store. It waits until ctx
 // ends, but for at most Config.StoreTimeout. If the task cannot be written, Launch withdraws the
@@ -40,9 +40,9 @@ func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInpu
 	return m.launch(ctx, by, in, nil)
 }
 
-// The method "launch" does the work of Launch and Run. The argument "w" is nil for Launch. For Run, it waits for
-// the end of the task from the moment of the launch, because the task can end and be resumed before the launch
-// is durable.
+// The method "launch" does the work of Launch and Run. w is nil for Launch. For Run, w waits for the
+// end of the task from the moment of the launch, because the task can end and be resumed before the
+// launch is durable.
 func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInput, w *waiter) (snap Task, err error) {
 	if err := m.start(ctx); err != nil {
 		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
@@ -166,8 +166,8 @@ func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in Lau
 	})
 }
 
-// modelFor returns the model for the agent. The argument "asked" is the model that the caller
-// requested, or empty.
+// modelFor returns the model for the agent. "asked" is the model that the caller requested, or
+// empty.
 func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (string, error) {
 	asked = mdtext.Valid(strings.TrimSpace(asked))
 	if m.cfg.Model == nil {
@@ -275,7 +275,8 @@ func title(description, prompt string) string {
 // The error is an [*InputError] if the prompt is missing. It matches [ErrStillLive] if the task has
 // not ended, and [ErrNoSession] if the session of the task was deleted. Otherwise it matches
 // [ErrNotStopped], [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrTooManyTasks],
-// [ErrSessionEnded], [ErrParentCycle] or [ErrClosed], or it is the error of ctx or of a host call.
+// [ErrSessionEnded], [ErrParentCycle] or [ErrClosed], or it is the context's error or the error
+// from a host call.
 //
 // With [Config].Store, Resume waits for the store as Launch does, and returns the same errors. If
 // Resume withdraws the attempt, the task is in the same state as before the call. If the store might
@@ -286,7 +287,7 @@ func (m *BackgroundManager) Resume(ctx context.Context, by Caller, ref string, i
 	return m.resume(ctx, by, ref, in, nil)
 }
 
-// The method "resume" does the work of Resume and RunResume. For the argument "w", see the method "launch".
+// The method "resume" does the work of Resume and RunResume. For w, see the method "launch".
 func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, in ResumeInput, w *waiter) (s Task, err error) {
 	if err := m.start(ctx); err != nil {
 		return s, fmt.Errorf("bgagent: resume: %w", err)

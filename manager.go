@@ -44,8 +44,8 @@ import (
 //     when a task ends, the tasks below it end immediately.
 //  11. Only m.release performs effects, after the lock is released. It first performs the effects of
 //     class "now" (cancel, abort), then the effects of class "after" (deliver, wake, start). No code
-//     relies on the order within a class. The goroutine whose update made a transition performs its
-//     effects. The host calls of an attempt, except Abort, are not made concurrently.
+//     relies on the order within a class. The goroutine whose update made a transition also performs
+//     its effects. The host calls of an attempt, except Abort, are not made concurrently.
 //  12. Observations older than the session's last prompt or abort are dropped.
 //  13. Events are emitted in the order of the transitions, with one EventEnded per attempt. Callers and
 //     subscribers get copies.
@@ -59,7 +59,7 @@ import (
 //     One timer serves all deadlines, and the alarm of an attempt is set for the earliest of its time
 //     limits.
 //  16. Close's first update ends every live task. Parked and stopping attempts do not start another
-//     turn, and deliveries stop. No attempt, turn or notice starts afterwards.
+//     turn, and deliveries stop. No attempt, turn or notice delivery starts afterwards.
 //  17. Only the root of a tree has an account, which counts the usage of the tree. If no budget period
 //     is configured, the account is open only while a task of the tree is live.
 //  18. Messages wait only for the latest attempt of a live task. When the attempt ends, none is left
@@ -204,10 +204,10 @@ func (m *BackgroundManager) update(f func(st *state, now int64)) {
 	m.step(f, nil)
 }
 
-// view calls f with the lock held. f must not change the state, because the method "view" does not
-// read the clock, carry out consequences or perform effects. There is one exception: m.passed
-// calls m.view with a function that sets a flag. The flag has no consequences, and reading the
-// clock would take too long there.
+// The method "view" calls f with the lock held. f must not change the state, because this method
+// does not read the clock, carry out consequences or perform effects. There is one exception:
+// m.passed calls m.view with a function that sets a flag. The flag has no consequences, and
+// reading the clock would take too long there.
 func (m *BackgroundManager) view(f func(st *state)) {
 	m.lock()
 	defer m.mu.Unlock()
@@ -401,8 +401,8 @@ func (m *BackgroundManager) releaseRare(fx *rareEffects) {
 }
 
 // SlotGranted implements [slots.Grantee]. It is called without the manager's lock. It runs on the
-// goroutine that freed the slot, which belongs to another user of the same slots or to a caller of
-// SetLimits.
+// goroutine that freed the slot. That goroutine belongs to another user of the same slots or to a
+// caller of SetLimits.
 func (t *task) SlotGranted(w *slots.Waiter) { t.st.home.slotGranted(t, w) }
 
 func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
@@ -415,8 +415,8 @@ func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
 }
 
 // arm sets the timer to the earliest deadline. If the timer is already set to an earlier time, it is
-// left unchanged. The timer then fires too early once and is set again. In a suspended manager, no
-// deadline has an effect, so the timer is not set. The lock must be held.
+// left unchanged. In that case, the timer fires too early once and is then set again. In a suspended
+// manager, no deadline has an effect, so the timer is not set. The lock must be held.
 func (m *BackgroundManager) arm(now int64) {
 	at := m.st.deadlines.first()
 	if at == 0 || m.timerOff || m.st.suspend == frozen || m.timerAt != 0 && m.timerAt <= at {

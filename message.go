@@ -75,11 +75,11 @@ const (
 	messageKeyBytes = 200      // longest key
 	messagesWaiting = 20       // maximum number of a task's messages that wait for their turns
 	messagesJoining = 20       // maximum number of messages that join one turn
-	messagesKept    = 50       // minimum number of messages of a task whose keys are remembered
-	messageAbout    = 80       // maximum number of bytes of a message that headings and lists show
+	messagesKept    = 50       // minimum number of a task's messages whose keys are remembered
+	messageAbout    = 80       // maximum number of a message's bytes that headings and lists show
 )
 
-// The errors of messages.
+// Errors about messages.
 var (
 	// ErrTooManyMessages is returned by Send if 20 messages of the task are waiting for their
 	// turns. For a message with SendInput.Now, it is returned if 20 messages have joined the
@@ -105,11 +105,11 @@ type TurnMessage struct {
 type Steerer interface {
 	// Steer adds the message to the session's current turn, and returns when the agent runtime has
 	// accepted it. It must not abort the turn in order to prompt the session again. If it is unknown
-	// whether the session gets the message, the error matches [ErrUncertain]. Any other error
-	// promises that the session never gets the message. The error is [ErrNoSession] if the session
-	// does not exist, and errors.ErrUnsupported if the runtime cannot do this. If no turn is running,
-	// Steer does not start one, and returns an error. Steer may be called while RunTurn is running.
-	// The manager calls Steer at most once for a message.
+	// whether the session has received or will receive the message, the error matches [ErrUncertain].
+	// Any other error means that the session will never receive the message. The error is
+	// [ErrNoSession] if the session does not exist, and errors.ErrUnsupported if the runtime cannot
+	// do this. If no turn is running, Steer does not start one, and returns an error. Steer may be
+	// called while RunTurn is running. The manager calls Steer at most once for a message.
 	Steer(ctx context.Context, session string, msg TurnMessage) error
 }
 
@@ -118,12 +118,12 @@ type Steerer interface {
 //
 // The message becomes the prompt of another turn of the same attempt, after the turn that is
 // currently running. For a pending task, this is its second turn. An attempt that waits for its own
-// tasks gets the message as soon as it has a slot, before the notices about these tasks. Several
-// messages get their turns in the order they were accepted. The attempt does not complete
-// before these turns are over. If it ends for another reason, such as a cancellation or a failure,
-// Task.Unconsumed lists the messages that it did not receive; they can be sent again with Resume.
-// The result of the attempt is the result of its turns without messages, followed by the text of
-// each message's turn under its own heading.
+// tasks gets the message as soon as it has a slot, before the notices about these tasks. Messages
+// get their turns in the order they were accepted. The attempt does not complete before these turns
+// are over. If it ends for another reason, such as a cancellation or a failure, Task.Unconsumed
+// lists the messages that it did not receive; they can be sent again with Resume. The result of the
+// attempt is the result of its turns without messages, followed by the text of each message's turn
+// under its own heading.
 //
 // With SendInput.Now, the message joins the running turn, if the client can do that.
 //
@@ -137,7 +137,7 @@ type Steerer interface {
 // [ErrAlreadyEnded] if the task has ended (use Resume), [ErrStillLive] if the task has ended but
 // its end has not yet been stored, and [ErrTooManyMessages] if 20 messages are waiting or have
 // joined the running turn. Otherwise it matches [ErrCannotSteer], [ErrUnknownTask], [ErrExpired],
-// [ErrNotDescendant] or [ErrClosed], or it is the error of ctx.
+// [ErrNotDescendant] or [ErrClosed], or it is the context's error.
 //
 // With [Config].Store, Send returns once the message is durable in the store, and returns the same
 // errors as Launch if the message cannot be written.

@@ -172,9 +172,9 @@ type Report struct {
 	RetryAt  time.Time
 }
 
-// Reporter reports the changes in a running turn to the manager. The methods do not block, and they
-// are safe for concurrent use. After the turn has ended, they have no effect, except that
-// [Reporter.Usage] still counts towards budgets.
+// Reporter reports the changes in a running turn to the manager. The methods, except
+// [Reporter.Ask], do not block. They are safe for concurrent use. After the turn has ended, they
+// have no effect, except that [Reporter.Usage] still counts towards budgets.
 type Reporter struct {
 	sink   func(Report) // set by NewReporter
 	m      *BackgroundManager
@@ -232,7 +232,8 @@ func (r *Reporter) SaveState(data []byte) {
 // including the report that the call has ended, belong to one call. A later report with the same id
 // counts as a new call, because some agents give all calls the same id. Every report counts as
 // activity. If the reports contain digests of input and result, an agent that repeats the same call
-// is stopped; see [Config].RepeatedCalls. For this, a call should also be reported when it begins.
+// is stopped; see [Config].RepeatedCalls. For this to work, a call should also be reported when it
+// begins.
 func (r *Reporter) Tool(t MessageTool) { r.report(Report{Kind: ReportTool, Tool: t}) }
 
 // Compaction reports that the agent's runtime has replaced earlier messages of the session with a

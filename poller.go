@@ -147,7 +147,7 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 // stays busy longer, the error belongs to an earlier turn, or the agent has recovered from it.
 const hintMax = int64(5 * time.Second)
 
-// stopCause returns the cause and the reason text of an attempt whose turn ended with the stop
+// stopCause returns the cause and the reason text for an attempt whose turn ended with the stop
 // reason r. It must not be called for a stop reason that completes the attempt.
 func stopCause(r StopReason, detail string) (Cause, string) {
 	cause := CauseSessionError

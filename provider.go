@@ -110,7 +110,7 @@ type FallbackReporter interface {
 	Fallback(agent string) FallbackWay
 }
 
-// FallbackWay is the way in which an agent continues with another model.
+// FallbackWay says how an agent continues with another model.
 type FallbackWay uint8
 
 // The values that a [FallbackReporter] can return.

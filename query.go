@@ -117,11 +117,11 @@ func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 }
 
 // Messages reads the conversation of the task's session on behalf of the caller. The arguments
-// "after" and "max" and the result are the same as in [MessageReader]. Messages calls the host and
-// waits for at most [Config].CallTimeout. The error matches [errors.ErrUnsupported] if the task's
-// client cannot read messages, and [ErrNoSession] if the task has no session. Otherwise it matches
-// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx or
-// of the host call.
+// "after" and "max" and the result have the same meaning as in [MessageReader]. Messages calls the
+// host and waits for at most [Config].CallTimeout. The error matches [errors.ErrUnsupported] if
+// the task's client cannot read messages, and [ErrNoSession] if the task has no session. Otherwise
+// it matches [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the
+// context's error or the error from the host call.
 func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
 	if ctx == nil {
 		return Page{}, fmt.Errorf("bgagent: messages: %w", errNoContext)
@@ -157,8 +157,8 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 	return page, nil
 }
 
-// Digest describes the session's tasks for a model whose context has been compacted. The argument
-// "max" is the maximum number of bytes of the text.
+// Digest describes the session's tasks for a model whose context has been compacted. The text has
+// at most max bytes.
 func (m *BackgroundManager) Digest(session string, max int) string {
 	tasks := m.List(Query{Under: session})
 	live, owed := m.Outstanding(session)
@@ -282,11 +282,12 @@ func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) 
 //
 // A program that calls NextNotice until it returns [ErrNothingOwed] does not miss anything: at that
 // moment, no task that the session itself launched is live, and no notice is owed. If the manager
-// is suspended, the error matches [ErrSuspended]. Without a store, any other error is that of ctx.
+// is suspended, the error matches [ErrSuspended]. Without a store, any other error is the context's
+// error.
 //
 // With [Config].Store, NextNotice waits until the notice is durable in the store. If ctx ends
-// during this wait, the error matches both [ErrStore] and the error of ctx. If the manager is
-// closed during this wait, the error matches [ErrStore] and [ErrClosed].
+// during this wait, the error matches both [ErrStore] and the context's error. If the manager
+// is closed during this wait, the error matches [ErrStore] and [ErrClosed].
 func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Notice, error) {
 	if err := m.start(ctx); err != nil {
 		return Notice{}, err
@@ -361,7 +362,7 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 
 // Notices returns an iterator over the notices for the session, as [BackgroundManager.NextNotice]
 // returns them. The loop ends when no task is live and no notice is owed. After any other error,
-// such as that of ctx, the loop gets the zero Notice and the error, and ends:
+// such as the context's error, the loop gets the zero Notice and the error, and ends:
 //
 //	for notice, err := range m.Notices(ctx, session) {
 //		if err != nil {

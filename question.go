@@ -113,7 +113,7 @@ const (
 	questionExpiry  = 24 * time.Hour   // default time after which a question expires
 	questionPark    = time.Minute      // how long a runner's turn that waits for an answer may go without a report before it gives its slot back
 	questionsOpen   = 20               // maximum number of a manager's open questions
-	questionsKept   = 20               // minimum number of questions of a task whose outcomes are remembered
+	questionsKept   = 20               // minimum number of a task's questions whose outcomes are remembered
 	questionTitle   = 200              // maximum number of bytes of a title
 	questionSubject = 64 << 10         // maximum number of bytes of a subject
 	subjectShown    = 2 << 10          // maximum number of bytes of a subject that is shown to models; if it is longer, only the host can answer
@@ -124,7 +124,7 @@ const (
 	answerPauseMost = 30 * time.Second // longest pause between two calls to AnswerQuestion
 )
 
-// The errors of questions.
+// Errors about questions.
 var (
 	// ErrNotAsked is returned by Reporter.Ask, and passed to an [Answerer], if nobody is asked. The text
 	// of the error says why: [Config].Ask is not set, too many questions are open, or the question that
@@ -135,8 +135,8 @@ var (
 	// answered the question in time. It does not mean that somebody denied a permission.
 	ErrQuestionExpired = errors.New("nobody has answered the question in time")
 
-	// ErrNoQuestion is returned by Answer if the task does not ask a question with the key. An
-	// [Answerer] returns it if the runtime does not ask the question.
+	// ErrNoQuestion is returned by Answer if the task is not asking a question with the given key.
+	// An [Answerer] returns it if the runtime is not asking the question.
 	ErrNoQuestion = errors.New("the task does not ask this question")
 
 	// ErrQuestionOver is returned by Answer, together with the question, if the question has
@@ -152,9 +152,9 @@ var (
 // Answerer is implemented by a [TurnStarter] that can pass on the answers to the questions that it
 // reports with [HostQuestion].
 type Answerer interface {
-	// AnswerQuestion passes the answer q.Answer to the agent runtime. If the argument "refusal" is
-	// not nil, there is no answer: the client then refuses what the agent asked for, and, if it
-	// can, gives the agent the text of this error as the reason. The error matches [ErrNotAsked] or
+	// AnswerQuestion passes the answer q.Answer to the agent runtime. If refusal is not nil, there
+	// is no answer: the client then refuses what the agent asked for, and, if it can, gives the
+	// agent the text of refusal as the reason. refusal matches [ErrNotAsked] or
 	// [ErrQuestionExpired]. A question that was refused because it is invalid has only its ID, Kind
 	// and Title. If its ID is also invalid, AnswerQuestion is not called.
 	//
@@ -179,9 +179,9 @@ type Answerer interface {
 // the outcome. A task remembers at least its last 20 questions.
 //
 // The error is an [*InputError] if the key is missing or if the option is not one of Question.Options.
-// It matches [ErrNoQuestion] if the task does not ask a question with this key, and
-// [ErrMayNotPermit] if the caller is not allowed to answer it. Otherwise it matches
-// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx.
+// It matches [ErrNoQuestion] if the task is not asking a question with this key, and [ErrMayNotPermit]
+// if the caller is not allowed to answer it. Otherwise it matches [ErrUnknownTask], [ErrExpired],
+// [ErrNotDescendant] or [ErrClosed], or it is the context's error.
 //
 // With [Config].Store, Answer returns once the answer is durable, and the agent gets the answer after
 // that. If this takes too long, the error matches [ErrStore] and [ErrUncertain]: the agent gets the
@@ -236,10 +236,10 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 // Ask immediately returns an error that matches [ErrNotAsked] if [Config].Ask is not set, if 20
 // questions are already open, or if the turn has ended. The client then refuses what the agent
 // asked for, and gives the agent the text of the error as the reason. The error matches
-// [ErrQuestionExpired] if nobody answered in time. If ctx ends first, Ask returns the error of ctx. If
-// the turn ends first, the error matches [context.Canceled]. In both cases, the question is no longer
-// asked. If ctx has ended before the call, nothing is asked. The error is an [*InputError] if the
-// question is invalid.
+// [ErrQuestionExpired] if nobody answered in time. If ctx ends first, Ask returns the context's error.
+// If the turn ends first, the error matches [context.Canceled]. In both cases, the question is no
+// longer asked. If ctx has ended before the call, nothing is asked. The error is an [*InputError] if
+// the question is invalid.
 //
 // Unlike the other methods, Ask blocks. With a Reporter that [NewReporter] made, Ask reports the
 // question as [ReportAsking] and returns ErrNotAsked.
@@ -351,8 +351,8 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 	}
 }
 
-// check returns an error if a question that a client reports is invalid. The argument "id" is true
-// if the question must have an id.
+// check returns an error if a question that a client reports is invalid. If id is true, the
+// question must have an id.
 func (q *Question) check(id bool) error {
 	bad := func(field, format string, a ...any) error {
 		return &InputError{"Question." + field, fmt.Sprintf(format, a...)}

@@ -18,7 +18,7 @@ import (
 // cannot be read.
 const recordVersion = 1
 
-// taskRecord is the record that a store keeps of a task. The texts of the task can be long, so the
+// taskRecord is the record that a store keeps for a task. The texts of the task can be long, so the
 // store keeps them separately. The record contains their names; see textOf.
 type taskRecord struct {
 	Version     int               `json:"v"`
@@ -44,7 +44,7 @@ type taskRecord struct {
 	Batch       uint32            `json:"batch,omitempty"`        // number of the parent's batch that contains the task's end
 	PastBatches []uint32          `json:"past_batches,omitempty"` // batch numbers of the earlier attempts, in the order of Past
 	Reclaimable bool              `json:"reclaimable,omitempty"`
-	Unsaid      string            `json:"unsaid,omitempty"` // name of the text of the prompts that never reached the session
+	Unsaid      string            `json:"unsaid,omitempty"` // name of the text that holds the prompts that never reached the session
 	Past        []Attempt         `json:"past,omitempty"`
 	QueueEnds   time.Time         `json:"queue_ends,omitzero"` // when the queue time to live expires
 	Session     *sessionRecord    `json:"session,omitempty"`
@@ -85,7 +85,7 @@ type runRecord struct {
 	Phase     Phase     `json:"phase"`
 	Turn      int32     `json:"turn,omitempty"`       // number of the last turn whose prompt might have reached the session
 	Prompt    string    `json:"prompt,omitempty"`     // id of the last turn's prompt
-	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of the last turn's prompt
+	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the last turn's prompt text
 	TurnStart time.Time `json:"turn_start,omitzero"`  // start of the turn; zero between turns
 	Since     time.Time `json:"since,omitzero"`       // start of the time to live; zero if it counts from Started
 	Ran       int64     `json:"ran,omitempty"`        // nanoseconds spent in earlier turns
@@ -113,7 +113,7 @@ type endRecord struct {
 	Ended     time.Time `json:"ended"`
 	Activity  time.Time `json:"activity,omitzero"`
 	Reason    string    `json:"reason,omitempty"`
-	Result    string    `json:"result,omitempty"` // name of the text of the result
+	Result    string    `json:"result,omitempty"` // name of the result's text
 	Turns     int32     `json:"turns,omitempty"`
 	ToolCalls int       `json:"tool_calls,omitempty"`
 	LastTool  string    `json:"last_tool,omitempty"`
@@ -129,9 +129,10 @@ type endRecord struct {
 	Unsaid    bool      `json:"unsaid,omitempty"`
 }
 
-// nodeRecord is the record that a store keeps of a session that delegates. The tasks' own records
+// nodeRecord is the record that a store keeps for a session that delegates. The tasks' own records
 // say whether their ends must still be reported to the session. If the session's record contained
-// this information, each end of a task would rewrite the information about all tasks of the session.
+// this information, the end of each task would mean rewriting the information about all tasks of the
+// session.
 type nodeRecord struct {
 	Version int              `json:"v"`
 	Parent  string           `json:"parent,omitempty"` // id of the parent session, if the session was looked up or its task has expired
@@ -150,7 +151,7 @@ const (
 	sessionKey = "session:" // prefix of the key of a session's record
 )
 
-// managerRecord is the record that a store keeps of the manager itself.
+// managerRecord is the record that a store keeps for the manager itself.
 type managerRecord struct {
 	Version  int       `json:"v"`
 	Instance string    `json:"instance"`
@@ -185,9 +186,9 @@ type envelopeRecord struct {
 	Since   time.Time      `json:"since"`
 }
 
-// textOf returns the name of a text of a task. The name consists of the kind of the text and the
-// numbers that distinguish it from other texts of the same kind. The text with a given name never
-// changes.
+// textOf returns the name of one of a task's texts. The name consists of the kind of the text and
+// the numbers that distinguish it from other texts of the same kind. The text with a given name
+// never changes.
 func textOf(what string, numbers ...int32) string {
 	for _, n := range numbers {
 		what += "." + strconv.Itoa(int(n))
@@ -199,7 +200,7 @@ func textOf(what string, numbers ...int32) string {
 type recorded struct {
 	rec    StoreRecord
 	texts  []StoreText
-	prompt string // name of the text of the last prompt, or ""
+	prompt string // name of the last prompt's text, or ""
 }
 
 // notePrompt remembers the name of a prompt's text when the record that refers to the text is put
@@ -222,9 +223,9 @@ func turnOf(name string) string {
 	return name // an earlier version of the library wrote the name
 }
 
-// promptOf returns the name of the text of the turn's prompt if the store contains the text.
-// Several prompts can be stored for one turn, because a prompt is written before it is handed over,
-// and another prompt can then replace it. The last one counts.
+// promptOf returns the name of the turn's prompt text if the store contains that text. Several
+// prompts can be stored for one turn, because a prompt is written before it is handed over, and
+// another prompt can then replace it. The last one counts.
 func (m *mark) promptOf(turn string) string {
 	for _, name := range m.prompts {
 		if _, has := m.texts[name]; has && (turnOf(name) == turn) {
@@ -336,8 +337,8 @@ func (st *state) recordTask(t *task) (r recorded) {
 	return r
 }
 
-// isDue reports whether the record of the task must be loaded when the store is opened again,
-// because the task can still change or is still needed.
+// isDue reports whether the task's record must be loaded when the store is opened again, because
+// the task can still change or is still needed.
 func (t *task) isDue() bool {
 	return t.live() || t.run != nil || t.notice == NoticeOwed || t.is(flagReclaimable) || t.owesPast() || t.sess != nil && t.sess.own != nil
 }
@@ -435,7 +436,7 @@ func contentID(text string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// recordEnd makes the record of the end of the task's latest attempt.
+// recordEnd makes the record that describes the end of the task's latest attempt.
 func (st *state) recordEnd(t *task, r *recorded) *endRecord {
 	f := t.fin
 	x := &endRecord{

@@ -90,7 +90,7 @@ func (st *state) loadAccount(n *node, x *accountRecord) {
 	}
 }
 
-// recordAccount makes the record of the account of a tree, or returns nil if there is no account.
+// recordAccount makes the record of a tree's account, or returns nil if there is no account.
 func (st *state) recordAccount(n *node) *accountRecord {
 	sp := n.spending
 	if sp == nil {

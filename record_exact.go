@@ -70,8 +70,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// mapStrings returns a copy of the value, with all strings replaced by f. Apart from byte
-// slices, the copy does not share slices, maps or pointers with the value.
+// mapStrings returns a copy of the value, with f applied to every string. Apart from byte slices,
+// the copy does not share slices, maps or pointers with the value.
 func mapStrings(v reflect.Value, f func(string) string) reflect.Value {
 	to := reflect.New(v.Type()).Elem()
 	to.Set(v)

@@ -8,8 +8,8 @@ type letterRecord struct {
 	Attempt int32        `json:"attempt"`
 	Turn    int32        `json:"turn,omitempty"`    // number of the turn that received the message, or that the message was meant to join
 	About   string       `json:"about,omitempty"`   // beginning of the message
-	Text    string       `json:"text,omitempty"`    // name of the text of the message, while the text is still needed
-	Answer  string       `json:"answer,omitempty"`  // name of the text of the message's turn, while the attempt runs
+	Text    string       `json:"text,omitempty"`    // name of the message's text, while the text is still needed
+	Answer  string       `json:"answer,omitempty"`  // name of the text that the message's turn produced, while the attempt runs
 	Now     bool         `json:"now,omitempty"`     // the message was meant to join a running turn
 	Current bool         `json:"current,omitempty"` // the message is the prompt of a turn that is running, is about to begin, or will continue after a refusal
 }
@@ -83,7 +83,7 @@ func (x *storedTask) waiting() (n int) {
 	return n
 }
 
-// letterTexts returns the names of the texts of the task's messages.
+// letterTexts returns the names of the texts that belong to the task's messages.
 func (x *storedTask) letterTexts() (names []string) {
 	for _, l := range x.Letters {
 		for _, name := range [...]string{l.Text, l.Answer} {

@@ -5,7 +5,7 @@ import "slices"
 // questionRecord is the part of a task's record that describes a question from the agent.
 type questionRecord struct {
 	Question Question `json:"question"`          // without the subject
-	Subject  string   `json:"subject,omitempty"` // name of the text of the subject, while the question is open
+	Subject  string   `json:"subject,omitempty"` // name of the subject's text, while the question is open
 	Turn     int32    `json:"turn"`              // number of the turn that asked the question
 	Passed   bool     `json:"passed,omitempty"`  // the client has received the outcome, or needs none
 	Owed     bool     `json:"owed,omitempty"`    // the parent must still be notified of the question

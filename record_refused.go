@@ -8,12 +8,12 @@ type refusedRecord struct {
 	Status     int               `json:"status,omitempty"`
 	Message    string            `json:"message,omitempty"`
 	Step       nextStep          `json:"step"`
-	Unanswered string            `json:"unanswered,omitempty"` // id of the prompt in the session that the provider has not answered
-	Prompt     string            `json:"prompt,omitempty"`     // name of the text of the next prompt
+	Unanswered string            `json:"unanswered,omitempty"` // id of the session's prompt that the provider has not answered
+	Prompt     string            `json:"prompt,omitempty"`     // name of the next prompt's text
 	Told       *Notice           `json:"told,omitempty"`       // notice that the next prompt repeats
 	Since      time.Time         `json:"since"`
 	RetryAt    time.Time         `json:"retry_at,omitzero"` // time that the provider gave
-	Until      time.Time         `json:"until,omitzero"`    // time before which no turn of the pool begins
+	Until      time.Time         `json:"until,omitzero"`    // time before which no turn begins in the pool
 	Limit      time.Time         `json:"limit,omitzero"`    // when the attempt ends if it is still waiting
 	Tries      int               `json:"tries,omitempty"`
 	Turns      int               `json:"turns,omitempty"`      // number of refused turns; Tries counts requests
@@ -23,7 +23,7 @@ type refusedRecord struct {
 	Falls      bool              `json:"falls,omitempty"`      // the attempt continues with another model once an Abort call has returned
 	Ends       Cause             `json:"ends,omitempty"`       // cause with which the attempt ends if it must fall back but no other model is left
 	EndsWhy    string            `json:"ends_why,omitempty"`
-	Fell       string            `json:"fell,omitempty"` // why the attempt has another model than the previous attempt; empty once a turn of the attempt has begun
+	Fell       string            `json:"fell,omitempty"` // why the attempt's model differs from that of the previous attempt; empty once a turn of the attempt has begun
 }
 
 // fallenRecord is the part of a task's record that describes the models with which the task has

@@ -26,7 +26,7 @@ import (
 
 // The maximum sizes of rendered texts and of their parts, in bytes.
 const (
-	answerMax  = 32 << 10 // answer of a tool, including a notice
+	answerMax  = 32 << 10 // a tool's answer, including a notice
 	noticeMax  = 14 << 10 // notice; leaves room for the rest of an answer
 	idMax      = 512
 	nameMax    = 100
@@ -96,8 +96,8 @@ func sessionCode(session string) string {
 
 // The texts below state why attempts ended. People and models read them.
 
-// reasonStopped states why a turn ended early. The argument "detail" is the client's own
-// description, which can be empty.
+// reasonStopped states why a turn ended early. detail is the client's own description, which can be
+// empty.
 func reasonStopped(r StopReason, detail string) string {
 	reason := "the client reported an unknown stop reason, " + r.String()
 	switch r {
@@ -124,7 +124,7 @@ func reasonStopped(r StopReason, detail string) string {
 	return reason
 }
 
-// Names of the manager's actions that can fail in a host call. The reasons contain these names.
+// Names for the manager's actions that fail if a host call fails. The reasons contain these names.
 const (
 	doingCreate = "creating the session"
 	doingPrompt = "handing over the prompt"
@@ -197,7 +197,7 @@ func reasonRestarts(most int) string {
 	return fmt.Sprintf("the process ended more than %d times in the turn, without progress in between", most)
 }
 
-// reasonNoAnswerOfStore returns the reason why nothing can be written when a write takes too long.
+// If a write takes too long, reasonNoAnswerOfStore returns the reason why nothing can be written.
 func reasonNoAnswerOfStore(limit time.Duration) string {
 	return limitStoreTimeout.decided(fmt.Sprintf("the store has not answered for %s", mdtext.Setting(limit)))
 }
@@ -208,8 +208,8 @@ func reasonNoContext(why string) string {
 	return "restoring its context: " + mdtext.Ends(mdtext.Valid(why), reasonBytes)
 }
 
-// reasonNotContinued is the reason for ending a task whose process is gone when the host does not want
-// such tasks continued.
+// reasonNotContinued is the reason for ending a task if its process is gone and the host does not want
+// such tasks to be continued.
 const reasonNotContinued = "the process that had the task was ended, and the next one continues no tasks"
 
 // reasonLate returns the reason for ending a task of an earlier process when no process was running
@@ -271,8 +271,8 @@ func reasonUnreachable(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(text)
 }
 
-// reasonUnread returns the reason for ending an attempt whose session's messages have been unreadable for
-// the time "most". The argument "why" is the client's last error.
+// reasonUnread returns the reason for ending an attempt when the messages of its session have been
+// unreadable for the time "most". The argument "why" is the client's last error.
 func reasonUnread(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
 		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))

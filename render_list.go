@@ -121,7 +121,7 @@ func (w wording) cancelled(tasks []Task, room int) answer {
 	return answer{head: b.String()}
 }
 
-// sessionPage holds messages of a session. An answer shows as many of them as fit.
+// sessionPage holds messages from a session. An answer shows as many of them as fit.
 type sessionPage struct {
 	messages []Message // messages that may be shown
 	first    int       // position of the page's first message in the session, counted from 1
@@ -132,7 +132,7 @@ type sessionPage struct {
 	before   string    // id of the message before the first one; empty if there is no such message or its id is unknown
 }
 
-// The method "session" makes the answer that shows messages of a task's session.
+// The method "session" makes the answer that shows messages from a task's session.
 func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes ...string) answer {
 	head := 900 + 3*len(arg(t.ID)) + len(arg(p.before)) + len(sessionLine(t.Session)) // room for the lines before the messages
 	if w.noNotices {

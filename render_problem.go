@@ -63,8 +63,8 @@ type remedy struct {
 	text string
 }
 
-// remedies returns errors, each with the answer that the model gets. These answers depend only on the
-// id that the model passed.
+// The method "remedies" returns errors, each with the answer that the model gets. These answers
+// depend only on the id that the model passed.
 func (w wording) remedies(ref string) []remedy {
 	id := mdtext.Code(ref, idMax)
 	live := "Task " + id + " has not ended, so it cannot be continued yet. " + w.continueThen()
@@ -87,7 +87,7 @@ func (w wording) remedies(ref string) []remedy {
 	}
 }
 
-// Notes that are shown in addition to the answer of a call.
+// Notes that are shown in addition to a call's answer.
 const (
 	notePointless    = "You are a task yourself, and waiting here could keep the others from ever getting their turn. So this call answers at once. Your next turn will tell you what has ended."
 	noteNoSessionYet = "It has no session yet, so there are no messages."
@@ -193,8 +193,8 @@ func (w wording) continueThen() string {
 	}
 }
 
-// launchThen describes when another task can be launched after the limit of tasks was reached. The
-// caller adds the rest of the sentence.
+// launchThen describes when another task can be launched after the limit on live tasks was reached.
+// The caller adds the rest of the sentence.
 func (w wording) launchThen() string {
 	switch {
 	case !w.noNotices:

@@ -150,8 +150,8 @@ func (w wording) mayAnswer(q Question) bool {
 	return w.message != "" && q.isForModels(w.permits)
 }
 
-// asksBelow says that the task, or tasks below it, ask questions. The argument "askers" contains
-// the tasks that ask.
+// asksBelow says that the task, or tasks below it, ask questions. "askers" holds the tasks that
+// ask.
 func asksBelow(t Task, askers []Task) string {
 	if len(t.Questions) > 0 || len(askers) == 0 {
 		return "It goes on in the background, because it asks a question."
@@ -178,7 +178,7 @@ func noteAsking(askers []Task) string {
 	return s + "."
 }
 
-// questionAnswered answers a call that answered a question.
+// questionAnswered confirms that a call has answered a question.
 func (w wording) questionAnswered(t Task, q Question) answer {
 	var b text
 	b.Line("Question answered.\n")
@@ -191,7 +191,7 @@ func (w wording) questionAnswered(t Task, q Question) answer {
 	return answer{head: b.String()}
 }
 
-// questionIsOver answers a call with an answer to a question that is over.
+// questionIsOver is the reply to a call that tried to answer a question that is over.
 func (w wording) questionIsOver(ref string, q Question) string {
 	s := "The question of task " + mdtext.Code(ref, idMax) + " was not answered by this call: "
 	switch q.State {

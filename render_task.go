@@ -15,7 +15,7 @@ import (
 // The method "read" returns the tool call that reads the task.
 func (w wording) read(id string) string { return fmt.Sprintf("%s(task_id=%s)", w.output, arg(id)) }
 
-// The method "task" writes the lines about a task that begin the answer to a call.
+// The method "task" writes the lines at the beginning of an answer about a task.
 func (b *text) task(t Task) {
 	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
 	b.Field("Session ID", sessionLine(t.Session))
@@ -53,10 +53,10 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 	return answer{head: b.String()}
 }
 
-// goesOn answers a foreground call that returns before its task has ended. The argument "deadline"
-// is true if the call's time limit has passed, and the arguments "askers" are the tasks that ask
-// questions. If the time limit has not passed and no task asks, one of two other reasons applies: the
-// task waits for its model provider, or the caller is itself a task and must not wait.
+// goesOn answers a foreground call that returns before its task has ended. "deadline" is true if the
+// call's time limit has passed, and "askers" holds the tasks that ask questions. If the time limit
+// has not passed and no task asks, one of two other reasons applies: the task waits for its model
+// provider, or the caller is itself a task and must not wait.
 func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
@@ -233,8 +233,8 @@ type part struct {
 	noSession bool // the session cannot be read
 }
 
-// The method "of" returns the selected part of s, and the offset of that part in s. The argument
-// "room" is the maximum number of bytes.
+// The method "of" returns the selected part of s, which has at most "room" bytes, and the offset of
+// that part in s.
 func (p part) of(s string, room int) (shown string, from int) {
 	room = max(room, 0)
 	if p.fromEnd {

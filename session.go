@@ -94,8 +94,8 @@ type TurnStarter interface {
 // be shown.
 type MessageReader interface {
 	// Messages returns messages that are new or have changed since the position "after", oldest
-	// first. The zero Cursor is the beginning of the session. The argument "max" is the maximum
-	// number of messages. If it is not positive, the client chooses the number. A message that
+	// first. The zero Cursor is the beginning of the session. If max is positive, it is the
+	// maximum number of messages. Otherwise, the client chooses the number. A message that
 	// changes after it was returned must be returned again. Page.Next must not skip messages for
 	// which this page has no room.
 	Messages(ctx context.Context, session string, after Cursor, max int) (Page, error)
@@ -105,8 +105,9 @@ type MessageReader interface {
 type Notifier interface {
 	// Notify delivers a notice to the session. It returns nil once the runtime has recorded or
 	// queued the notice, so that the agent will answer it. It returns [ErrBusy] if the session is
-	// in a turn and the manager must try again later, and [ErrNoSession] if this client has no such
-	// session. Notify should use n.ID as the id of the message, so that a repetition is harmless.
+	// in a turn and the manager must repeat the call later, and [ErrNoSession] if this client has
+	// no such session. Notify should use n.ID as the id of the message, so that a repetition is
+	// harmless.
 	Notify(ctx context.Context, session string, n Notice) error
 }
 
@@ -122,7 +123,7 @@ type NoticeRecognizer interface {
 }
 
 // EventSource is implemented by clients that can push events about sessions. The manager runs Events
-// until [BackgroundManager.Close]. It begins in [New] or, with a store, in [BackgroundManager.Start].
+// from [New] or, with a store, from [BackgroundManager.Start], until [BackgroundManager.Close].
 type EventSource interface {
 	// Events calls the function "emit" for every event until ctx ends. It reconnects on its own,
 	// and emits [HostStreamGap] whenever events might have been lost. If Events returns before ctx
@@ -191,7 +192,8 @@ type SessionSpec struct {
 // All clients in this module interpret the name of a rule in the same way. Case, hyphens and
 // underscores make no difference. A kind of access has several names, which docs/clients.md lists.
 // A rule for a kind applies to every tool and action of that kind. If a client cannot make an agent
-// obey a rule that denies or asks, the client refuses to start the agent.
+// obey a rule whose action is PermissionDeny or PermissionAsk, the client refuses to start the
+// agent.
 type Permission struct {
 	Name    string           // kind of access or name of a tool; can contain the wildcards * and ?; "*" matches all
 	Pattern string           // pattern of paths or commands; "*" or empty matches all
@@ -307,11 +309,11 @@ func (s SessionState) String() string { return enumName(sessionStateNames[:], ui
 // SessionStatus is the status of one session.
 type SessionStatus struct {
 	State   SessionState
-	RetryAt time.Time // if State is SessionRetrying: time of the next try, if known; a time more than 366 days away counts as unknown
+	RetryAt time.Time // if State is SessionRetrying: time of the next retry, if known; a time more than 366 days away counts as unknown
 	Detail  string    // one line for people: the error that caused the retry, or the question asked
 	// Provider describes the failed request if State is SessionRetrying and the client knows it. Its
 	// field RetryAt is the time that the provider gave; the field RetryAt above is the time at which
-	// the runtime tries again.
+	// the runtime repeats the request.
 	Provider *ProviderError
 	// Revision is empty if the runtime has no revisions. Otherwise it must change whenever a
 	// message of the session changes. While the revision stays the same, the manager does not read
@@ -319,7 +321,7 @@ type SessionStatus struct {
 	Revision string
 }
 
-// Role is the kind of author of a message.
+// Role is the kind of a message's author.
 type Role uint8
 
 // The roles. Only messages with RoleAgent count as output.
@@ -338,7 +340,7 @@ func (r Role) String() string { return enumName(roleNames[:], uint8(r)) }
 // interpret its value. The zero value is the beginning of the session.
 type Cursor string
 
-// Page is a part of the messages of a session.
+// Page is a part of a session's messages.
 type Page struct {
 	Messages []Message // oldest first
 	Next     Cursor    // position after this page; not empty once a message has been read
@@ -385,7 +387,7 @@ func (s ToolState) InFlight() bool { return s == ToolPending || s == ToolRunning
 
 // MessageTool is a tool call in a message.
 type MessageTool struct {
-	ID    string // id of the call; agents can use it again once the call has ended, see Reporter.Tool
+	ID    string // id of the call; agents can reuse it once the call has ended, see Reporter.Tool
 	Name  string
 	State ToolState
 

@@ -28,7 +28,7 @@ func front(s SlotSource) (*ConcurrencyManager, error) {
 	return c, nil
 }
 
-// The type "unlimited" assigns names to pools like the type "rules", but without limits.
+// The type "unlimited" assigns names to the same pools as the type "rules", but has no limits.
 type unlimited struct{ rules }
 
 func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
@@ -39,8 +39,8 @@ func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int,
 func (l unlimited) Caps() slots.Caps { return slots.Caps{} }
 
 // The method "look" reads the limits of the source c.from. If they have changed, the names of models
-// and agents move to the pools of the new limits, together with their cool-downs. If the limits are
-// invalid, the earlier ones stay in effect.
+// and agents move to the pools that the new limits assign to them, together with their cool-downs.
+// If the limits are invalid, the earlier ones stay in effect.
 func (c *ConcurrencyManager) look() Limits {
 	old := c.slots.Rules().(unlimited).Limits
 	l, err := c.from.Limits().normal()
@@ -78,8 +78,8 @@ func (l *Limits) ofPool(name string) int {
 	return l.Default
 }
 
-// poolsFrom returns the figures from the source c.from, with the cool-downs of c. The argument is
-// the result of c.look.
+// poolsFrom returns the figures from the source c.from, with the cool-downs of c. l is the result
+// of c.look.
 func (c *ConcurrencyManager) poolsFrom(l Limits) []PoolStats {
 	out := slices.Clone(c.from.Pools())
 	for _, f := range c.slots.Pools() {
@@ -97,17 +97,17 @@ func (c *ConcurrencyManager) poolsFrom(l Limits) []PoolStats {
 	return out
 }
 
-// statsFrom returns the figures from the source c.from for the model's pool, with the pool's
-// cool-down.
+// statsFrom returns the figures from the source c.from for the model's pool, together with the
+// pool's cool-down.
 func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
 	l := c.look()
 	name, _, _ := rules{l}.Pool(slots.Models, slots.Normal(model))
 	return c.statsOf(l, name)
 }
 
-// statsOf returns the figures from the source c.from for the pool with the given name, with the pool's
-// cool-down. If nobody has a slot of the pool, or if the source's figures are old, the source might
-// not know the pool. In that case, statsOf returns only the pool's name and limit.
+// statsOf returns the figures from the source c.from for the pool with the given name, together with
+// the pool's cool-down. If nobody has a slot of the pool, or if the source's figures are old, the
+// source might not know the pool. In that case, statsOf returns only the pool's name and limit.
 func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 	for _, p := range c.poolsFrom(l) {
 		if p.Name == name {
@@ -118,8 +118,8 @@ func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 }
 
 const (
-	heardMost = 1000 // while this many pools are cooling down, further reports of other users are ignored
-	heardName = 4096 // maximum length of the names in a report of another user
+	heardMost = 1000 // while this many pools are cooling down, further reports from other users are ignored
+	heardName = 4096 // maximum length of the names in a report from another user
 )
 
 // otherUsers are the other users of a [CoolDownSource].
@@ -191,6 +191,6 @@ func (c *ConcurrencyManager) hear(d CoolDown) {
 	c.tellCooled(nil)
 }
 
-// errSlotsElsewhere is returned by Acquire of a ConcurrencyManager that shows the figures of another
+// errSlotsElsewhere is returned by Acquire if the ConcurrencyManager shows the figures of another
 // source.
 var errSlotsElsewhere = errors.New("bgagent: acquire: the slots of this manager come from Config.Slots; call its method Request instead")

@@ -81,8 +81,8 @@ type SlotClaim interface {
 	MayBegin() bool
 }
 
-// CoolDownSource is an optional interface of a [SlotSource] whose users are in several processes. A
-// cool-down that begins in one manager then applies to the managers in all processes. Without it,
+// CoolDownSource is an optional interface for a [SlotSource] whose users are in several processes.
+// A cool-down that begins in one manager then applies to the managers in all processes. Without it,
 // each manager notices a provider's limit only when the provider refuses one of the manager's own
 // turns.
 type CoolDownSource interface {
@@ -90,9 +90,9 @@ type CoolDownSource interface {
 
 	// ShareCoolDowns connects a manager with the other users of the source. The source calls the
 	// function "hear" for every cool-down that another user reports. Soon after the call to
-	// ShareCoolDowns, it also calls "hear" for the cool-downs that have not ended. The function "hear"
-	// must not be called while the source holds a lock that its own methods need. The manager calls
-	// the function "tell" to report a cool-down to the other users. The function "tell" must not
+	// ShareCoolDowns, it also calls "hear" for the cool-downs that have not ended yet. The function
+	// "hear" must not be called while the source holds a lock that its own methods need. The manager
+	// calls the function "tell" to report a cool-down to the other users. The function "tell" must not
 	// block. Both functions are safe for concurrent use. The manager calls the function "stop" when it
 	// closes. Afterwards, calls to "hear" have no effect.
 	ShareCoolDowns(hear func(CoolDown)) (tell func(CoolDown), stop func())

@@ -192,7 +192,7 @@ func (st *state) settle(now int64) {
 // effects holds the actions that the current update causes. BackgroundManager.release performs them
 // after the lock is released. There are two classes of effects. The effects of class "now" come first.
 // For example, they cancel contexts and abort sessions. The effects of class "after" come next.
-// Effects that only few updates cause are in the field "rare", which has the same two classes. Every
+// Effects that only a few updates cause are in the field "rare", which has the same two classes. Every
 // effect is a field of nowEffects, afterEffects or rareEffects.
 type effects struct {
 	now   nowEffects
@@ -220,7 +220,7 @@ type rareEffects struct {
 		askSlots bool // start a goroutine that calls the slot source
 	}
 	after struct {
-		grants   []*slots.Waiter // slots granted to tasks of other managers, each of which must be informed
+		grants   []*slots.Waiter // slots granted to tasks of other managers; each of these tasks must be informed
 		deliver  []*node         // for each node, a goroutine delivers a notice to the session
 		poll     []*client       // for each client, a goroutine polls the sessions
 		readers  []*client       // for each client, a goroutine reads the messages of sessions
@@ -293,7 +293,7 @@ type news struct {
 	question *Question
 }
 
-// event returns the event, with its own copies of everything in it.
+// The method "event" returns the event that x describes, with its own copies of everything in it.
 func (x news) event(t Task) Event {
 	return Event{Kind: x.kind, Task: t, Budget: x.budget.clone(), Question: x.question.clone()}
 }
@@ -313,8 +313,8 @@ func (st *state) emitNews(x news, t *task) {
 	}
 }
 
-// publish is a separate function, because an event is large: a frame with events makes the stack of each
-// goroutine that emits one grow, even if nobody has subscribed.
+// publish is a separate function, because an event is large: if the frame of emitNews had room for one,
+// the stack of every goroutine that emits events would grow, even without subscribers.
 func (st *state) publish(x news, t *task) {
 	for _, s := range st.subs {
 		e := x.event(st.snapshot(t)) // each subscriber gets its own snapshot, because a snapshot holds maps and slices
@@ -336,8 +336,8 @@ func (st *state) logTask(k logKind, t *task) {
 	st.logEntry(e)
 }
 
-// logText queues a log entry about a problem with a host. The argument "detail" can contain text
-// that an agent wrote.
+// logText queues a log entry about a problem with a host. detail can contain text that an agent
+// wrote.
 func (st *state) logText(k logKind, about, detail string) {
 	if st.cfg.logs {
 		st.logEntry(logEntry{kind: k, about: about, detail: detail})

@@ -17,7 +17,7 @@ import (
 // the manager itself. The manager always writes a whole record, and a later record with the same
 // key replaces the earlier one. A text is a prompt or a result. It belongs to the record of a task,
 // is written once, and is deleted together with the record. The batch number is the number of the
-// last batch that the store contains. Keys, names and texts are strings of any bytes.
+// last batch that the store contains. Keys, names and texts can contain any bytes.
 //
 // The manager relies on the following rules. Package storetest checks them.
 //
@@ -26,7 +26,7 @@ import (
 //   - A batch is durable once Write has returned nil, whatever happens to the process and the
 //     machine.
 //   - Batches keep their order: if the store contains a batch, it contains all earlier batches.
-//   - The store returns what was written, byte for byte. If it cannot read something back, it
+//   - The store returns what was written, byte for byte. If it cannot read something, it
 //     reports a [StoreDamage] or an error, and never returns other data instead.
 //   - At most one manager has the store open.
 //
@@ -55,7 +55,7 @@ type Store interface {
 
 	// History returns a page of ended tasks. The most recently launched task comes first. If tasks
 	// were launched at the same time, the one with the greater key comes first. A page shows the
-	// store as it is between two batches. It does not contain records that cannot be read back. If
+	// store as it is between two batches. It does not contain records that cannot be read. If
 	// there is no record with the key q.Before, the error matches [ErrNoRecord].
 	History(ctx context.Context, q StoreQuery) ([]StoreRecord, error)
 
@@ -99,7 +99,7 @@ type StoreContents struct {
 	Outdated string
 }
 
-// StoreDamage describes a record that cannot be read back.
+// StoreDamage describes a record that cannot be read.
 type StoreDamage struct {
 	Key     string // key of the record; empty if it is unknown which records are damaged
 	Problem string // description of the problem, without a full stop
@@ -147,8 +147,8 @@ type StoreBatch struct {
 	Delete  []string      // keys of records to delete together with their texts, if they exist; none of these keys occurs in Records
 }
 
-// StoreQuery selects ended tasks for a page of history. Apart from Limit, a field that is empty does
-// not restrict the page.
+// StoreQuery selects ended tasks for a page of history. Except for Limit, an empty field does not
+// restrict the page.
 type StoreQuery struct {
 	Ref    string   // only the task with this key, or the tasks of the session with this id
 	Parent string   // only tasks that this session launched
@@ -165,7 +165,7 @@ var (
 
 	// ErrStoreLost means that the store no longer belongs to the manager: another manager has opened
 	// the store, or the store lacks batches that it once had. Errors that match ErrStoreLost also match
-	// ErrStore. The manager then no longer writes to the store or runs tasks. Create a new manager.
+	// ErrStore. The manager then stops writing to the store and running tasks. Create a new manager.
 	ErrStoreLost = errors.New("the store is lost to this manager")
 
 	// ErrUncertain is returned if a write failed and it is unknown whether the store contains the

@@ -13,7 +13,7 @@ type Status uint8
 const (
 	Pending   Status = iota // the attempt waits for a slot
 	Running                 // the attempt has a session, or its session is being created
-	Completed               // the agent ended its turn itself, with an answer
+	Completed               // the agent ended its turn itself, with an answer or at least a tool call
 	Failed                  // the attempt could not start, was cut off, or gave no complete answer
 	Cancelled               // a caller or a limit ended the attempt
 )
@@ -145,7 +145,7 @@ var causes = [...]struct {
 	CauseSlotLost:        {"slot lost", Failed},
 }
 
-// causeNames are the names in causes.
+// causeNames holds the names from causes.
 var causeNames = func() (names [len(causes)]string) {
 	for c := range causes {
 		names[c] = causes[c].name
@@ -244,7 +244,7 @@ type Attempt struct {
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
 
-	Notice NoticeState `json:"notice,omitempty"` // state of the notice of this attempt's end
+	Notice NoticeState `json:"notice,omitempty"` // state of the notice that reports this attempt's end
 }
 
 // QueuePlace is the place of a pending task in its pool's line. With Config.Slots, the source keeps
@@ -256,8 +256,8 @@ type QueuePlace struct {
 
 // Outage describes a period when the client of a running attempt cannot reach its agent
 // runtime. If the outage begins before the turn, the start of the turn is delayed and the manager
-// tries again (see [ErrUnreachable]). If it begins during the turn, the client cannot report the
-// status of the session.
+// repeats it later (see [ErrUnreachable]). If it begins during the turn, the client cannot report
+// the status of the session.
 type Outage struct {
 	Since  time.Time `json:"since"`            // when the attempt was first delayed, or when the session's status was last reported
 	Until  time.Time `json:"until,omitzero"`   // when the attempt fails if the outage continues; zero if there is no time limit
@@ -308,8 +308,7 @@ func (s *NoticeState) UnmarshalText(b []byte) error {
 	return enumOf(s, noticeStateNames[:], "state of a notice", b)
 }
 
-// Notice reports attempts that have ended to the parent of their tasks. One notice can cover
-// several tasks.
+// Notice reports ended attempts to the parent of their tasks. One notice can cover several tasks.
 type Notice struct {
 	ID        string           `json:"id"`                  // id of the notice; unchanged when the delivery is repeated
 	Session   string           `json:"session"`             // parent to which the notice is delivered

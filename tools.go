@@ -35,7 +35,7 @@ const (
 	promptBytes      = 1 << 20 // largest prompt
 	refBytes         = idMax   // longest id or name; ids in answers are never longer
 	descriptionBytes = 4 << 10 // longest description; the part beyond titleMax is cut off
-	argumentBytes    = 2 << 20 // maximum size of all arguments of a call together, as JSON
+	argumentBytes    = 2 << 20 // maximum total size of a call's arguments, as JSON
 )
 
 // DelegateTaskArgs holds the arguments of [DelegateTask]. They are decoded from the same JSON that
@@ -123,7 +123,7 @@ type ToolOptions struct {
 	// apply to a session that runs a task: the session's next turn delivers the notices, so they
 	// wake the session.
 	NoNotices bool
-	// Elsewhere gives the tools the tasks that their callers have in other processes. If it is nil, the
+	// Elsewhere gives the tools access to their callers' tasks in other processes. If it is nil, the
 	// tools know only the manager's tasks.
 	Elsewhere Elsewhere
 }
@@ -433,8 +433,8 @@ var usualTools = []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackground
 const toolNameRule = "a name has 1 to 64 letters, digits, _ and -"
 
 // wordingFor returns the wording for tools with the given names. The keys of the map are the usual
-// names of the tools. An empty name leaves out the tool. An optional tool is left out unless the
-// argument "with" contains it. wordingFor returns an error if a name is wrong.
+// names of the tools. An empty name leaves out the tool. An optional tool is left out unless
+// "with" contains it. wordingFor returns an error if a name is wrong.
 func wordingFor(other map[string]string, with ...string) (wording, error) {
 	names, taken, all := map[string]string{}, map[string]bool{}, slices.Concat(usualTools, optionalTools)
 	for _, n := range all {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Elsewhere gives the tools the tasks that a caller has in other processes. If
+// Elsewhere gives the tools access to a caller's tasks in other processes. If
 // [ToolOptions].Elsewhere is set, background_output and background_cancel also work for these tasks,
 // and background_message can answer their questions. Other calls about such a task are refused, and
 // the answer names its process.
@@ -22,14 +22,14 @@ type Elsewhere interface {
 	// missing. If a process cannot be asked, Tasks returns within a few seconds, with the tasks of the
 	// other processes and an error that names the process.
 	Tasks(ctx context.Context, by Caller, ended int) ([]TaskElsewhere, error)
-	// Read returns a task with its prompt and result. If the task has not ended, Read can wait for its
-	// end for up to the given time.
+	// Read returns a task with its prompt and result. If the task has not ended, Read can wait up to
+	// the given time for it to end.
 	Read(ctx context.Context, by Caller, id string, wait time.Duration) (TaskElsewhere, error)
 	// Cancel cancels a task and the tasks below it, and returns the task as it was right before the
-	// cancellation. If the request can still take effect although it failed, the error matches
+	// cancellation. If the request failed but can still take effect, the error matches
 	// [ErrUncertain].
 	Cancel(ctx context.Context, by Caller, id string) (Task, error)
-	// Answer answers a question of a task like [BackgroundManager.Answer].
+	// Answer answers a task's question, as [BackgroundManager.Answer] does.
 	Answer(ctx context.Context, by Caller, id string, in AnswerInput) (Question, error)
 }
 
@@ -44,9 +44,9 @@ type TaskElsewhere struct {
 }
 
 const (
-	elsewhereWait = 5 * time.Second        // maximum time that one call of Elsewhere.Read is asked to wait
-	elsewherePoll = 2 * time.Second        // time between two calls of Elsewhere.Tasks during a wait
-	elsewherePace = 250 * time.Millisecond // minimum time between two calls of Elsewhere.Read during a wait
+	elsewhereWait = 5 * time.Second        // maximum time that one call to Elsewhere.Read is asked to wait
+	elsewherePoll = 2 * time.Second        // time between two calls to Elsewhere.Tasks during a wait
+	elsewherePace = 250 * time.Millisecond // minimum time between two calls to Elsewhere.Read during a wait
 )
 
 // asksElsewhere reports whether the other processes must be asked about the task, because of the
@@ -71,8 +71,8 @@ func (c *call) elsewhereProblem(err, here error, ref string) (string, error) {
 	return failedElsewhere(ref, err), nil
 }
 
-// placeElsewhere returns the refusal of a call that only the task's own process can perform. It returns
-// "" if no other process has the task.
+// placeElsewhere returns the refusal for a call that only the task's own process can perform. It
+// returns "" if no other process has the task.
 func (c *call) placeElsewhere(ref string) string {
 	c.asked = true
 	x, err := c.elsewhere.Read(c.ctx, c.by, ref, 0)
@@ -208,7 +208,7 @@ func (o *outputCall) endedElsewhere(tasks []TaskElsewhere) waitEnd {
 
 // listElsewhere returns the caller's tasks that exist only in other processes. byID contains all of
 // them, the list "live" contains those that have not ended, and the list "over" contains those that
-// have ended. The argument "ended" is the maximum number of ended tasks for each process.
+// have ended. The list "over" contains at most the given number of tasks for each process.
 func (o *outputCall) listElsewhere(ended int) (byID map[string]TaskElsewhere, live, over []Task) {
 	if o.elsewhere == nil {
 		return nil, nil, nil
@@ -248,8 +248,8 @@ func (c *call) cancelElsewhere(id string, here error) (t Task, problem string, e
 	return t, problem, err
 }
 
-// cancelAllElsewhere cancels all tasks of the caller in other processes. The notes say what could not be
-// cancelled.
+// cancelAllElsewhere cancels all of the caller's tasks in other processes. The notes say what could not
+// be cancelled.
 func (c *call) cancelAllElsewhere() (tasks []Task, notes []string) {
 	if c.elsewhere == nil {
 		return nil, nil
@@ -279,7 +279,7 @@ func (c *call) cancelAllElsewhere() (tasks []Task, notes []string) {
 	return tasks, notes
 }
 
-// answerElsewhere answers a question of a task of another process.
+// answerElsewhere answers a question from a task of another process.
 func (c *call) answerElsewhere(id string, in AnswerInput) (Task, Question, error) {
 	x, err := c.elsewhere.Read(c.ctx, c.by, id, 0)
 	if err != nil {

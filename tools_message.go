@@ -157,7 +157,7 @@ func (c *call) messageProblem(err error, ref string, now bool) (string, error) {
 	return c.problem(err, ref)
 }
 
-// answerQuestion answers a question of a task.
+// answerQuestion answers a task's question.
 func (c *call) answerQuestion(a BackgroundMessageArgs) (BackgroundMessageResult, error) {
 	in := AnswerInput{Key: a.Question, Option: a.Answer}
 	q, err := c.m.Answer(c.ctx, c.by, a.TaskID, in)
@@ -211,7 +211,7 @@ func (c *call) answerProblem(err error, a BackgroundMessageArgs, q Question) (st
 }
 
 // showsQuestions is called when the call's answer shows the task's questions, so that no notice
-// repeats them. The argument "shown" is the copy of the task from which the answer is made.
+// repeats them. "shown" is the copy of the task from which the answer is made.
 func (c *call) showsQuestions(shown Task) {
 	if c.w.message == "" || c.ctx.Err() != nil {
 		return
@@ -223,7 +223,8 @@ func (c *call) showsQuestions(shown Task) {
 	})
 }
 
-// askers returns the given tasks and their descendants, but only those with open questions.
+// From the given tasks and their descendants, the method "askers" returns those that have open
+// questions.
 func (c *call) askers(tasks ...Task) (list []Task) {
 	if !c.m.cfg.Ask {
 		return nil

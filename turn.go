@@ -320,7 +320,7 @@ func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 }
 
 // The method "prompted" is called for a new user message. Only later messages count as an answer to
-// it. prompted returns the index of the message in the turn.
+// it. The method returns the index of the message in the turn.
 func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == s.promptID && s.promptID != "" {
 		// Messages that were read before the prompt of this turn belong to an earlier turn. A message

@@ -10,9 +10,9 @@ import (
 
 // The functions below wait until tasks have ended or are quiet.
 
-// pauseCheck is how often a call that does not wait through long pauses checks whether a long pause
-// has begun. The check is needed because another manager with the same ConcurrencyManager does not
-// wake the callers of this manager.
+// Some calls do not wait through long pauses. pauseCheck is how often such a call checks whether a
+// long pause has begun. The check is needed because another manager with the same
+// ConcurrencyManager does not wake the callers of this manager.
 const pauseCheck = time.Minute
 
 func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
@@ -63,9 +63,9 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 // If the caller is itself a task, waiting longer could deadlock: the caller holds a slot while it
 // waits, and the other tasks might need that slot. In that case, Wait returns [ErrGoesOn] with the
 // tasks. With WaitAny, this happens as soon as none of the live tasks holds a slot. With WaitAll,
-// it happens as soon as one of the live tasks has no slot. If ctx ends first, Wait returns the error
-// of ctx with the tasks. If the manager is suspended, it returns [ErrSuspended] with the tasks. Wait
-// does not return an error for a task that failed or was cancelled; check Task.Status.
+// it happens as soon as one of the live tasks has no slot. If ctx ends first, Wait returns the
+// context's error with the tasks. If the manager is suspended, it returns [ErrSuspended] with the
+// tasks. Wait does not return an error for a task that failed or was cancelled; check Task.Status.
 //
 // All other errors, except those of the store, come without tasks. The error is an [*InputError] if no
 // id is given or the mode is wrong. Otherwise it matches [ErrUnknownTask], [ErrExpired] or
@@ -73,7 +73,7 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 //
 // With [Config].Store, a task counts as ended once its end is durable in the store. If ctx ends
 // after a task has ended but before its end is durable, the error matches both [ErrStore] and the
-// error of ctx. The same applies to Run.
+// context's error. The same applies to Run.
 //
 // Wait does not settle notices. They are still owed, and [BackgroundManager.Close] names them. To
 // settle them, read each task with [BackgroundManager.Read], or take the notices with
@@ -224,7 +224,7 @@ func (x *waiting) done(st *state) (bool, error) {
 // Quiet waits until the task has ended and everything that it started has stopped, which can be
 // shortly after the end of the task. A host should call Quiet before it frees the task's directory.
 //
-// If ctx ends first, Quiet returns the error of ctx. The error matches [ErrClosed] if Close has
+// If ctx ends first, Quiet returns the context's error. The error matches [ErrClosed] if Close has
 // returned and the session might still be running. It matches [ErrNotStopped] if the task's record
 // has expired and the session might still be running. In that case, the manager can no longer wait
 // for the session. It matches [ErrUnknownTask] if there is no such task. For any other expired
@@ -276,13 +276,14 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 // The time to live does not apply to the task while Run waits. The notice about the task counts as
 // read. Run does not return an error if the task failed or was cancelled; check Task.Status.
 //
-// If ctx is cancelled, Run cancels the task and returns the error of ctx. Run returns [ErrGoesOn]
-// if the deadline of ctx has passed, or if the caller is itself a task and waiting longer could
-// deadlock. A deadlock is possible if the new task is queued or waits for its own tasks. Run also
-// returns ErrGoesOn if the task must wait for its model provider for more than a minute (see
-// [PhaseParked]). The same applies if the task or a task below it asks a question. The task then
-// continues in the background, and a notice will report its end. Run returns the task together with
-// these errors. All other errors are those of [BackgroundManager.Launch].
+// If ctx is cancelled, Run cancels the task and returns the context's error. Run returns
+// [ErrGoesOn] if the deadline of ctx has passed, or if the caller is itself a task and waiting
+// longer could deadlock. A deadlock is possible if the new task is queued or waits for its own
+// tasks. Run also returns ErrGoesOn if the task must wait for its model provider for more than a
+// minute (see [PhaseParked]). The same applies if the task or a task below it asks a question.
+// Whenever Run returns ErrGoesOn, the task continues in the background, and a notice will report
+// its end. Run returns the task together with these errors. All other errors are those of
+// [BackgroundManager.Launch].
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)
 	return m.run(ctx, by, in, nil)
@@ -307,7 +308,8 @@ func (m *BackgroundManager) runResume(ctx context.Context, by Caller, ref string
 	return m.foreground(ctx, by, s, err, &w, out)
 }
 
-// foreground waits until the task in w.of has ended. The arguments s and err are the results of its launch or resume.
+// foreground waits until the task in w.of has ended. s and err are the results of launching or resuming
+// it.
 func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, err error, w *waiter, out *handing) (Task, error) {
 	t := w.of
 	if t != nil {
