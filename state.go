@@ -9,7 +9,7 @@ import (
 )
 
 // state holds all data of the manager: the records of live and ended tasks, their indexes, and the
-// notices that are owed. Only the methods update, step and view of BackgroundManager access it.
+// notices that are owed. Only BackgroundManager's methods update, step and view access it.
 //
 // The methods of state only make decisions. They do not start goroutines, read the clock, call a
 // host or write to the log, and they do not contain text for people or models. An update collects
@@ -24,9 +24,9 @@ import (
 type state struct {
 	cfg       settings
 	slots     *slots.Manager
-	slotsFrom int64     // difference between the clock of the slots' cool-downs and the clock of the state
+	slotsFrom int64     // difference between the clock of the slots' cool-downs and the state's clock
 	home      grants    // receives the slots that tasks get outside an update
-	epoch     time.Time // the zero point of the times in the state
+	epoch     time.Time // zero point of the state's clock
 	seed      maphash.Seed
 	callSeed  maphash.Seed  // seed for the hashes of calls; zero with a store, so that every process makes the same hashes
 	ids       *bufio.Reader // source of randomness
@@ -42,11 +42,11 @@ type state struct {
 	drainers   []*waiter // waiters of Drain and Close, which wait until all work has stopped
 	live       int       // number of pending and running tasks
 	unquiet    int       // number of attempts that have ended but are not quiet yet
-	inStopTime int       // like the field "unquiet", but only for attempts whose stopping deadline has not passed
-	over       int       // number of sessions that missed their stopping deadline, since New
+	inStopTime int       // like unquiet, but counts only attempts whose stopping deadline has not passed
+	over       int       // number of sessions that have missed their stopping deadline since New
 	ends       endCounts
 	waived     *task  // task that the session in the field "waiver" is cancelling right now
-	waiver     string // session that is cancelling the task in the field "waived"; it needs no notice if it is the parent of that task
+	waiver     string // session that is cancelling the task in the field "waived"; it needs no notice if it is that task's parent
 	closing    bool   // Close has begun: no task starts from now on
 	closed     bool   // Close has ended: no event is sent from now on
 	draining   bool
@@ -66,12 +66,12 @@ type state struct {
 	suspend  suspending
 	outdated bool                 // the store might belong to another manager that is still running, for example because the store is a copy
 	budgets  bool                 // a budget has been set, so usage is counted
-	costless map[kindKey]struct{} // kinds of tasks whose missing cost has been logged
+	costless map[kindKey]struct{} // kinds of tasks for which a missing cost has been logged
 
 	openQuestions int    // number of open questions of all tasks
 	lastQuestion  uint64 // number of the last question that was opened
 
-	lateFor string // why the manager does not automatically begin turns of an earlier process's tasks; empty if it begins them
+	lateFor string // why the manager does not automatically begin turns for an earlier process's tasks; empty if it does
 
 	now int64 // time of the current update
 	due due
@@ -97,15 +97,16 @@ type settings struct {
 
 	delegate string // name of the tool that delegates; empty if there is none
 	answers  bool   // models have the tool that answers questions
-	// notifierForgets means that a repeated notice might reach its session twice, because some notifier
-	// does not recognize the ids of notices.
+	// notifierForgets means that a repeated notice might reach its session twice, because at least one
+	// notifier does not recognize notice ids.
 	notifierForgets bool
 
 	notifies bool // notices can be delivered to root sessions, because Config or a client has a notifier
 	logs     bool // a logger is set
 }
 
-// limit returns a duration of [Config]. It is negative if the limit is disabled.
+// limit returns the duration that [Config] sets for l. The duration is negative if that limit is
+// disabled.
 func (st *state) limit(l timeLimit) time.Duration { return st.cfg.times[l] }
 
 // The type "grants" is the part of the manager that a task can call. It receives the slots that tasks
@@ -150,9 +151,9 @@ func (st *state) touchAttempt(a *attempt) {
 }
 
 // The method "settle" calls the consequences that are listed in st.due until the list is empty.
-// Consequences can add to the list. Granted slots come first, in the order of the grants, because a
-// task that holds a slot without starting delays the others. The order of attempts and nodes does
-// not matter; the last one is taken first, because that is cheapest.
+// Consequences can add to the list. Granted slots come first, in the order in which they were
+// granted, because a task that holds a slot without starting delays the others. The order of
+// attempts and nodes does not matter; the last one is taken first, because that is cheapest.
 func (st *state) settle(now int64) {
 	d := &st.due
 	for {
@@ -229,7 +230,7 @@ type rareEffects struct {
 		writeLog bool            // start a goroutine that writes the log
 		forget   bool            // start a goroutine that calls ForgetSession for the sessions in state.forget
 		expired  []string        // ids of tasks whose host errors can be forgotten
-		cooled   bool            // a cool-down of a pool has begun or been extended; other managers that share the slots must be informed
+		cooled   bool            // a pool's cool-down has begun or been extended; other managers that share the slots must be informed
 	}
 }
 
@@ -276,7 +277,7 @@ func (x *wakes) add(w *waiter) {
 	w.due = true
 }
 
-// The method "taken" clears the due marks of the waiters while the lock is still held.
+// The method "taken" clears the waiters' due marks while the lock is still held.
 func (x *wakes) taken() {
 	for _, w := range x.few[:x.n] {
 		w.due = false

@@ -6,8 +6,8 @@ import "time"
 // or being stopped. From this record, the next manager calculates how long no process was running.
 const storeBeat = time.Minute
 
-// The method "beats" reports whether the manager's own record must be written, because a task is live
-// or being stopped and the last record is old.
+// The method "beats" reports whether the manager's own record must be written. This is the case if a
+// task is live or being stopped and the last record is old.
 func (st *state) beats() bool {
 	return st.live+st.unquiet > 0 && st.now-st.storing.seen >= int64(storeBeat)
 }

@@ -34,7 +34,8 @@ type tally struct {
 	untold bool    // the budget limits the cost, but a turn used tokens without reporting its cost
 }
 
-// add adds usage, and calls the function "near" for each limit that is now nearly reached.
+// The method "add" counts more usage, and calls the function "near" for each limit that has now
+// nearly been reached.
 func (x *tally) add(more spent, limits Budget, near func(p BudgetPart)) {
 	x.used = x.used.plus(more)
 	for {
@@ -47,7 +48,7 @@ func (x *tally) add(more spent, limits Budget, near func(p BudgetPart)) {
 	}
 }
 
-// join adds another tally.
+// The method "join" merges y into x.
 func (x *tally) join(y tally) {
 	x.used = x.used.plus(y.used)
 	x.warned |= y.warned
@@ -111,8 +112,8 @@ func (b *taskBudget) limit(id string, p BudgetPart) BudgetLimit {
 	return BudgetLimit{Task: id, Part: p, Limit: b.limits.of(p), Used: b.used.of(p)}
 }
 
-// treeUsedUp returns an error if the account of the tree is used up. The argument "narrow" contains
-// the limits for the tree that the launch requests.
+// treeUsedUp returns an error if the account of the tree is used up. narrow holds the limits that
+// the launch requests for the tree.
 func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	if l, used := st.treeReached(top, narrow); used {
 		return &BudgetError{l}
@@ -120,8 +121,8 @@ func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	return nil
 }
 
-// treeReached returns the limit that the tree's account has reached. If the argument "narrow"
-// contains a smaller limit than the account, the smaller limit applies.
+// treeReached returns the limit that the tree's account has reached. If narrow contains a smaller
+// limit than the account, the smaller limit applies.
 func (st *state) treeReached(top *node, narrow Budget) (l BudgetLimit, used bool) {
 	if top.spending == nil {
 		return l, false
@@ -162,7 +163,7 @@ func (st *state) admitBudget(t *task, p *plan, now int64) {
 	}
 }
 
-// account makes sure that the account of the tree is open, and narrows its limits.
+// The method "account" makes sure that the tree's account is open, and narrows its limits.
 func (st *state) account(top *node, narrow Budget, now int64) {
 	if top.spending == nil {
 		until := int64(0)
@@ -175,15 +176,15 @@ func (st *state) account(top *node, narrow Budget, now int64) {
 	st.nodeChanged(top)
 }
 
-// openAccount opens the account sp for the tree. The period of the account ends at the given time, or
-// never if the time is 0.
+// openAccount opens the account sp for the tree. until is the end of the account's period, or 0 if
+// the account has no period.
 func (st *state) openAccount(top *node, sp *spending, until int64) {
 	st.budgets = true
 	top.spending = sp
 	if until != 0 {
 		st.deadlines.accounts.set(&sp.alarm, top, until)
 	}
-	// The earlier usage of the live tasks does not count towards the new account.
+	// What the live tasks have used so far does not count towards the new account.
 	top.each(func(t *task) {
 		if a := t.run; a != nil && a.sight != &nothingSeen {
 			a.sight.counted = a.sight.counted.plus(a.counts().beyond(a.sight.counted))
@@ -234,11 +235,11 @@ func (st *state) joinAccount(n *node, now int64) {
 	top.spending.join(sp.tally)
 }
 
-// The method "counts" returns the usage of the attempt according to its progress.
+// The method "counts" returns the usage that the attempt's progress shows.
 func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
 
 // The method "count" counts the attempt's usage since the last call. A message that is read again is
-// not counted twice, because only usage beyond the usage already counted is added. The method "count"
+// not counted twice, because only usage that has not been counted yet is added. The method "count"
 // reports whether the attempt is still live.
 func (st *state) count(a *attempt, now int64) (live bool) {
 	if st.budgets && a.sight != &nothingSeen {
@@ -248,7 +249,8 @@ func (st *state) count(a *attempt, now int64) (live bool) {
 	return a.live()
 }
 
-// add adds the attempt's usage since the last call to the usage of its task and its tree.
+// The method "add" adds the attempt's usage since the last call to the totals for its task and its
+// tree.
 func (st *state) add(a *attempt, now int64) {
 	s := a.sight
 	more := a.counts().beyond(s.counted)
@@ -256,8 +258,9 @@ func (st *state) add(a *attempt, now int64) {
 	st.spend(a.t, more, now)
 }
 
-// countEnd adds the usage of the attempt at the end of its turn. If this uses up a budget, the
-// outcome of the turn stays the same, so the caller calls enforce later.
+// countEnd adds the attempt's usage to the totals when its turn ends. Even if this uses up a
+// budget, the outcome of the turn must not change. Therefore, countEnd does not call enforce; the
+// caller must call it afterwards.
 func (st *state) countEnd(a *attempt, now int64) {
 	if !st.budgets || a.sight == &nothingSeen {
 		return
@@ -268,8 +271,8 @@ func (st *state) countEnd(a *attempt, now int64) {
 	}
 }
 
-// countLate counts usage that was reported after the end of its turn. It never changes how that
-// turn ended. The argument "turn" is the number of the turn in the attempt.
+// countLate counts usage that was reported after its turn had ended. It never changes how that turn
+// ended. turn is the number of that turn in the attempt.
 func (st *state) countLate(a *attempt, turn int32, u Usage, now int64) {
 	if !st.budgets || a.t.is(flagForgotten) {
 		return
@@ -302,8 +305,8 @@ func (st *state) countOld(t *task, msg *Message, now int64) {
 	st.enforce(t, nil, now)
 }
 
-// spend adds to the usage of the task and its tree, and sends events for limits that are nearly
-// reached.
+// The method "spend" adds usage to the totals for the task and its tree, and sends events for
+// limits that are nearly reached.
 func (st *state) spend(t *task, more spent, now int64) {
 	if more == (spent{}) {
 		return
@@ -323,10 +326,10 @@ func (st *state) spend(t *task, more spent, now int64) {
 }
 
 // If the budget of the task is used up, enforce stops the task's turn. If the account of the tree is
-// used up, enforce stops all tasks of the tree. It does not stop the attempt "over", because its turn
-// has just returned. It also spares a turn that is ending anyway according to the message just read,
-// and the parked tasks that wait for that turn. A parked attempt has no turn that could be stopped;
-// its next turn is refused.
+// used up, enforce stops all tasks of the tree. It does not stop the attempt "over", because the turn
+// of that attempt has just returned. If the message just read shows that a turn is ending anyway,
+// enforce also spares that turn and the parked tasks that wait for it. A parked attempt has no turn
+// that could be stopped; its next turn is refused.
 func (st *state) enforce(t *task, over *attempt, now int64) {
 	if a := t.run; a != nil && a.live() && a != over && !a.betweenTurns() && !a.closesTurn() {
 		if l, used := t.usedUp(); used {
@@ -359,7 +362,7 @@ func (st *state) enforce(t *task, over *attempt, now int64) {
 	}
 }
 
-// usedUp returns the limit of the task's own budget that the task has reached.
+// usedUp returns the limit in the task's own budget that the task has reached.
 func (t *task) usedUp() (l BudgetLimit, used bool) {
 	if b := t.budget(); b != nil {
 		return b.reached(t.id())
@@ -367,7 +370,7 @@ func (t *task) usedUp() (l BudgetLimit, used bool) {
 	return l, false
 }
 
-// The method "reached" returns the limit that the task with the id has reached.
+// The method "reached" returns the limit that the task has reached. id is the id of the task.
 func (b *taskBudget) reached(id string) (l BudgetLimit, used bool) {
 	p, used := b.limits.reached(&b.used, 1, 0)
 	if used {
@@ -389,7 +392,8 @@ func (a *attempt) closesTurn() bool {
 	return s.stop != StopToolCalls
 }
 
-// refusesTurn ends a task if its budget, or the budget of its tree, does not allow another turn.
+// If the budget of the task or of its tree does not allow another turn, refusesTurn ends the task
+// and returns true.
 func (st *state) refusesTurn(t *task, now int64) bool {
 	if !st.budgets || !t.live() {
 		return false

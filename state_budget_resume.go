@@ -1,9 +1,9 @@
 package bgagent
 
-// The code in this file passes the budget of a task on to its next attempt.
+// The code in this file carries a task's budget over to its next attempt.
 
-// The method "raised" returns the budget of a task for a resume. A task that resumes another task
-// cannot raise a limit.
+// The method "raised" returns the budget with which a task is resumed. A task that resumes another
+// task cannot raise a limit.
 func (st *state) raised(was *taskBudget, by Budget, mayRaise bool) *taskBudget {
 	var b taskBudget
 	if was != nil {
@@ -25,8 +25,9 @@ func (st *state) raised(was *taskBudget, by Budget, mayRaise bool) *taskBudget {
 	return &b
 }
 
-// resumeBudget returns the budget for the next attempt of an ended task, or of the task of a
-// tombstone. It returns an error if the budget of the task or of the tree is used up.
+// resumeBudget returns the budget for the next attempt of a task that has ended, even if only a
+// tombstone of the task remains. It returns an error if the task's budget or the tree's budget is
+// used up.
 //
 // A task that resumes another task cannot raise the other task's limits, or give it wider limits
 // than its own.
@@ -63,8 +64,8 @@ func (st *state) spentSoFar(t *task) *taskBudget {
 	return st.spentWith(t, t.fin.prog)
 }
 
-// spentWith is like spentSoFar, but takes the progress of the latest attempt as an argument. The
-// argument may be nil.
+// spentWith is like spentSoFar, but takes the progress of the latest attempt from p, which may be
+// nil.
 func (st *state) spentWith(t *task, p *progress) *taskBudget {
 	b := t.budget()
 	if p == nil || b != nil && st.budgets {
@@ -82,7 +83,8 @@ func (st *state) spentWith(t *task, p *progress) *taskBudget {
 	return &sum
 }
 
-// keepSpent remembers the usage of a superseded attempt with the given progress.
+// keepSpent keeps the usage of a superseded attempt in the task's budget. p is the progress of that
+// attempt.
 func (st *state) keepSpent(t *task, p *progress) { t.extra().budget = st.spentWith(t, p) }
 
 // reopenBudget gives a resumed task its budget, and opens the account of its tree.

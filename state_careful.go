@@ -3,16 +3,17 @@ package bgagent
 import "time"
 
 // A task can make the process crash whenever it is continued. Each crash counts as a restart of every
-// task that was being continued, and a task survives only a few restarts. A task that causes
-// crashes must not use up the restarts of all others. Therefore, once the process has crashed twice
+// task that was being continued, and a task survives only a few restarts. A task that causes crashes
+// must not use up every other task's restart allowance. Therefore, once the process has crashed twice
 // in a short time, attempts are continued one at a time. If the process crashes before all attempts
 // have been continued, the next process does the same.
 
 const (
 	crashesWithin = 2 * time.Minute // if two crashes are at most this far apart, attempts are continued one at a time
 
-	// carefulPause is how long the next attempt waits after the turn of one attempt has begun. If
-	// many attempts are waiting, the pauses are shorter, so that they add up to carefulTotal.
+	// carefulPause is how long the next attempt waits after the turn of the previous attempt has
+	// begun. If many attempts are waiting, the pauses are shorter, so that they add up to
+	// carefulTotal.
 	carefulPause    = 10 * time.Second
 	carefulPauseMin = time.Second
 	carefulTotal    = 200 * time.Second
@@ -31,7 +32,7 @@ type careful struct {
 	pause   time.Duration // pause before the next attempt
 }
 
-// crashedOften reports whether attempts are continued one at a time.
+// crashedOften reports whether attempts must be continued one at a time.
 func (r *recovery) crashedOften() bool {
 	gap := r.seen.Sub(r.crashed)
 	return !r.clean && (r.careful || !r.crashed.IsZero() && gap >= 0 && gap <= crashesWithin)
@@ -82,15 +83,15 @@ func (st *state) continueNext(now int64) {
 	}
 }
 
-// mustCount reports whether the attempt's next call must wait until the number of its restarts is
-// in the store. Without this wait, a call that makes the process crash immediately would be
-// repeated forever. While writes fail, calls do not wait.
+// mustCount reports whether the attempt's next call must wait until the store contains the number
+// of the task's restarts. Without this wait, a call that makes the process crash immediately would
+// be repeated forever. While writes fail, calls do not wait.
 func (st *state) mustCount(a *attempt) bool {
 	return a.countedIn > st.storing.committed && !st.storing.failing
 }
 
-// turnContinues records that a turn of the task has begun or is followed again. If the manager was
-// waiting for this, it continues the next task after the pause.
+// turnContinues records that a turn of the task has begun or that the manager has resumed following
+// one. If the manager was waiting for this, it continues the next task after the pause.
 func (st *state) turnContinues(t *task, now int64) {
 	if st.careful.current == t {
 		st.deadlines.careful = now + int64(st.careful.pause)

@@ -17,13 +17,13 @@ import (
 //	releaseSlot -> the source gets its slot back
 //	the source loses the slot -> slotLost -> end, or claimAnew if the slot was not used yet
 //
-// The calls to the source are effects: a goroutine makes them in the order of the queue.
+// The calls to the source are effects: a goroutine makes them in queue order.
 
 // claims holds the requests to a SlotSource.
 type claims struct {
 	of    map[*task]*claim // the claim of each task that waits for a slot or holds one
 	queue []claimCall      // calls to the source that must be made, in this order
-	busy  bool             // a goroutine makes the calls
+	busy  bool             // a goroutine is making the calls
 }
 
 // claim is a task's request for a slot. A task that asks for another slot gets a new claim.
@@ -38,8 +38,8 @@ type claim struct {
 	slot    *sourceSlot
 }
 
-// claimCall is a call to the source. If the field "release" is set, the call is Release. If the
-// field "cool" is set, it is a report to the other users of the source. Otherwise, it is Request.
+// claimCall is a call to the source. If release is set, the call is Release. If cool is set, the
+// call is a report to the other users of the source. Otherwise, it is Request.
 type claimCall struct {
 	c       *claim
 	request SlotRequest
@@ -47,8 +47,8 @@ type claimCall struct {
 	cool    *CoolDown
 }
 
-// newClaims returns the claims of a state whose slots come from the source. If there is no source, it
-// returns nil.
+// newClaims returns the claims for a state whose slots come from the source. If there is no source,
+// it returns nil.
 func newClaims(from SlotSource) *claims {
 	if from == nil {
 		return nil
@@ -56,8 +56,8 @@ func newClaims(from SlotSource) *claims {
 	return &claims{of: map[*task]*claim{}}
 }
 
-// newClaim creates the claim of a task that is about to take a slot of state.slots. The claim's place in
-// line depends on how long the task has been waiting.
+// newClaim creates the claim of a task that is about to take a slot from state.slots. The claim's place
+// in line depends on how long the task has been waiting.
 func (st *state) newClaim(t *task, head bool, ticket uint64) {
 	queued := st.now
 	switch {
@@ -82,9 +82,9 @@ func (st *state) claimRunning(t *task) {
 }
 
 // hasOwnClaim reports whether the source has granted a slot for the attempt's next host call. A slot
-// for work that an earlier process began cannot be used for the call: the source might count it above
-// the limits, or might not know about it yet. For the call, the attempt asks for a slot at the head of
-// the line.
+// for work that an earlier process began cannot be used for the call: that slot might exceed the
+// source's limits, or the source might not know about it yet. For the call, the attempt asks for a
+// slot at the head of the line.
 func (st *state) hasOwnClaim(a *attempt) bool {
 	if st.claims == nil {
 		return true
@@ -96,7 +96,7 @@ func (st *state) hasOwnClaim(a *attempt) bool {
 }
 
 // claimAnew replaces the attempt's claim with a request at the head of the line. The attempt keeps its slot
-// of state.slots, and its next host call is made when the source grants the request; see goesOn.
+// from state.slots, and its next host call is made when the source grants the request; see goesOn.
 func (st *state) claimAnew(a *attempt) {
 	old := st.claims.of[a.t]
 	st.newClaim(a.t, true, slots.FirstTicket-1)
@@ -107,9 +107,9 @@ func (st *state) claimAnew(a *attempt) {
 }
 
 // isUnused reports whether the attempt has a slot, but waits for the store before it makes the host call for
-// which it got the slot. Nothing of the attempt runs during that time. Within a second of the request,
-// the result is false. Otherwise, the manager would request slots without end from a source that loses
-// every slot immediately.
+// which it got the slot. No part of the attempt is running at that time. For a second after the request,
+// the result is always false: with a source that loses every slot immediately, the manager would otherwise
+// request slots endlessly.
 func (st *state) isUnused(c *claim) bool {
 	a := c.t.run
 	return c.granted && !c.running && st.now-c.since >= int64(time.Second) &&
@@ -121,22 +121,22 @@ func (st *state) awaitsClaim(a *attempt) bool {
 	return st.claims != nil && a.t.is(flagSlot) && !st.claims.of[a.t].granted
 }
 
-// goesOn requests the host call of an attempt that waited for the claim (see awaitsClaim), because
-// the claim has been granted.
+// goesOn requests the host call of an attempt that was waiting for the claim (see awaitsClaim). The
+// claim has now been granted.
 func (st *state) goesOn(c *claim) {
 	a := c.t.run
 	if !a.live() {
 		return
 	}
-	if a.turn == 0 { // while the claim waited, the time to live of the start was paused
+	if a.turn == 0 { // while the claim waited, the start's time to live was paused
 		st.startsLater(a, st.startedAt(a)+st.now-c.since)
 	}
 	st.setDeadline(a, st.now)
 	st.wantCall(a)
 }
 
-// mayStart reports whether a task that has a slot of state.slots also has a slot from the source.
-// If the source has not been asked yet, mayStart asks it.
+// mayStart reports whether a task that has a slot from state.slots also has one from the source. If
+// the source has not been asked yet, mayStart asks it.
 func (st *state) mayStart(t *task) bool {
 	if st.claims == nil {
 		return true
@@ -190,10 +190,10 @@ func (st *state) dropClaim(t *task) {
 	}
 }
 
-// tellCool reports to the other users of the source that a turn of the task was refused. If the
-// argument "provider" is true, the refusal concerns all models of the provider. The reported end
-// does not contain a random addition, because each user adds its own. Otherwise, the additions
-// would accumulate, and the cool-down would grow with each report.
+// tellCool reports to the other users of the source that a turn of the task was refused. If
+// provider is true, the refusal concerns all models of the provider. The reported end does not
+// contain a random addition, because each user adds its own. Otherwise, the additions would
+// accumulate, and the cool-down would grow with each report.
 func (st *state) tellCool(t *task, provider bool, now int64) {
 	if st.claims == nil {
 		return

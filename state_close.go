@@ -2,7 +2,7 @@ package bgagent
 
 import "slices"
 
-// The methods of state that Drain and Close call.
+// This file contains the methods of state that Drain and Close call.
 
 // atWork returns the number of attempts that are running or being stopped. Attempts that missed
 // their stopping deadline do not count.
@@ -50,10 +50,9 @@ func (st *state) beginClose(now int64) {
 }
 
 // The method "left" returns the ids of the tasks whose sessions might still be running, and the
-// items of all owed notices. In a suspended manager, it returns the ids of the tasks whose last
-// changes are not durable. If the argument "kept" is true, all changes were durable when the store was
-// closed. In that case, a suspended manager has no such tasks, because later changes by workers have
-// no effect.
+// items of all owed notices. For a suspended manager, it returns the ids of the tasks whose last
+// changes are not durable. If kept is true, all changes were durable when the store was closed. In
+// that case, a suspended manager has no such tasks, because later changes by workers have no effect.
 func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 	switch {
 	case st.recovery.due || kept && st.suspend == frozen:
@@ -73,7 +72,7 @@ func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 	for _, n := range st.nodes {
 		debts += n.nOwed
 	}
-	owed = slices.Grow(owed, debts) // items are large, so growing the list step by step would take several times its size
+	owed = slices.Grow(owed, debts) // items are large, so growing the list step by step would use several times as much memory
 	for _, n := range st.nodes {
 		for _, d := range n.owed {
 			if d.t != nil {

@@ -35,8 +35,8 @@ func byLaunch(a, b *task) int {
 	return cmp.Or(cmp.Compare(a.queued, b.queued), cmp.Compare(a.id(), b.id()))
 }
 
-// snapshot returns the task as callers see it, without its place in line. The snapshot does not
-// show the end of an attempt before the end is durable.
+// snapshot returns the task as callers see it, without its place in line. The snapshot shows the
+// end of an attempt only once that end is durable.
 func (st *state) snapshot(t *task) Task {
 	s := st.truth(t)
 	if !t.live() && !st.kept(t) {
@@ -119,7 +119,7 @@ func (st *state) progress(p *progress, turns int, activity int64) Progress {
 	}
 }
 
-// wall converts a time of the state to wall time.
+// wall converts a time on the state's clock to wall time.
 func (st *state) wall(at int64) time.Time { return wall(st.epoch, at) }
 
 func wall(epoch time.Time, at int64) time.Time {

@@ -7,14 +7,14 @@ import (
 
 // The code in this file decides when notices are pushed to a root session, and applies the result.
 
-// delivery is the state of the delivery of notices to a session. At most one goroutine delivers to
-// a root session:
+// delivery is the state of delivering notices to a session. At most one goroutine delivers to a
+// root session:
 //
 //	a notice is due -> schedule, immediately or by the alarm: delivering
 //	delivering -> status of the session: busy -> a sweep sees the session idle -> schedule
-//	           -> unsure or silent: again after a pause (retry)
+//	           -> unsure or silent: retried after a pause (retry)
 //	           -> idle, or no client can report it: pack -> flying -> recorded: delivered
-//	                                                     -> busy: unpacked, or tried again
+//	                                                     -> busy: unpacked, or retried
 //	                                                     -> no notifier knows the session: it becomes a scope
 //	                                                     -> failed: the same envelope again, after a pause
 //
@@ -32,7 +32,7 @@ type delivery struct {
 	retry  int64   // earliest time of the next try
 	trying int64   // when the blocked delivery was first due; 0 if no delivery is blocked
 	fails  int     // number of consecutive status queries that did not return the status
-	silent int     // like the field "fails", but only for queries that a client answered without mentioning the session
+	silent int     // like the field "fails", but counts only queries that a client answered without mentioning the session
 }
 
 // forgetLooks resets the counts of status queries that did not return the status.
@@ -109,9 +109,9 @@ func (st *state) endsDueAt(n *node) (at int64) {
 	return max(at, 1)
 }
 
-// leavePushed stops pushing notices that several processes pushed without recording a delivery.
-// Such notices wait until they are taken. The host might have received them each time, or each
-// process might have crashed because of them.
+// leavePushed stops pushing notices that several processes have pushed without recording a
+// delivery. These notices wait until they are taken. The host might have received them each time,
+// or each process might have crashed because of them.
 func (st *state) leavePushed(n *node) {
 	for n.env != nil && st.pushedOften(n.env) {
 		st.toldAsks(n.env.asks) // a host that got the notice knows these questions, and they can be read like any open question
@@ -125,7 +125,7 @@ func (st *state) leavePushed(n *node) {
 	}
 }
 
-// pushedOften reports whether the notice must no longer be pushed.
+// pushedOften reports whether the notice has been pushed so often that it must not be pushed again.
 func (st *state) pushedOften(env *envelope) bool {
 	return st.cfg.notifierForgets && !env.pushed && env.pushes >= noticePushes
 }
@@ -139,8 +139,8 @@ func (st *state) unpush(n *node, env *envelope) {
 	}
 }
 
-// wakeNode wakes the callers that wait in NextNotice for the node, and the callers that wait until all
-// work has stopped.
+// wakeNode wakes the callers of NextNotice that wait for the node's notices, and the callers that wait
+// until all work has stopped.
 func (st *state) wakeNode(n *node) {
 	st.wakeDrainers()
 	for _, w := range n.waiters {
@@ -214,8 +214,7 @@ const (
 	noticeFailed                       // the delivery failed, but the notice might have been recorded
 )
 
-// endDelivery applies the answer to a notice. If the delivery failed, the argument "detail" is the
-// reason.
+// endDelivery applies the answer to a notice. If the delivery failed, detail is the reason.
 func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail string, now int64) {
 	env.flying = false
 	if n.env != env { // the node has abandoned the envelope during the delivery

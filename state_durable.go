@@ -94,8 +94,8 @@ func hideEnd(s *Task) {
 	s.Partial, s.Reasoning, s.OpenTodos, s.Unconsumed = s.Result != "", false, 0, nil
 }
 
-// keepLast makes the last record of a task that expires from memory. The store keeps this record as
-// history.
+// keepLast makes the final record of a task that is expiring from memory. The store keeps this
+// record as history.
 func (st *state) keepLast(t *task) {
 	if s := st.storing; s != nil {
 		m, r := s.task(t), st.recordTask(t)

@@ -54,7 +54,7 @@ func (st *state) sessionDeleted(session string, now int64) {
 // turnOutcome describes how a turn ended.
 type turnOutcome struct {
 	cause  Cause
-	reason string // reason of the end; if the cause is that of a completed task, [TurnEnd].Remark
+	reason string // reason for the end, or [TurnEnd].Remark if the cause is that of a completed task
 	text   string
 	todos  int32
 
@@ -78,7 +78,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 		st.madeProgress(a.t)
 	}
 	a.epoch++
-	st.heardFrom(a.t.sess.own, now) // the turn has ended, so the agent has received the answers of its tools
+	st.heardFrom(a.t.sess.own, now) // the turn has ended, so the agent has received the answers from its tools
 	a.openTodos = o.todos
 	if !mdtext.Invisible(o.text) {
 		a.said(o.text)
@@ -107,7 +107,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 }
 
 // goesOn reports whether the end of an earlier process interrupted the turn. In that case, a new
-// attempt must continue this one. The argument "cause" is the cause of the turn's end.
+// attempt must continue this one. cause says why the turn ended.
 func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
 // finish ends an attempt after its last turn. The attempt counts as answered if any of its turns
@@ -140,8 +140,8 @@ func (st *state) unanswered(a *attempt, remark string) (Cause, string) {
 	return CauseNoOutput, reasonUnanswered(reasonNoOutput, remark)
 }
 
-// The method "unsaid" reports whether the prompt never reached the session. The argument is the
-// cause with which the attempt ends.
+// The method "unsaid" reports whether the prompt never reached the session. cause is the cause with
+// which the attempt ends.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
 		return !a.sight.output && !a.sight.reported && !a.heard
@@ -251,16 +251,16 @@ type stopping struct {
 	stopEnd  int64 // stopping deadline, at which the slot is released; 0 if none was set; for a live attempt, see afterHalt
 	aborts   int   // number of Abort calls in flight
 	stopMore bool  // another Abort call is wanted
-	stopper  bool  // a goroutine makes the Abort calls
+	stopper  bool  // a goroutine is making the Abort calls
 	overrun  bool  // the stopping deadline has passed
 
-	slotEnd  int64        // when the attempt's lost slot is over; 0 if the slot is not lost
+	slotEnd  int64        // time from which the attempt's lost slot might belong to others; 0 if the slot is not lost
 	slotOver *turnContext // context that cancels the Abort call in flight at slotEnd; nil if there is none to cancel
 
-	// The field "loose" means that a starter's session might still be in a turn, so a poll must
-	// confirm that it is not. The method "stop" sets this field if the manager follows the turn. Other
-	// code sets it before it ends an attempt, if the client might have accepted the prompt or created
-	// the session without the manager's knowledge.
+	// loose means that a starter's session might still be in a turn, so a poll must confirm that the
+	// turn is over. The method "stop" sets this field if the manager follows the turn. Other code sets
+	// it before ending an attempt if the client might have accepted the prompt or created the session
+	// without the manager's knowledge.
 	loose bool
 }
 
@@ -300,15 +300,15 @@ func (st *state) stop(a *attempt, now int64) {
 	} else if a.stage != stageNone { // the attempt's worker has not begun and will not make a call
 		a.stage = stageNone
 	}
-	if a.postponed && a.recovering { // make a call that stops processes that the earlier process left running
+	if a.postponed && a.recovering { // make a call that stops the processes left running by the earlier process
 		st.wantCall(a)
 	}
 	a.postponed = false
 	st.rest(a, now)
 }
 
-// The method "rest" releases the slot of an attempt that has ended and makes the attempt quiet. A
-// host call in flight, or a turn that might still be running, delays this.
+// The method "rest" releases the slot of an attempt that has ended and marks the attempt as quiet.
+// A host call in flight, or a turn that might still be running, delays this.
 func (st *state) rest(a *attempt, now int64) {
 	st.changed(a.t)
 	if !a.ended || a.t.run != a || a.inCall || a.recovering {
@@ -445,7 +445,7 @@ func (st *state) wantAbortOnce(a *attempt, session string) {
 }
 
 // nextAbort returns the session to abort now. If no Abort call is wanted, nextAbort records that
-// the goroutine for Abort calls ends, and returns "".
+// the goroutine for Abort calls is ending, and returns "".
 func (st *state) nextAbort(a *attempt, now int64) (session string) {
 	if !a.stopMore || a.overrun || a.t.run != a || a.t.sess == nil || st.mayBeFollowed(a) {
 		a.stopper, a.stopMore = false, false

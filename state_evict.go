@@ -18,10 +18,10 @@ type retention struct {
 	// looked up.
 	tombs []tombstone // ring buffer of tombstones
 	next  int         // index of the next tombstone to write once the ring is full
-	free  int         // number of free entries, beginning with the entry at the index in the field "next"
+	free  int         // number of free entries, starting at the index in the field "next"
 
-	// The field "unsaid" holds the prompts that never reached the sessions of tombstones. Almost
-	// all tombstones lack such a prompt, so a field of the tombstone would waste memory.
+	// The field "unsaid" holds the prompts that never reached the sessions of tombstones. Few
+	// tombstones have such a prompt, so a field in every tombstone would waste memory.
 	unsaid map[*session]string
 
 	// The field "budgets" holds the budgets of the tasks that have tombstones. For tasks without a
@@ -182,8 +182,8 @@ func (st *state) dropText(q *expiry) bool {
 	return false
 }
 
-// storedResult returns the name of the task's result if the result was dropped from memory and the
-// store has it.
+// If the task's result was dropped from memory and the store still has it, storedResult returns the
+// name of the result in the store. Otherwise, it returns "".
 func (st *state) storedResult(t *task) string {
 	if st.storing == nil || !t.is(flagDropped) || t.fin == nil {
 		return ""
@@ -198,8 +198,8 @@ func (st *state) storedResult(t *task) string {
 // expire drops the record of an ended task and leaves a tombstone.
 func (st *state) expire(t *task) { st.drop(t, true) }
 
-// drop drops the record of an ended task. If the argument "tomb" is true, a tombstone remains; otherwise
-// the id and the session become unknown.
+// The method "drop" removes the record of an ended task. If tomb is true, a tombstone remains;
+// otherwise, the id and the session become unknown.
 func (st *state) drop(t *task, tomb bool) {
 	st.emit(EventExpired, t)
 	st.logTask(logExpired, t)

@@ -32,8 +32,8 @@ func (t *task) fallen() *fallen {
 	return t.more.fallen
 }
 
-// fallback returns the reason why the task runs with a fallback of its model, or "" if it runs with
-// its own model.
+// The method "fallback" returns why the task runs with a fallback model, or "" if it runs with its
+// own model.
 func (t *task) fallback() string {
 	if f := t.fallen(); f != nil {
 		return f.why
@@ -67,7 +67,7 @@ func (st *state) nextModel(t *task) string {
 	})
 }
 
-// The method "fell" moves the task to another model. The argument "why" is the reason, for people.
+// The method "fell" moves the task to another model. why holds the reason, for people.
 func (st *state) fell(t *task, to, why string) *fallen {
 	f := &fallen{why: why}
 	if was := t.fallen(); was != nil {
@@ -80,8 +80,8 @@ func (st *state) fell(t *task, to, why string) *fallen {
 	return f
 }
 
-// isShut reports whether the provider accepts no requests for so long that the tasks of the pool
-// use other models instead of waiting. It returns false if the provider has not given a time.
+// isShut reports whether the provider will refuse requests for so long that the pool's tasks use
+// other models instead of waiting. It returns false if the provider has not given a time.
 func (st *state) isShut(h *slots.Handle, now int64) bool {
 	c := st.coolDownOf(h)
 	return c.Refusals > 0 && c.Reset > now+st.fallbackAfter()
@@ -116,7 +116,7 @@ func (st *state) watchPool(k *kind, now int64) {
 	}
 }
 
-// ringShut is called when the alarm that watchPool sets rings.
+// ringShut is called when the alarm set by watchPool goes off.
 func (st *state) ringShut(now int64) {
 	st.deadlines.shut = 0
 	st.leaveShut(now)
@@ -195,8 +195,8 @@ func (st *state) leavesPool(t *task, now int64) bool {
 }
 
 // mayFallBack reports whether, after a refusal of the given kind, the attempt can continue with
-// another model. The argument "step" says how the attempt would continue with its current model.
-// The argument "kind" is zero if the turn could not begin because other turns were refused.
+// another model. step says how the attempt would continue with its current model. kind is zero if
+// the turn could not begin because other turns were refused.
 func (st *state) mayFallBack(a *attempt, kind ProviderErrorKind, step nextStep) bool {
 	switch kind {
 	case 0, ProviderRateLimited, ProviderOverloaded, ProviderBroken, ProviderQuota, ProviderUnknownModel:
@@ -214,8 +214,9 @@ func (a *attempt) needsNewSession(step nextStep) bool {
 	return step == stepNewSession || a.cl.fallbacks[a.t.kind.key.agent] == FallbackInNewSession
 }
 
-// isFirst reports whether the attempt is the first one of its task, or all attempts before it were
-// replaced by attempts with other models. Such an attempt works on the prompt of the launch.
+// isFirst reports whether the attempt is the first one of its task, or whether all attempts before
+// it were replaced by attempts with other models. Such an attempt works on the prompt of the
+// launch.
 func (a *attempt) isFirst() bool {
 	if f := a.t.fallen(); f != nil {
 		return a.no == 1+f.steps
@@ -240,9 +241,9 @@ func (a *attempt) mayHaveCalled() bool {
 	return a.sight.prog.toolCalls > 0 || a.cl.starter && a.turn > 0
 }
 
-// If the argument "may" is true, planFallback decides when a refused attempt continues with another
-// model. Otherwise, the attempt keeps its model. The argument "ends" is true if the attempt cannot
-// wait for its model provider.
+// planFallback decides when a refused attempt continues with another model. If the argument "may"
+// is false, the attempt keeps its model. If the argument "ends" is true, the attempt cannot wait
+// for its model provider.
 func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
 	r := a.refused
 	r.fell, r.fallAt, r.falls = "", 0, false
@@ -264,7 +265,7 @@ func (st *state) fallbackAt(a *attempt) int64 {
 	return a.refused.fallAt
 }
 
-// fallbackDue is called when the time that fallbackAt returned has come.
+// fallbackDue is called at the time that fallbackAt returned.
 func (st *state) fallbackDue(a *attempt, now int64) {
 	r := a.refused
 	r.fallAt = 0

@@ -162,8 +162,8 @@ func (x *sessionIndex) findAt(hash uint64, id string) *session {
 	return nil
 }
 
-// add adds a session. If another session has the same id, the method "add" does not change
-// anything and returns the other session.
+// The method "add" adds a session, unless another session has the same id. In that case, it changes
+// nothing and returns the other session.
 func (x *sessionIndex) add(s *session) (other *session) {
 	h := sessionHash(x.seed, s.id)
 	first := x.all[h]

@@ -3,8 +3,8 @@ package bgagent
 // The code in this file deletes ended tasks on request. Unlike a task that expires, a deleted task leaves
 // neither a tombstone nor a record in the store.
 
-// forgetTask deletes an ended task. With a store, it returns the mark of the deletion. The deletion is
-// durable once the store no longer has the record.
+// forgetTask deletes an ended task. With a store, it returns the mark of the deleted task. The
+// deletion is durable once the store no longer has the record.
 func (st *state) forgetTask(t *task, force bool, now int64) (gone *mark, err error) {
 	switch {
 	case !st.hasEnded(t):
@@ -93,8 +93,8 @@ func (st *state) notDeleted(m *mark) {
 	st.storeLater()
 }
 
-// The method "forgotten" returns the mark of a deleted task whose deletion is not yet durable. The
-// argument "ref" is the id of the task or of its session.
+// The method "forgotten" returns the mark of a deleted task whose deletion is not yet durable. ref
+// is the id of the task or of its session.
 func (st *state) forgotten(ref string) *mark {
 	if st.storing != nil {
 		for _, m := range st.storing.last {

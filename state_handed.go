@@ -8,7 +8,7 @@ import (
 
 // If a session or the host asks about a task that has ended, the end is settled in memory immediately.
 // A store keeps the end as owed until it is acknowledged, because the process might end before the
-// answer is read. In that case, the next manager hands it out again.
+// answer is read. In that case, the next manager hands out the end again.
 //
 //	owed -> taken: the notice is sealed and written -> handed out -> the answer was returned
 //	                                                -> acknowledged: the store records it as settled
@@ -90,9 +90,9 @@ type hand struct {
 // returned at the end of the call.
 type handing struct{ hands []*hand }
 
-// handOut records what an answer has handed out to the session of the node: the ends of the given
-// members and, if env is not nil, the notice in it. If the argument "out" is nil, the answer counts as
-// returned immediately. If there is nothing to acknowledge, handOut returns nil.
+// handOut records what an answer has handed out to the node's session: the ends of the given members
+// and, if env is not nil, the notice in env. If out is nil, the answer counts as returned immediately.
+// If there is nothing to acknowledge, handOut returns nil.
 func (st *state) handOut(n *node, env *envelope, out *handing, members ...member) *hand {
 	s := st.storing
 	members = slices.DeleteFunc(members, func(x member) bool { return s.handed[x] != nil || x.t.is(flagForgotten) })
@@ -134,8 +134,8 @@ func (st *state) read(t *task, out *handing, now int64) {
 	st.settleTask(t, NoticeRead, now)
 }
 
-// keepSent remembers those of the node's notices that might have arrived and that report an end that
-// has just been read.
+// keepSent remembers the node's notices that might have arrived and that report an end that has just
+// been read.
 func (st *state) keepSent(n *node) {
 	for _, env := range n.unsettled() {
 		if (env.flying || env.tries > 0) && !slices.Contains(n.hold().sent, env) && st.reportsRead(env) {
@@ -144,14 +144,14 @@ func (st *state) keepSent(n *node) {
 	}
 }
 
-// reportsRead reports whether another answer has also handed out an end that the notice reports, and
-// the end is not yet acknowledged.
+// reportsRead reports whether the notice contains an end that another answer has also handed out and
+// that is not yet acknowledged.
 func (st *state) reportsRead(env *envelope) bool {
 	return slices.ContainsFunc(env.notice.Items, func(it NoticeItem) bool { return st.handOf(it, env) != nil })
 }
 
-// handOf returns the answer that handed out the end that the item of the notice reports. It returns
-// nil if there is no such answer, or if the answer contains the notice.
+// handOf returns the answer that handed out the end in the given item of the notice. It returns nil
+// if there is no such answer, or if that answer contains the notice itself.
 func (st *state) handOf(it NoticeItem, env *envelope) *hand {
 	num, _ := parseID(it.Task)
 	t := st.tasks[num]
@@ -164,7 +164,7 @@ func (st *state) handOf(it NoticeItem, env *envelope) *hand {
 	return nil
 }
 
-// The method "arrived" is called when the notice has arrived. It acknowledges those ends in the notice
+// The method "arrived" is called when the notice has arrived. It acknowledges the ends in the notice
 // that another answer has also handed out.
 func (st *state) arrived(env *envelope, now int64) {
 	if st.storing == nil {
@@ -229,8 +229,8 @@ func (st *state) runReturns(t *task, no int32, shows bool, out *handing, now int
 	}
 }
 
-// owedAgain puts the debt for the end of the task's latest attempt back into the outbox. The end is
-// not durable yet.
+// owedAgain makes the end of the task's latest attempt owed again: it returns the debt to the
+// outbox. The end is not durable yet.
 func (st *state) owedAgain(t *task, now int64) {
 	s := st.storing
 	s.events = slices.DeleteFunc(s.events, func(e heldEvent) bool {
@@ -260,7 +260,7 @@ func (st *state) owedAgain(t *task, now int64) {
 
 // takeOut returns the next notice that is owed to the session. It can be a notice that is already
 // packed. The notice must be written before it is handed out. If nothing is owed, takeOut returns nil.
-// For the argument "asks", see the method "take".
+// For the meaning of asks, see the method "take".
 func (st *state) takeOut(n *node, asks bool, now int64) *envelope {
 	if st.isLost() { // the next owner of the store hands out the notices
 		return nil
@@ -368,7 +368,7 @@ func (st *state) heardFrom(n *node, now int64) {
 	}
 }
 
-// ack acknowledges the notice with the id, or the item of a notice with the id.
+// ack acknowledges the notice, or the notice item, that has the given id.
 func (st *state) ack(id string, now int64) {
 	if task, no, found := strings.Cut(strings.TrimPrefix(id, "bgn_"), "."); found { // the id of an item
 		num, _ := parseID("bg_" + task)
@@ -468,7 +468,7 @@ func (n *node) nextAgain() *envelope {
 	return nil
 }
 
-// The method "taking" returns the number of debts in those notices of n.held that have not been handed
+// The method "taking" returns the number of debts in the notices of n.held that have not been handed
 // out.
 func (n *node) taking() (debts int) {
 	for _, env := range n.held.envelopes() {

@@ -17,7 +17,7 @@ func (a *attempt) said(text string) {
 // letters, because every snapshot shows it.
 type answers struct {
 	of   *attempt // nil if no text is kept
-	own  string   // text of the attempt from which the field "text" was made
+	own  string   // the attempt's own text, from which the field "text" was made
 	text string
 }
 

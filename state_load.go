@@ -9,8 +9,8 @@ import (
 // The code in this file makes the state of a new manager from the records in a store. The loaded
 // attempts do not run yet. The code in state_restore.go continues them.
 
-// The method "at" converts a wall time from a record to a time of the state. It is the inverse of
-// wall.
+// The method "at" converts a wall time from a record to a time on the state's clock. It is the
+// inverse of wall.
 func (st *state) at(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -27,7 +27,7 @@ func (st *state) load(tasks []*storedTask, nodes []*storedNode, now int64) {
 	for i, x := range tasks {
 		loaded[i] = st.loadTask(x)
 	}
-	for i, t := range loaded { // at this point all sessions are known, so st.node finds the tasks of the parents
+	for i, t := range loaded { // at this point, all sessions are known, so st.node finds the tasks of the parents
 		t.up = st.node(tasks[i].Parent)
 		t.up.link(t)
 	}
@@ -88,8 +88,8 @@ func (st *state) loadTask(x *storedTask) *task {
 	return t
 }
 
-// loadMark remembers which record and texts of the task the store contains. They are written again
-// only if they change.
+// loadMark notes which of the task's record and texts are already in the store. These are written
+// again only if they change.
 func (st *state) loadMark(t *task, x *storedTask) {
 	s := st.storing
 	m := s.task(t)
@@ -108,7 +108,7 @@ func (st *state) loadMark(t *task, x *storedTask) {
 	}
 }
 
-// loadNode restores a session that delegates and its place in the tree.
+// loadNode restores a session that delegates, along with its place in the tree.
 func (st *state) loadNode(x *storedNode) {
 	n := st.node(x.session)
 	m := st.storing.node(n)
@@ -195,7 +195,7 @@ func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	}
 	switch {
 	case r.Stopping:
-		a.ended, a.phase = true, PhaseStopping // even if the session missed its stopping deadline, this process tries again to stop it
+		a.ended, a.phase = true, PhaseStopping // even if the session missed its stopping deadline, this process again tries to stop it
 		st.unquiet++
 		st.inStopTime++
 		if x.Status.Terminal() { // loadStatus adds live tasks to the list
@@ -252,8 +252,8 @@ type loadedEnd struct {
 	owed  bool // the end is owed, but no envelope contains it
 }
 
-// endsOf returns the ends that the task's record describes. The argument "packed" contains the ends
-// that are part of an envelope.
+// endsOf returns the ends that the task's record describes. packed contains the ends that are
+// already in an envelope.
 func (t *task) endsOf(x *storedTask, packed map[member]bool) (ends []loadedEnd) {
 	t.setReclaimable(x.Reclaimable)
 	add := func(no int, notice NoticeState, at time.Time, batch uint32) {
@@ -354,8 +354,8 @@ func (st *state) loadEnvelopes(tasks []*storedTask, nodes []*storedNode) map[mem
 }
 
 // loadEnvelope restores a notice. It returns nil if the records of the tasks show that nothing in
-// it is owed. The argument "handed" says whether the notice was handed out. If so, an end whose
-// notice could not be delivered also counts as owed.
+// it is owed. handed says whether the notice was handed out. If so, an end whose notice could not
+// be delivered also counts as owed.
 func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map[string]*storedTask, packed map[member]bool) *envelope {
 	if e.Notice.ID == "" || e.Notice.Text == "" {
 		return nil
@@ -383,7 +383,7 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 		pay(r, handed)
 	}
 	// An end that was read after the notice was packed is owed again if nobody acknowledged it.
-	// This notice reports it anyway, so no other notice must report it.
+	// This notice reports it anyway, so no other notice may report it.
 	for _, it := range e.Notice.Items {
 		pay(memberRecord{it.Task, int32(it.Attempt)}, false)
 	}
@@ -402,9 +402,8 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 	return env
 }
 
-// The method "owes" reports whether the end of the attempt is owed according to the record. If the
-// argument "given" is true, the end of the latest attempt also counts as owed if its state is
-// NoticeGivenUp.
+// The method "owes" reports whether, according to the record, the end of the attempt is owed. If
+// given is true, the end of the latest attempt also counts as owed if its state is NoticeGivenUp.
 func (x *storedTask) owes(no int32, given bool) bool {
 	if no == x.Attempt {
 		return x.Status.Terminal() && (x.Notice == NoticeOwed || given && x.Notice == NoticeGivenUp)

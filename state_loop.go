@@ -5,7 +5,7 @@ import "time"
 // The code in this file ends attempts whose agents are caught in a loop.
 
 const (
-	repeatedShorter = int64(5 * time.Second)  // a tool call that takes this long, or longer, does not count as a repetition
+	repeatedShorter = int64(5 * time.Second)  // a tool call that takes this long or longer does not count as a repetition
 	repeatedWithin  = int64(60 * time.Second) // all calls of a sequence must begin and end within this time
 	compactionsMax  = 2                       // number of compactions in a row that show that the input is too long
 )
@@ -18,7 +18,7 @@ type repeats struct {
 	input  Digest
 	result Digest
 	began  int64   // earliest time at which the latest call might have begun
-	older  []int64 // the same as the field "began", for the earlier calls of the sequence, oldest first; calls that began too long ago are removed
+	older  []int64 // like the field "began", but for the earlier calls of the sequence, oldest first; calls that began too long ago are removed
 }
 
 // count returns the number of calls in the sequence.

@@ -36,7 +36,7 @@ type letter struct {
 	answer string // text of the letter's turn; empty once the attempt has ended
 
 	answerName string // with a store, name of the answer; empty if it was not needed yet
-	no         int32  // number of the letter, from 1
+	no         int32  // number of the letter, counted from 1
 	attempt    int32
 	turn       int32 // number of the turn that received the letter or that the letter must join; 0 if there is none
 	state      MessageState
@@ -113,8 +113,8 @@ func (st *state) unsettled(t *task) bool {
 	return m != nil && m.undo != nil
 }
 
-// send accepts a message for a task, or returns the letter of an earlier message with the same key.
-// The result "unsettled" is true if the caller must wait, because the task's attempt can still be
+// The method "send" accepts a message for a task, or returns the letter of an earlier message with
+// the same key. unsettled is true if the caller must wait because the task's attempt can still be
 // withdrawn. If the argument "again" is true, the key is valid only until the task is resumed.
 func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64) (t *task, l *letter, unsettled bool, err error) {
 	t, tomb, err := st.ref(by, ref)
@@ -170,7 +170,7 @@ func (st *state) awaitLetter(l *letter) {
 	}
 }
 
-// accept adds a letter to the mailbox of a live task.
+// The method "accept" adds a letter to the mailbox of a live task.
 func (st *state) accept(t *task, in SendInput) *letter {
 	x := t.extra()
 	if x.mail == nil {
@@ -333,8 +333,8 @@ func (st *state) nextLetter(a *attempt) bool {
 	return false
 }
 
-// handedOver records that the new turn has received the current letter, or, if the argument "sure"
-// is false, that it might have.
+// handedOver records that the new turn has received the current letter or, if sure is false, that
+// it might have received it.
 func (st *state) handedOver(a *attempt, sure bool) {
 	b := a.t.mail()
 	if b == nil || b.current == nil || b.current.state != MessageAccepted {
@@ -359,7 +359,7 @@ func (a *attempt) notHandedOver() {
 	}
 }
 
-// endMail is called when the task's attempt ends, after its result was captured.
+// endMail is called when the task's attempt ends, after its result has been captured.
 func (t *task) endMail() {
 	b := t.mail()
 	if b == nil {

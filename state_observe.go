@@ -133,7 +133,7 @@ func (st *state) eventLook(a *attempt) {
 	st.lookSoon(a)
 }
 
-// report applies one report from a runner.
+// The method "report" applies one report from a runner.
 func (st *state) report(a *attempt, r Report, now int64) {
 	s := a.seen()
 	p := &s.prog
@@ -219,9 +219,9 @@ func (st *state) asking(a *attempt, question string) {
 // newsPause is the minimum time between two progress events about pieces of text, in nanoseconds.
 const newsPause = int64(100e6)
 
-// The method "progressed" emits a progress event. Unless the argument "quick" is true, it emits at
-// most one event per newsPause. The event about the last change then follows at the end of the pause
-// or of the turn.
+// The method "progressed" emits a progress event. Unless quick is true, it emits at most one event
+// per newsPause. The event about the last change then follows at the end of the pause or of the
+// turn.
 func (st *state) progressed(a *attempt, quick bool, now int64) {
 	switch {
 	case quick || now-a.lastNews >= newsPause:
@@ -232,7 +232,7 @@ func (st *state) progressed(a *attempt, quick bool, now int64) {
 	}
 }
 
-// news emits a progress event.
+// The method "news" emits a progress event.
 func (st *state) news(a *attempt, now int64) {
 	a.lastNews, a.newsAt = now, 0
 	st.emit(EventProgress, a.t)

@@ -20,7 +20,7 @@ const (
 
 // outage is a period when a client cannot reach its runtime. Attempts that are about to start
 // wait and keep their slots, so that the tasks behind them in line do not fail as well. At any
-// time, at most one of the waiting attempts tries to start.
+// time, at most one of the waiting attempts is trying to start.
 type outage struct {
 	cl     *client
 	why    string
@@ -30,7 +30,7 @@ type outage struct {
 	alarm  alarm // when the next waiting attempt tries to start
 }
 
-// hostFailure describes the failure of a host call for the state.
+// hostFailure tells the state how a host call failed.
 type hostFailure struct {
 	kind   failureKind
 	text   string // text of the error
@@ -78,8 +78,8 @@ func (st *state) hold(a *attempt, now int64) {
 }
 
 // If a host call could not reach the runtime and did not start anything, the method "unreached" holds
-// the attempt and returns true. The same call is then made again later. For other failures, it does
-// nothing and returns false.
+// the attempt and returns true. The call is repeated later. For other failures, it does nothing and
+// returns false.
 func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool {
 	if f.kind != failedUnreachable || a.sight.reported {
 		return false
@@ -105,7 +105,7 @@ func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool 
 	return true
 }
 
-// tryLater schedules the next try of a start after a pause, unless a try is scheduled or under way.
+// tryLater schedules the next try after a pause, unless a try is already scheduled or under way.
 func (st *state) tryLater(o *outage, now int64) {
 	if o.trying != nil || o.alarm.index != 0 {
 		return
@@ -222,7 +222,7 @@ func (st *state) heard(a *attempt, now int64) {
 }
 
 // The method "unheard" is called when a status query did not return the status of the attempt's
-// session. The argument "why" is the client's error.
+// session. why holds the client's error.
 func (st *state) unheard(a *attempt, why string) {
 	why = mdtext.Joined(mdtext.Valid(why), titleMax)
 	if a.sight.lost && a.sight.lostWhy == why {

@@ -50,8 +50,8 @@ func (n *node) outstanding() int {
 	return owed
 }
 
-// owe creates the debt for an attempt that has ended. If no notice is needed, it settles the notice
-// immediately.
+// The method "owe" creates the debt for an attempt that has ended. If no notice is needed, it marks
+// the debt as settled immediately.
 func (st *state) owe(t *task, now int64) {
 	n := t.up
 	if len(n.members) == 2*maxMembers { // drop many members at once, because each drop moves all remaining members
@@ -90,7 +90,7 @@ func (st *state) owe(t *task, now int64) {
 	st.touchNode(n)
 }
 
-// closeBatch closes the node's open batch, because none of its tasks is live.
+// closeBatch closes the node's open batch, because none of the node's tasks is live.
 func (st *state) closeBatch(n *node, now int64) {
 	if s := st.storing; s != nil {
 		s.node(n).batch++

@@ -196,7 +196,7 @@ func (st *state) parkInstead(a *attempt) {
 // takesLetter reports whether the attempt is parked and its next prompt can be a message.
 func (a *attempt) takesLetter() bool { return a.parkedFor == forTasks }
 
-// parkAgain parks an attempt of an earlier process that was parked when the process ended.
+// parkAgain parks an attempt from an earlier process that was parked when that process ended.
 func (a *attempt) parkAgain(cause Cause) {
 	what := forTasks
 	if a.refused != nil {

@@ -14,7 +14,7 @@ func (st *state) thresholds() thresholds {
 	}
 }
 
-// follow makes the sweeps of the client poll the attempt's session.
+// The method "follow" makes the client's sweeps poll the attempt's session.
 func (st *state) follow(a *attempt) {
 	a.cl.followed[a] = struct{}{}
 	st.wantPoll(a.cl)
@@ -48,7 +48,7 @@ type looked struct {
 }
 
 // The method "swept" applies one status from a sweep and reports whether the messages of the
-// session must be read. The argument "why" is the client's error if the sweep failed.
+// session must be read. If the sweep failed, why holds the client's error.
 func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	a := l.a
 	if a.t.run != a || a.epoch != l.epoch {
@@ -164,8 +164,8 @@ func (st *state) lookSoon(a *attempt) {
 	st.rare().after.looks = append(st.rare().after.looks, l)
 }
 
-// wasLooked is called when a poll of the session has ended. If another poll was requested during
-// this poll, it starts immediately.
+// wasLooked is called when a poll of the session has ended. If another poll was requested in the
+// meantime, that poll starts immediately.
 func (st *state) wasLooked(a *attempt) {
 	a.sight.looking = false
 	if a.sight.again {
@@ -176,8 +176,8 @@ func (st *state) wasLooked(a *attempt) {
 	}
 }
 
-// wasRead applies the pages of messages that were read. The argument "began" is the time at which the
-// read began. wasRead reports whether the attempt is still live.
+// wasRead applies the pages of messages that were read. began is the time at which the read began.
+// wasRead reports whether the attempt is still live.
 func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) (live bool) {
 	changed := false
 	for _, p := range pages {
@@ -225,8 +225,8 @@ func (st *state) todos(a *attempt, list []Todo, now int64) {
 // todosFresh is how long a todo list counts as current after it was read, in nanoseconds.
 const todosFresh = int64(time.Second)
 
-// judge completes the observation, passes it to the function "judge" in poller.go and carries out
-// the verdict.
+// The method "judge" completes the observation, passes it to the function "judge" in poller.go, and
+// carries out the verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
 	s := a.sight
 	if !a.live() || a.turnStart == 0 { // the session's status has already ended the attempt or its turn

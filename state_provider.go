@@ -27,7 +27,7 @@ const (
 
 // The type "refused" describes the refusals of an attempt's turns, from the first refusal until a turn
 // ends without a refusal. It also describes an attempt whose turn could not begin because its pool had
-// begun to cool down. In that case, the field "kind" is zero.
+// begun to cool down. In that case, kind is zero.
 type refused struct {
 	kind       ProviderErrorKind
 	status     int
@@ -78,7 +78,7 @@ func stepOf(n ProviderNextStep) (step nextStep, ok bool) {
 }
 
 // The method "passes" reports whether the provider is expected to accept requests again soon enough
-// to wait for it. The argument "reset" is the time that the provider gave, or 0.
+// for the attempt to wait. reset is the time that the provider gave, or 0.
 func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	most := st.limit(limitMaxPark)
 	switch kind {
@@ -93,8 +93,8 @@ func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	return most > 0 && reset-now <= int64(most)
 }
 
-// providerTime converts a time that a client reported, as onClock returns it. Times in the past count
-// as unknown.
+// providerTime converts a time that a client reported to a time on the state's clock. t must come
+// from onClock. Times in the past count as unknown.
 func (st *state) providerTime(t time.Time, now int64) int64 {
 	if t.IsZero() {
 		return 0
@@ -108,8 +108,8 @@ func (st *state) providerTime(t time.Time, now int64) int64 {
 // shownMessage returns the message of a refusal as one short line.
 func shownMessage(e *ProviderError) string { return mdtext.Joined(mdtext.Valid(e.Message), titleMax) }
 
-// The method "cool" makes the pool of the attempt cool down because of a refusal. The argument
-// "reset" is the earliest time of the next request, or 0 if it is unknown.
+// The method "cool" makes the pool of the attempt cool down because of a refusal. reset is the
+// earliest time at which the next request may be sent, or 0 if that time is unknown.
 func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 	if reset > 0 {
 		reset += st.slotsFrom
@@ -153,7 +153,7 @@ func (st *state) random() float64 {
 // begin their turns at the same time.
 func (st *state) coolAgain(a *attempt, now int64) {
 	r := a.refused
-	if r.fell != "" && r.poolTries == 0 { // no turn of the pool was refused
+	if r.fell != "" && r.poolTries == 0 { // no turn in the pool was refused
 		return
 	}
 	again := slots.Refusal{Now: now + st.slotsFrom, Tries: r.poolTries, Provider: r.provider, Again: true, Spread: st.random()}
@@ -202,7 +202,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	r.turns++
 	r.here = true
 	r.limit = r.since + parkMost
-	if reset > 0 { // the pool grants slots again shortly after the time "reset"
+	if reset > 0 { // the pool grants slots again shortly after reset
 		r.limit = max(r.since+int64(st.limit(limitMaxPark)), reset+parkMost)
 	} else if r.limit <= now { // parkMost is over, but refusalEnds has not ended the attempt: it was refused too few times, made progress, or has a fallback
 		r.limit = now + parkMost
@@ -236,8 +236,8 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// The method "forgets" reports whether, after a refusal with the given step, the session contains
-// nothing of the attempt. The argument "prompt" is the prompt that was refused.
+// The method "forgets" reports whether the session contains nothing from the attempt after the
+// given prompt was refused. step says how the attempt continues.
 func (a *attempt) forgets(step nextStep, prompt string) bool {
 	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
 }
@@ -332,8 +332,8 @@ func (st *state) parkForProvider(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// countRefused counts a message from a refused turn if the message was not read before the turn ended. If an
-// earlier process ran the turn, countRefused does nothing: that process might have counted the message already.
+// countRefused counts a message from a refused turn if the message was not read before the turn ended. If
+// an earlier process ran the turn, countRefused does nothing: that process might have counted it.
 func (st *state) countRefused(a *attempt, msg *Message) {
 	s := a.sight
 	if _, known := s.old[msg.ID]; known || a.refused == nil || !a.refused.here {
@@ -392,8 +392,8 @@ func (st *state) tellMore(a *attempt, now int64) {
 	a.prompt, a.told = "", nil
 }
 
-// startsLater makes the time to live of the attempt's start count from the given time, because the
-// time during which the attempt waits does not count.
+// startsLater makes the time to live for the attempt's start begin at the given time, because the
+// time that the attempt has spent waiting does not count.
 func (st *state) startsLater(a *attempt, from int64) {
 	a.startFrom = from
 	if st.storing != nil {
@@ -450,7 +450,7 @@ func (st *state) showParked(a *attempt, s *Task) {
 	s.Until = st.wall(st.pausedUntil(a.t, st.now))
 }
 
-// provesPool records that a turn of the attempt shows that the provider accepts requests.
+// provesPool records that the provider accepts requests, as a turn of the attempt has shown.
 func (st *state) provesPool(a *attempt) {
 	if !st.slots.Cools() {
 		return
@@ -468,9 +468,9 @@ func (st *state) showsOutput(a *attempt) {
 	}
 }
 
-// queueEnd is called when the alarm for the queue time to live of a pending task rings. It returns
-// the time at which the queue time to live really expires. That is now, or later if the task's pool
-// has been cooling down, because a cool-down does not count towards the queue time to live.
+// queueEnd is called when the alarm for a pending task's queue time to live rings. It returns the
+// time at which the queue time to live really expires. That is now, or later if the task's pool has
+// been cooling down, because a cool-down does not count towards the queue time to live.
 func (st *state) queueEnd(t *task, now int64) int64 {
 	c := st.coolDown(t)
 	if c.Refusals == 0 || st.limit(limitQueueTimeToLive) <= 0 {

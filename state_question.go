@@ -24,7 +24,7 @@ type questions struct {
 	list []*asked // oldest first; old questions that are over are dropped
 	last int32    // number of the latest question that a runner asked
 	open int      // number of questions in the state QuestionOpen
-	from int64    // when the attempt's clocks were paused; 0 if they run
+	from int64    // when the attempt's clocks were paused; 0 if they are running
 }
 
 // asked is the record of a question.
@@ -89,8 +89,8 @@ func (t *task) openQuestions() (list []Question) {
 }
 
 // asksBelow reports whether the task, or a task below it, has an open question whose number is
-// greater than the given one. If the argument "models" is true, an earlier question that a model
-// may answer also counts.
+// greater than the given one. If models is true, an earlier question that a model may answer also
+// counts.
 func (st *state) asksBelow(t *task, after uint64, models bool) bool {
 	if st.openQuestions == 0 || st.lastQuestion <= after && !models {
 		return false
@@ -110,8 +110,7 @@ func (t *task) asksAny(counts func(*asked) bool) bool {
 	return b != nil && b.open > 0 && slices.ContainsFunc(b.list, counts)
 }
 
-// isForModels reports whether a model may answer the question. The argument "permits" is
-// Config.ModelsMayPermit.
+// isForModels reports whether a model may answer the question. permits is Config.ModelsMayPermit.
 func (x *asked) isForModels(permits bool) bool {
 	return x.shown && (x.Kind != QuestionPermission || permits)
 }
@@ -164,7 +163,7 @@ func (st *state) openQuestion(a *attempt, q *Question, w *waiter, now int64) *as
 	return x
 }
 
-// add adds a question, and drops the oldest questions that are over.
+// The method "add" adds a question, and drops the oldest questions that are over.
 func (b *questions) add(x *asked) {
 	b.list = append(b.list, x)
 	for i := 0; len(b.list) > questionsKept && i < len(b.list); {
@@ -281,8 +280,7 @@ func (st *state) mayPass(x *asked) bool {
 }
 
 // The method "passed" is called when the client gets the outcome of a question. It returns false if
-// the turn ended before that. If the turn has other open questions, it can give its slot back
-// again.
+// the turn ended before that. A turn that has other open questions can give its slot back again.
 func (st *state) passed(x *asked, now int64) bool {
 	if x.passed || x.State == QuestionOpen || st.suspend == frozen || !x.a.live() || x.a.halted() != nil {
 		return false
@@ -337,7 +335,7 @@ func (t *task) question(key string) *asked {
 	return nil
 }
 
-// expireQuestions closes those of the attempt's questions that nobody answered in time.
+// expireQuestions closes the attempt's questions that nobody answered in time.
 func (st *state) expireQuestions(a *attempt, now int64) {
 	for _, x := range slices.Clone(a.t.questions().list) {
 		if x.State == QuestionOpen && x.expires <= now {
@@ -369,7 +367,7 @@ func (a *attempt) parksAt() int64 {
 	return a.activity + int64(questionPark)
 }
 
-// outcomeWaits reports whether the client has not received the outcome of a question yet.
+// outcomeWaits reports whether the client has yet to receive the outcome of a question.
 func (a *attempt) outcomeWaits() bool {
 	b := a.t.questions()
 	return b != nil && slices.ContainsFunc(b.list, func(x *asked) bool { return x.a == a && x.State != QuestionOpen && !x.passed })
@@ -389,7 +387,7 @@ func (st *state) turnGoesOn(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// asksNoMore withdraws all questions of the attempt, because its turn or the attempt has ended.
+// asksNoMore withdraws all questions of the attempt, because the attempt or its turn has ended.
 func (st *state) asksNoMore(a *attempt, now int64) {
 	b := a.t.questions()
 	if b == nil {

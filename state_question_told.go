@@ -3,8 +3,8 @@ package bgagent
 import "slices"
 
 // The code in this file reports questions to the sessions that may answer them. A question is
-// reported only if models have the tool to answer it and are allowed to answer this question. The
-// host gets an event for every question.
+// reported only if models have the tool that answers questions and may answer this one. The host
+// gets an event for every question.
 //
 //	opened -> owed: in the outbox of the parent -> packed into an envelope -> told
 //	                                                                       -> handed out -> acknowledged: told
@@ -101,7 +101,7 @@ func (st *state) tellNoMore(x *asked) {
 	st.dropAsk(x)
 }
 
-// openAsks returns those of the questions that are still open.
+// openAsks returns the questions in list that are still open.
 func (st *state) openAsks(list []NoticeQuestion) (open []NoticeQuestion) {
 	for _, q := range list {
 		num, _ := parseID(q.Task)
@@ -139,8 +139,8 @@ func (st *state) dropAsk(x *asked) {
 }
 
 // showsQuestions is called when an answer to the session shows the open questions of the task, so
-// that no notice repeats them. The argument "list" contains the questions that the answer shows.
-// Questions that were asked since then are not in the list and stay owed.
+// that no notice repeats them. list contains the questions that the answer shows. Questions that
+// were asked since then are not in the list and stay owed.
 func (st *state) showsQuestions(by Caller, t *task, list []Question, out *handing) {
 	b := t.questions()
 	if b == nil || b.open == 0 || t.up.session != by.Session || !st.cfg.answers {

@@ -21,18 +21,17 @@ type recovery struct {
 	due   bool    // the tasks have been loaded but not continued yet
 	tasks []*task // live tasks and ended tasks that are being stopped, in the order they were queued
 	seen  time.Time
-	clock time.Time // the time in the field "seen", on the clock of the records
+	clock time.Time // the same time as in the field "seen", but on the records' clock
 	clean bool      // the earlier manager was suspended
 
-	crashed time.Time // when the last crash before the earlier manager happened; zero if there was none
+	crashed time.Time // time of the last crash before the earlier manager began; zero if there was none
 	careful bool      // the earlier manager was continuing attempts one at a time
 
 	outdated string // why the store might lack the latest changes; empty if there is no sign of this
 }
 
-// The method "late" returns the reason why the manager does not automatically begin turns of the
-// earlier process's tasks. It returns "" if the manager begins them. The argument "wall" is the
-// current wall time.
+// The method "late" returns the reason why the manager does not automatically begin turns for the
+// earlier process's tasks, or "" if it does begin them. wall is the current wall time.
 func (st *state) late(wall time.Time) string {
 	r := &st.recovery
 	gone := wall.Sub(r.seen)
@@ -50,7 +49,7 @@ func (st *state) late(wall time.Time) string {
 // maxRestarts is the number of crashes that a task survives without making progress between them.
 const maxRestarts = 3
 
-// beginRecovery continues the tasks of the earlier process. The argument "wall" is the current wall time.
+// beginRecovery continues the tasks of the earlier process. wall is the current wall time.
 func (st *state) beginRecovery(wall time.Time, now int64) {
 	if !st.recovery.due || st.closing || st.isLost() {
 		return
@@ -75,7 +74,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 		st.endAll(list, late, now)
 		return
 	}
-	for _, t := range list { // attempts that might still be running get their slots first, even above the limits
+	for _, t := range list { // attempts that might still be running get their slots first, even if that exceeds the limits
 		a := t.run
 		if a == nil {
 			continue
@@ -150,8 +149,8 @@ func (st *state) endAll(list []*task, why string, now int64) {
 	}
 }
 
-// giveValues gives a live task of the earlier process the context values for its host calls. If the
-// argument "why" is not empty, the values could not be restored, and beginRecovery ends the task.
+// giveValues gives a live task of the earlier process the context values for its host calls. If why
+// is not empty, the values could not be restored, and beginRecovery ends the task.
 func (st *state) giveValues(t *task, values launchValues, why string) {
 	if why != "" {
 		t.set(flagForeground, false) // no caller waits for the end, so the end is reported to the parent

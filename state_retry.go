@@ -17,7 +17,7 @@ type retrying struct {
 	since   int64     // time of the first report
 	told    int64     // time of the last report
 	at      int64     // time of the next request; 0 if it is unknown
-	when    time.Time // the time in the field "at" on the wall clock, as the client reported it
+	when    time.Time // the same time on the wall clock, as the client reported it
 	err     ProviderError
 	haltEnd int64 // when the turn must have stopped; 0 if it is not being stopped
 }
@@ -26,7 +26,7 @@ type retrying struct {
 // The argument "at" is the time of the next request, or zero.
 func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64) {
 	st.showsRetries(a, now)
-	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed, not the provider, or the kind is invalid
+	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed rather than the provider, or the kind is invalid
 		return
 	}
 	if e.Kind == ProviderAuthentication {
@@ -123,9 +123,9 @@ func (a *attempt) halted() *ProviderError {
 	return nil
 }
 
-// afterHalt makes the attempt ready for further host calls, if its turn was being stopped. An Abort
-// call that is still in flight would stop the next turn, so the attempt waits until the call returns.
-// If the call does not return in time, the attempt ends.
+// If the attempt's turn was being stopped, afterHalt makes the attempt ready for further host calls.
+// An Abort call that is still in flight would stop the next turn, so the attempt waits until the call
+// returns. If the call does not return in time, the attempt ends.
 func (st *state) afterHalt(a *attempt, now int64) {
 	if a.halted() == nil {
 		return
@@ -209,7 +209,7 @@ func (st *state) retryLimits(a *attempt) int64 {
 	return st.haltAt(a)
 }
 
-// retryLimit is called when the time that retryLimits returned has come.
+// retryLimit is called at the time that retryLimits returned.
 func (st *state) retryLimit(a *attempt, now int64) {
 	x := a.sight.retry
 	if a.stopEnd > 0 {

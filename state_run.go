@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The code in this file prepares the next host call of an attempt, and applies the answers to these calls.
+// The code in this file prepares the host calls of attempts, and applies the answers to these calls.
 
 func openTodos(list []Todo) (n int32) {
 	for _, t := range list {
@@ -29,7 +29,7 @@ type job struct {
 	session string
 	prompt  Prompt
 	rep     *Reporter
-	cursor  Cursor          // if "again" is set: position up to which the session's messages were read
+	cursor  Cursor          // if again is set, position up to which the session's messages were read
 	again   bool            // the call is callStart, and the session has messages from earlier turns, which must be read first
 	restore *SessionRestore // nil unless the call is callRestore
 	slot    *sourceSlot     // slot of the attempt; nil without Config.Slots
@@ -134,7 +134,7 @@ func (st *state) spec(t *task, s *SessionSpec) {
 
 // The method "prompt" opens the next turn and fills in its prompt. Like the method "spec", it fills
 // in a parameter instead of returning the prompt. A returned Prompt would be copied into every stack
-// frame. The stack of a new goroutine would then have to grow. This took an eighth of the time of a
+// frame. The stack of a new goroutine would then have to grow, which took an eighth of the time of a
 // short task.
 func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	t := a.t

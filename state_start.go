@@ -47,7 +47,8 @@ func (st *state) forgetCall(t *task) {
 	}
 }
 
-// admit creates the task, or returns an error if a limit or the state of the manager forbids it.
+// The method "admit" creates the task, or returns an error if a limit or the state of the manager
+// forbids it.
 func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, error) {
 	if st.closing || st.draining {
 		return nil, ErrClosed
@@ -129,8 +130,7 @@ func (st *state) room(top *node) error {
 	return nil
 }
 
-// launchNode returns the node of the launching session, linked to the parents in the argument
-// "chain".
+// launchNode returns the node of the launching session, linked to the parents in chain.
 func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) {
 	n := st.node(session)
 	if n.gone {
@@ -187,7 +187,7 @@ func (st *state) callHashOf(t *task) uint64 {
 	return callHash(st.callSeed, Caller{t.up.session, t.call}, t.kind.key.agent, t.text)
 }
 
-// queue puts a pending task in line for a slot.
+// The method "queue" puts a pending task in line for a slot.
 func (st *state) queue(t *task, now int64) {
 	if d := st.limit(limitQueueTimeToLive); d > 0 && t.extra().ttl == nil {
 		t.more.ttl = &alarm{}
@@ -202,9 +202,9 @@ func (st *state) queue(t *task, now int64) {
 }
 
 // askForSlot takes a slot for the task. If none is free, it puts the task at the head or at the end
-// of the line; the argument "ticket" decides its place among the other tasks at that end. If the
-// task gets a slot, the method "settle" continues with it. In a suspended manager, askForSlot does
-// nothing, because no task begins.
+// of the line; ticket decides its place among the other tasks at that end. If the task gets a slot,
+// the method "settle" continues with it. In a suspended manager, askForSlot does nothing, because
+// no task begins.
 func (st *state) askForSlot(t *task, head bool, ticket uint64) {
 	if st.suspend != notSuspended {
 		return
@@ -232,8 +232,8 @@ func (st *state) ringQueued(t *task, now int64) {
 	}
 }
 
-// The method "granted" is called when a task has got a slot: the task starts, or its next turn
-// begins. If the task no longer holds the slot, nothing happens.
+// The method "granted" is called when a task has been granted a slot: the task starts, or its next
+// turn begins. If the task no longer holds the slot, nothing happens.
 func (st *state) granted(t *task, now int64) {
 	if t.is(flagSlot) || !st.slots.Holds(&t.wait) || st.suspend != notSuspended || !st.mayStart(t) {
 		return
@@ -252,14 +252,14 @@ func (st *state) granted(t *task, now int64) {
 // noteGrant makes the method "settle" continue with the task that got a slot. If the task belongs
 // to another manager, that manager is informed after the update.
 func (st *state) noteGrant(next *slots.Waiter) {
-	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read without its lock
+	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read without that manager's lock
 		st.due.granted = append(st.due.granted, t)
 		return
 	}
 	st.rare().after.grants = append(st.rare().after.grants, next)
 }
 
-// start begins the attempt of a pending task that got its slot.
+// The method "start" begins the attempt of a pending task that got its slot.
 func (st *state) start(t *task, now int64) {
 	if st.refusesTurn(t, now) {
 		return
@@ -418,7 +418,7 @@ func resumable(t *task, tomb *tombstone) error {
 }
 
 // resumeNode returns the node that will get the notice about the new attempt. If a session resumes
-// the task, it is the node of that session. If the host resumes the task, it is the node of the
+// the task, this is the node of that session. If the host resumes the task, this is the node of the
 // task's parent, or the nearest node above it to which a notice can still be delivered.
 func (st *state) resumeNode(by Caller, chain []SessionInfo, t *task, tomb *tombstone) (*node, error) {
 	if by.Session != "" {

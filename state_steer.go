@@ -29,8 +29,8 @@ func (t *task) joining() (n int) {
 	return n
 }
 
-// mayLose reports whether the turn that the letter has joined might still be lost. While it might,
-// the text of the letter is kept, so that the letter can be sent again.
+// mayLose reports whether the turn that the letter has joined might still be lost. As long as this
+// is possible, the text of the letter is kept, so that the letter can be sent again.
 func (t *task) mayLose(l *letter) bool {
 	a := t.run
 	return a != nil && t.live() && t.no == l.attempt && a.turn == l.turn && (a.turnStart > 0 || a.recovering)
@@ -62,8 +62,8 @@ func (b *mailbox) waits(l *letter) {
 }
 
 // sendAgain makes the letters that joined a turn wait for their own turns, because the turn that they
-// joined is lost and begins again. A letter that the client has not accepted yet waits for its own
-// turn only after the client has accepted it.
+// joined is lost and begins again. If the client has not accepted a letter yet, the letter starts to
+// wait for its own turn once the client accepts it.
 func (a *attempt) sendAgain() {
 	b := a.t.mail()
 	if b == nil {

@@ -40,9 +40,9 @@ type storing struct {
 	waiters map[uint64][]*waiter // callers and workers that wait for a commit, by the number of the batch that they need
 
 	refused   []*mark // marks whose records the store refuses
-	retryAt   int64   // when the first refused record is tried again
+	retryAt   int64   // when the first refused record is retried
 	lastTries int     // number of refused records that are tried once more before the store is closed
-	retrying  *mark   // mark whose record the current batch tries again
+	retrying  *mark   // mark of the record that the current batch retries
 
 	crashed time.Time // when an earlier process last crashed; zero if none did, or if a suspension followed
 
@@ -68,7 +68,7 @@ type mark struct {
 	last    string            // image of the record as it was last made
 	texts   map[string]uint64 // number of the batch of each written text; for a loaded task, the texts that its record names
 	final   *recorded         // for an expired task, its last record
-	fresh   bool              // for a task, whether it must not be shown, because its launch is not durable yet
+	fresh   bool              // for a task, whether it must stay hidden, because its launch is not durable yet
 	undo    *unresumed        // for a task, its state before its last resume, until that resume is durable
 	asked   *asking           // for a task, the callers of its launch or resume; nil if none of them is waiting
 	batch   uint32            // for a node, the number of its open batch of tasks (see Wake); for a task, the number of the batch that contains its latest end
@@ -144,7 +144,7 @@ func (s *storing) change(m *mark) {
 // without a real change costs little, because a record is written only if it differs from the last
 // record. Therefore, the leaf methods that most transitions call (emit, set, setDeadline, wantCall,
 // rest and others) call the method "changed". A transition that calls none of these leaf methods must
-// call "changed" itself. In tests, the check of the invariants finds changes that were not recorded.
+// call "changed" itself. In tests, the invariant check finds changes that were not recorded.
 func (st *state) changed(t *task) {
 	if s := st.storing; s != nil && t.hasRecord() {
 		s.change(s.task(t))
@@ -170,8 +170,8 @@ func (st *state) mustKeep(t *task) {
 	}
 }
 
-// mustChange records an urgent change to the mark. If the store refuses the record, the change is
-// not urgent, because nothing waits for it.
+// mustChange records an urgent change to the mark's record. If the store refuses the record, the
+// change is not urgent, because nothing waits for it.
 func (s *storing) mustChange(m *mark) {
 	s.change(m)
 	if !m.refused {
@@ -194,8 +194,8 @@ func (st *state) mustKeepNode(n *node) {
 	}
 }
 
-// urgentSaves is the number of saves of a turn that are always urgent. A client can save before it hands
-// the prompt to its program, and again when the program reports the id of its session.
+// urgentSaves is how many saves of a turn, counted from its first one, are always urgent. A client can
+// save before it hands over the prompt, and again when its program reports the session's id.
 const urgentSaves = 2
 
 // The method "saved" stores data that the client has passed to SaveState. After the first saves of a
@@ -251,7 +251,7 @@ func (st *state) keptNode(n *node) bool {
 }
 
 // askWriter starts the writer if something waits for the open batch and the writer is not running.
-// Until the tasks of the earlier process are continued, nothing is written, because New must not
+// Until the earlier process's tasks have been continued, nothing is written, because New must not
 // change the store.
 func (st *state) askWriter() {
 	if s := st.storing; s != nil && s.urgent && !s.writing && !s.over && !st.recovery.due {
@@ -260,8 +260,8 @@ func (st *state) askWriter() {
 	}
 }
 
-// nextBatch returns the next batch to write. The argument "wall" is the current wall time. If
-// nothing waits to be written, nextBatch returns nil, and the writer stops.
+// nextBatch returns the next batch to write. wall is the current wall time. If nothing waits to be
+// written, nextBatch returns nil, and the writer stops.
 func (st *state) nextBatch(wall time.Time, now int64) *StoreBatch {
 	s := st.storing
 	for s.urgent && !s.over {
@@ -306,7 +306,7 @@ func (st *state) putManager(b *StoreBatch, wall time.Time) {
 	b.Records = append(b.Records, st.recordManager(wall))
 }
 
-// recordManager makes the manager's own record. The argument "wall" is the current wall time.
+// recordManager makes the manager's own record. wall is the current wall time.
 func (st *state) recordManager(wall time.Time) StoreRecord {
 	s := st.storing
 	r := recorded{rec: StoreRecord{Key: managerKey, Kind: StoreManager, Due: true}}

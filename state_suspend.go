@@ -10,7 +10,7 @@ package bgagent
 // are ignored, because they only show that the clients' calls were stopped. Only the usage of the
 // stopped turns is still counted, because no later process can find it out.
 
-// suspending is the progress of a suspension.
+// The type "suspending" is the progress of a suspension.
 type suspending uint8
 
 const (

@@ -3,8 +3,8 @@ package bgagent
 // The code in this file hands the notices of a session to a host or a tool that asks for them.
 
 // The method "take" returns the next notice that is owed to the session, and settles it as taken. If
-// no notice is packed already, the notice is about everything that is owed. If the argument "asks" is
-// false, the caller cannot answer questions, so they stay owed.
+// no notice is packed already, the returned notice covers everything that is owed. If the argument
+// "asks" is false, the caller cannot answer questions, so they stay owed.
 func (st *state) take(n *node, asks bool, now int64) (Notice, bool) {
 	env := n.env
 	switch {

@@ -127,7 +127,7 @@ type extra struct {
 	ttl       *alarm // alarm for the queue time to live
 	budget    *taskBudget
 	mail      *mailbox // messages to the task; nil if there were none
-	fallen    *fallen  // set if the task runs with a fallback of its model
+	fallen    *fallen  // set if the task runs with a fallback model
 	questions *questions
 }
 
@@ -195,7 +195,7 @@ type attempt struct {
 	prompt    string // prompt of the next turn
 	notice    *envelope
 	told      *Notice // notice that a runner's turn received with its prompt
-	countedIn uint64  // number of the batch that contains the attempt's number of restarts; see state.mustCount
+	countedIn uint64  // number of the batch that contains the number of the task's restarts; see state.mustCount
 	postponed bool    // the attempt is from an earlier process and waits until the attempts before it have been continued
 	forgot    bool    // the provider has refused all turns so far, and the session does not contain any part of them
 	heard     bool    // the session has received the prompt of the attempt that this attempt replaced
@@ -220,13 +220,13 @@ type attempt struct {
 	nextCancel *attempt     // next attempt in the list effects.now.cancels
 	refused    *refused     // set after a refusal by the provider, until a turn ends without a refusal
 	cur        *turnContext // context for host calls after a halt has cancelled ctx; nil until then
-	startFrom  int64        // without a store, when the start's time to live began; 0 if it began at the time in the field "started"
+	startFrom  int64        // without a store, when the start's time to live began; 0 if it began when the attempt started
 	touched    bool         // listed in due.waiting
 
 	// The next three fields are for attempts from an earlier process; see state_restore.go.
 	recovering bool // it is still unknown how far the session got with the last prompt
 	restoring  bool // a restore call is in progress
-	late       bool // the manager does not automatically begin turns of the attempt; state.lateFor is the reason
+	late       bool // the manager does not automatically begin turns for the attempt; state.lateFor is the reason
 
 	catchingUp  bool // for a starter, the session is being read before the prompt is handed over
 	restoreEnds bool // the last restore call began after the end of the attempt, to stop processes that are still running
@@ -320,8 +320,7 @@ func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	return k
 }
 
-// changeModel gives the task another model. The argument "named" is true if a caller named the
-// model.
+// changeModel gives the task another model. named is true if a caller named the model.
 func (st *state) changeModel(t *task, model string, named bool) {
 	key, old := t.kind.key, t.kind
 	key.model, key.named = model, named

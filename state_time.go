@@ -56,7 +56,7 @@ func (h alarms[T]) swap(i, j int) {
 	h[i].index, h[j].index = i+1, j+1
 }
 
-// set sets the alarm to the given time. The time 0 removes the alarm.
+// The method "set" sets the alarm to the given time. The time 0 removes the alarm.
 func (h *alarms[T]) set(al *alarm, who T, at int64) {
 	switch {
 	case at == 0 && al.index == 0:
@@ -407,7 +407,7 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	return from + int64(st.limit(limitTimeToLive)) - a.ran
 }
 
-// announcedMost returns how long to wait, at most, for a retry that a program announced. If
+// announcedMost returns the maximum time to wait for a retry that a program has announced. If
 // Config.MaxPark disables parking, announcedMost returns DefaultMaxPark.
 func (st *state) announcedMost() int64 {
 	if most := st.limit(limitMaxPark); most > 0 {

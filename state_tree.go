@@ -186,9 +186,9 @@ func (t *task) subtree() (part liveCounts) {
 	return part
 }
 
-// graft moves a part of one tree's counts to another tree. The argument "part" holds the counts of
-// a root that is about to get a parent, or the counts of a task's subtree. The function "graft"
-// must be called before the nodes move, while the node "from" is still below the old root.
+// graft moves a part of one tree's counts to another tree. part holds the counts of a root that is
+// about to get a parent, or the counts of a task's subtree. The function "graft" must be called
+// before the nodes move, while the node "from" is still below the old root.
 func graft(part liveCounts, from, to *node) {
 	from, to = from.top(), to.top()
 	from.counts = from.counts.minus(part)

@@ -215,8 +215,8 @@ func (st *state) endLost(t *task, now int64) {
 // isLost reports whether the store is lost.
 func (st *state) isLost() bool { return st.storing != nil && st.storing.lost != nil }
 
-// asidePause returns the pause between two attempts to write records that the store refuses. Each
-// record is tried again every storeAsideEvery, but the store is tried at most once per second in
+// asidePause returns the pause between two tries to write records that the store refuses. Each
+// record is retried every storeAsideEvery, but no more than one record per second is retried in
 // total.
 func (s *storing) asidePause() int64 {
 	return max(int64(storeAsideEvery)/int64(max(len(s.refused), 1)), int64(time.Second))
@@ -229,9 +229,9 @@ type refusal struct {
 }
 
 // writtenApart is called after the store has refused the whole batch and the manager has written it in
-// parts. The argument "last" is the number of the last part. The records in the argument "bad" are set
-// aside: nothing waits for them to become durable. If such a record contains a launch or resume that
-// is not durable yet, the launch or resume is withdrawn.
+// parts. last is the number of the last part. The records in bad are set aside: nothing waits for them
+// to become durable. If such a record contains a launch or resume that is not durable yet, the launch
+// or resume is withdrawn.
 func (st *state) writtenApart(b *StoreBatch, last uint64, bad []refusal, now int64) {
 	st.moveBatch(b, last)
 	for _, x := range bad {
@@ -292,7 +292,7 @@ func (st *state) setAside(x refusal, now int64) {
 	default:
 		maps.DeleteFunc(m.texts, func(_ string, in uint64) bool { return in > s.committed })
 		m.refused, m.last, m.taken, m.must = true, "", 0, s.committed
-		if m.final == nil { // if the task has expired, memory does not contain it, so its record cannot be tried again
+		if m.final == nil { // if the task has expired, it is no longer in memory, so its record cannot be retried
 			s.refused = append(s.refused, m)
 			s.retryAt = max(s.retryAt, now+s.asidePause())
 		}
@@ -372,14 +372,14 @@ func (st *state) flushLast() {
 	}
 }
 
-// retryLater makes sure that the records that were set aside are tried again.
+// retryLater makes sure that the records that were set aside are retried.
 func (st *state) retryLater() {
 	if s := st.storing; len(s.refused) > 0 && st.deadlines.store == 0 {
 		st.deadlines.store = s.retryAt
 	}
 }
 
-// retryEnds records whether the store refused the record that the last batch tried again.
+// retryEnds records whether the store refused the record that the last batch retried.
 func (st *state) retryEnds(refused bool) {
 	s := st.storing
 	m := s.retrying

@@ -12,9 +12,9 @@ const (
 	callSuspended                // the manager was suspended
 )
 
-// foreground checks whether a foreground call must still wait. The result "done" reports whether
-// the call returns now, with the task s. If the call returns before the task has ended on its own,
-// the result "why" is the reason.
+// foreground checks whether a foreground call must still wait. done reports whether the call should
+// return now; s is then the task that it returns. If the call returns before the task has ended on
+// its own, why holds the reason.
 func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *handing, now int64) (s Task, done bool, why callEnd) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:
@@ -54,7 +54,8 @@ func (st *state) answered(t *task) {
 	st.forgetCall(t)
 }
 
-// The method "background" moves a foreground task to the background. Its time to live begins now.
+// The method "background" moves a foreground task to the background. The task's time to live begins
+// now.
 func (st *state) background(t *task, now int64) {
 	t.set(flagForeground, false)
 	if a := t.run; a != nil && a.live() {
@@ -97,7 +98,7 @@ type waiter struct {
 	place int           // for the store: position among the waiters for the same batch
 	of    *task         // for Run: the task; nil before the launch
 	no    int           // for Run: number of the attempt that Run waits for
-	end   *Task         // for Run: the task as it was at the end of the attempt in the field "no"; a later resume does not change this copy
+	end   *Task         // for Run: copy of the task, made when the awaited attempt ended; a later resume does not change this copy
 }
 
 // wakeTask wakes the callers that wait for the task, and the callers that wait until all work has
@@ -122,7 +123,8 @@ func (st *state) keepEnd(t *task) {
 	}
 }
 
-// awaitEnd makes w wait for the end of the task's latest attempt. The attempt might already have ended. w may be nil.
+// awaitEnd makes w wait for the end of the task's latest attempt. The attempt might already have ended. w
+// may be nil.
 func (st *state) awaitEnd(t *task, w *waiter) {
 	if w == nil {
 		return
@@ -170,8 +172,8 @@ func (st *state) wakeAll() {
 	}
 }
 
-// wakePaused wakes the callers that wait for live tasks, because a pool has begun to cool down and they do
-// not wait for long pauses.
+// wakePaused wakes the callers that wait for live tasks, because a pool has begun to cool down and these
+// callers do not wait through long pauses.
 func (st *state) wakePaused() {
 	for t := range st.waiters {
 		if t.live() {

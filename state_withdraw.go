@@ -24,15 +24,15 @@ func (st *state) accepted(t *task, no int32) bool {
 // The method "withdrawn" reports whether the attempt was withdrawn.
 func (st *state) withdrawn(t *task, no int32) bool { return t.no < no }
 
-// mayEndAgain reports whether the task was resumed after it had failed or was cancelled, and the resume
-// is not durable yet. In that case, the task must not launch or resume tasks, because a withdrawal of
-// the resume would return it to its earlier state.
+// mayEndAgain reports whether the task was resumed after it had failed or been cancelled, and the
+// resume is not durable yet. In that case, the task must not launch or resume tasks, because a
+// withdrawal of the resume would return it to its earlier state.
 func (st *state) mayEndAgain(t *task) bool {
 	return st.unsettled(t) && st.storing.tasks[t].undo.status != Completed
 }
 
-// withdraw withdraws the launch or resume that opened the attempt. It returns true if the store might
-// contain it anyway.
+// The method "withdraw" undoes the launch or resume that opened the attempt. It returns true if the
+// store might contain the launch or resume anyway.
 func (st *state) withdraw(t *task, no int32, now int64) (uncertain bool) {
 	s := st.storing
 	m := s.tasks[t]

@@ -33,7 +33,7 @@ type Fault struct {
 type shown struct {
 	line        string   // text whose first line is the message for people
 	said        string   // the text, with the provider's error replaced by its message and all other JSON objects left out
-	inner, body apiError // errors in the form of a provider's API, in the text and in the body
+	inner, body apiError // errors in the format of a provider's API, in the text and in the body
 	names       []string
 	status      int
 }
@@ -81,9 +81,9 @@ func (f Fault) Error() *bgagent.ProviderError {
 
 // Repeated returns the error to report when the program says that it is retrying the request. It returns
 // nil if there is no error. It also returns nil if the connection failed: the cause can be this machine's
-// network, but the manager would hold back the other turns of the provider. Finally, it returns nil for an
-// authentication error if it is not certain that the provider has rejected the key, because the manager
-// ends the task after such an error.
+// network, but a report would make the manager hold back the provider's other turns. Finally, it returns
+// nil for an authentication error if it is not certain that the provider has rejected the key, because the
+// manager ends the task after such an error.
 func (f Fault) Repeated() *bgagent.ProviderError {
 	e := f.Error()
 	if e == nil || f.Lost() || e.Kind == bgagent.ProviderAuthentication && !f.Rejected() {
@@ -137,8 +137,8 @@ func (x *shown) soon() bool {
 func (x *shown) limits(word string) bool { return x.inner.limits(word) || x.body.limits(word) }
 
 // certainNames contains the names of errors whose kind is certain, whatever the status is. The names are in
-// lower case. Providers often call the limit of a plan a rate limit. Therefore, the name of another kind, or
-// a message about a quota, takes precedence over the name of a rate limit.
+// lower case. Providers often call a plan's limit a rate limit. Therefore, the name of another kind, or a
+// message about a quota, takes precedence over the name of a rate limit.
 var certainNames = map[string]bgagent.ProviderErrorKind{
 	"rate_limit":                 bgagent.ProviderRateLimited,
 	"rate_limit_error":           bgagent.ProviderRateLimited,
@@ -280,8 +280,8 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 	return 0
 }
 
-// loose returns the lowest of the kinds of the loose names, because a lower kind is more specific. If there
-// are no loose names, the result is 0.
+// The function "loose" returns the lowest kind that any of the loose names has, because a lower kind is
+// more specific. If there are no loose names, the result is 0.
 func loose(names []string) (kind bgagent.ProviderErrorKind) {
 	for _, name := range names {
 		if k := looseNames[strings.ToLower(name)]; k != 0 && (kind == 0 || k < kind) {

@@ -59,7 +59,7 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Status: 429, Body: `{"error":{"type":"insufficient_quota","filler":"` + strings.Repeat("x", maxRead) + `"}}`}, bgagent.ProviderRateLimited, 429},
 		{Fault{Text: strings.Repeat("x", maxRead) + " Overloaded"}, 0, 0},
 		{Fault{Status: 418, Names: []string{"RATE_LIMIT_EXCEEDED"}}, bgagent.ProviderRateLimited, 418}, // the case of the letters does not matter
-		{Fault{Names: []string{"rate_limit", "usage_limit_reached"}}, bgagent.ProviderQuota, 0},        // some providers also call the limit of a plan a rate limit
+		{Fault{Names: []string{"rate_limit", "usage_limit_reached"}}, bgagent.ProviderQuota, 0},        // some providers also call a plan's limit a rate limit
 		{Fault{Names: []string{"server_error", "unavailable"}}, bgagent.ProviderOverloaded, 0},
 		{Fault{Status: 500, Names: []string{"unavailable"}}, bgagent.ProviderBroken, 500},
 		{Fault{Names: []string{"resource_exhausted"}, Text: "You exceeded your current quota"}, bgagent.ProviderRateLimited, 0},

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// apiError is an error in the form of a provider's API. If errors are nested, an apiError contains
-// the message of the innermost error, and the other fields of all nested errors.
+// apiError is an error in the format of a provider's API. If errors are nested, an apiError
+// contains the message of the innermost error, and the other fields of all nested errors.
 type apiError struct {
 	message string
 	names   []string
@@ -45,11 +45,12 @@ var bodyPrefixes = regexp.MustCompile(`^(?:\[\s*|(?:[a-z]+:.*\n)*data:\s*)?$`)
 // maxObjects is the maximum number of objects that are examined in a text. It bounds the work.
 const maxObjects = 8
 
-// split divides text at the first error in the form of a provider's API. Such an error is an object
-// with a message or a name. Its field "error" can contain another such object, and its fields
-// "error" and "message" can contain one as a string. The words in front of the object must match
-// the argument "known". Other objects are left out, because they say nothing about the failure. If
-// there is no such error, the result "before" is the whole text without objects.
+// split divides text at the first error in the format of a provider's API. An error is an object
+// with a message, a name or a status. Its field "error" can hold another error as an object, and
+// its fields "error" and "message" can each hold another error encoded as a string. The words in
+// front of the error must match the expression "known". Other objects are left out, because they
+// say nothing about the failure. If there is no such error, the result "before" is the whole text
+// without objects.
 func split(text string, known *regexp.Regexp) (before string, e apiError, after string) {
 	var words [2]string // in front of the error, and after it
 	at := 0
@@ -169,12 +170,11 @@ func number(raw json.RawMessage) float64 {
 	return n
 }
 
-// longest is the maximum time until a reset. A later reset must be a mistake.
+// longest is the maximum time until a reset. A later reset is surely a mistake.
 const longest = 366 * 24 * time.Hour
 
-// Ahead returns t if it is after the argument "now" and at most 366 days away. Otherwise, it
-// returns the zero time, because a time in the past is useless and a later one must be a
-// mistake.
+// Ahead returns t if t is after now and at most 366 days away. Otherwise, it returns the zero time,
+// because a time in the past is useless and one that is further away is surely a mistake.
 func Ahead(t, now time.Time) time.Time {
 	if !t.After(now) || t.Sub(now) > longest {
 		return time.Time{}

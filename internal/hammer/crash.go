@@ -128,9 +128,9 @@ func (h *hammer) strike(batch uint64, try int) storetest.Fault {
 	return f
 }
 
-// end marks the process as ended and ends its turns at the hosts. If the process has already ended or Close
-// has begun, the method "end" does nothing and returns false. After Close has begun, the process must not
-// end, because the next process would continue the tasks that Close is about to end.
+// The method "end" marks the process as ended and ends its turns at the hosts. If the process has already
+// ended or Close has begun, the method "end" does nothing and returns false. After Close has begun, the
+// process must not end, because the next process would continue the tasks that Close is about to end.
 func (l *life) end(r *rand.Rand) bool {
 	h := l.h
 	h.o.mu.Lock()
@@ -151,7 +151,7 @@ func (l *life) end(r *rand.Rand) bool {
 	return true
 }
 
-// crash ends the process between two operations and starts another one.
+// The method "crash" ends the process between two operations and starts another one.
 func (h *hammer) crash() {
 	if !h.crashes || h.closed {
 		return

@@ -13,7 +13,8 @@ type disk interface {
 	process() process
 	// records returns the records of all tasks after the last process has closed the store.
 	records() ([]bgagent.StoreRecord, error)
-	// use must be called before the method "process". The hammer h determines the faults of the writes.
+	// use must be called before the method "process". The hammer h determines the faults that are
+	// injected into writes.
 	use(h *hammer)
 }
 

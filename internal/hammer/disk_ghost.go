@@ -11,7 +11,7 @@ import (
 // the store since then. When the ghost comes back, it must not be able to write.
 type ghost struct {
 	s    bgagent.Store
-	last uint64 // number of the last batch that the ghost knows
+	last uint64 // number of the last batch that the ghost knows about
 	heal func()
 }
 
@@ -41,8 +41,8 @@ func (d *realDisk) haunt(all bool) {
 	}
 }
 
-// write tries to write to the store, and returns the error. If the outcome of the write is uncertain, it
-// reopens the store and returns the error of that call. If the argument "reopens" is true, it reopens the
+// The method "write" tries to write to the store, and returns the error. If the outcome of the write is
+// uncertain, it reopens the store and returns the error of that call. If reopens is true, it reopens the
 // store without trying to write. A nil error is a fault, because the store belongs to another process.
 func (g *ghost) write(reopens bool) error {
 	g.heal()

@@ -42,10 +42,10 @@ func (d *realDisk) process() process {
 	return p
 }
 
-// do calls f outside of the bubble.
+// The method "do" calls f outside of the bubble.
 func (d *realDisk) do(f func()) { d.out.do(context.Background(), func(context.Context) { f() }) }
 
-// kill must be called outside of the bubble.
+// The method "kill" must be called outside of the bubble.
 func (d *realDisk) kill(s bgagent.Store) {
 	d.content.Crash(s)
 	_ = s.Close() // ends the goroutines of the store; an error does not matter, because a dead process cannot release the store
@@ -84,7 +84,7 @@ func (d *realDisk) records() ([]bgagent.StoreRecord, error) {
 	return all, p.Close()
 }
 
-// The place of a Write where a process dies is chosen in two steps: first a random power of two, n, and
+// The place in a Write at which a process dies is chosen in two steps: first a random power of two, n, and
 // then one of the first n places. Therefore, the early places are the most likely ones. They matter most,
 // because most batches are small. The constant "sizes" is the number of powers to choose from: 1, 2, 4, and
 // so on.
@@ -113,8 +113,8 @@ func (p *realProcess) isDead() bool {
 	return p.dead
 }
 
-// ask makes a call outside of the bubble, and returns the value and the error of the call. A call by a dead
-// process fails, even if the call began before the process died.
+// The function "ask" makes a call outside of the bubble, and returns the value and the error of the call. A
+// call by a dead process fails, even if the call began before the process died.
 func ask[T any](ctx context.Context, p *realProcess, f func(context.Context) (T, error)) (value T, err error) {
 	var none T
 	if p.isDead() {
@@ -139,7 +139,8 @@ func ask[T any](ctx context.Context, p *realProcess, f func(context.Context) (T,
 	return value, err
 }
 
-// knows returns err. If err is nil, it also records the number of the last batch in the store.
+// The method "knows" returns err. If err is nil, it also records the number of the last batch in
+// the store.
 func (p *realProcess) knows(batch uint64, err error) error {
 	if err == nil {
 		p.mu.Lock()

@@ -42,9 +42,9 @@ var (
 )
 
 // Run performs random runs for the duration given by the flag -hammer.time, and at least the number
-// of runs given by the flag -hammer.runs. The seed of each run is that of the run before plus 1. If the
-// flag -hammer.seed is set, Run repeats the run with that seed instead. Each failure message contains
-// the seed of the run.
+// of runs given by the flag -hammer.runs. The seed of each run is the previous run's seed plus 1. If
+// the flag -hammer.seed is set, Run repeats the run with that seed instead. Each failure message
+// contains the seed of the run.
 func Run(t *testing.T, o Options) {
 	met := matrix{}
 	if *oneSeed != 0 {
@@ -105,7 +105,7 @@ func (x *hammering) work(t *testing.T) {
 	}
 }
 
-// next returns the seed of the next run. The result "ok" is false if no further run is needed.
+// next returns the seed of the next run. ok is false if no further run is needed.
 func (x *hammering) next() (seed uint64, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -322,8 +322,8 @@ func (h *hammer) run() {
 	h.met.add("over limit", "", h.o.overLimit)
 }
 
-// rest stops injecting faults, waits until all tasks are quiet, and checks that all tasks
-// have ended, all notices are settled and all slots are free.
+// The method "rest" stops injecting faults, waits until all tasks are quiet, and checks that all
+// tasks have ended, all notices are settled and all slots are free.
 func (h *hammer) rest() {
 	o := h.o
 	synctest.Wait()
@@ -468,7 +468,7 @@ func (h *hammer) fullBatch() {
 	h.o.clear()
 }
 
-// settled verifies that the events agree with the final states of tasks and notices.
+// The method "settled" checks that the events agree with the final states of tasks and notices.
 func (h *hammer) settled() {
 	o := h.o
 	tasks := h.m.List(bgagent.Query{})

@@ -48,8 +48,8 @@ func newHost(o *oracle, name string) *host {
 	return &host{o: o, name: name, sessions: map[string]*hostSession{}, roots: map[string]bgagent.SessionState{}}
 }
 
-// pause waits for the duration d. It returns early if ctx ends, unless the argument "deaf" is true
-// or the host ignores contexts. After a call to healAll, it waits at most a second.
+// pause waits for the duration d. It returns early if ctx ends, unless deaf is true or the host
+// ignores contexts. After a call to healAll, it waits at most a second.
 func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	done := ctx.Done()
 	if deaf || f.o.stubborn && !f.o.isHealed() {
@@ -226,7 +226,8 @@ func (f *host) enter(l *life, what, session string, p bgagent.Prompt) *activity 
 	return a
 }
 
-// acts imitates an agent that uses its tools in the middle of a turn. It calls the manager.
+// The method "acts" imitates an agent that uses its tools to call the manager in the middle of a
+// turn.
 func (f *host) acts(ctx context.Context, m *bgagent.BackgroundManager, session string, r *rand.Rand) {
 	by := bgagent.Caller{Session: session}
 	prompt := fmt.Sprintf("%s.%d", strings.TrimPrefix(session, "ses-"), r.IntN(1000))
@@ -319,7 +320,7 @@ func (f *host) alone(ctx context.Context, a *activity) (context.Context, context
 	return own, func() { stop(); cancel() }
 }
 
-// refusal returns a provider error at random.
+// refusal randomly returns either a provider error or nil.
 func (f *host) refusal(p bgagent.Prompt, r *rand.Rand) error {
 	if !f.o.broken(r) || r.IntN(2) == 0 {
 		return nil

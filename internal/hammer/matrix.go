@@ -59,7 +59,7 @@ func (x matrix) add(op, state string, n int) {
 	x[op][state] += n
 }
 
-// join adds the counts of the argument "other" to x.
+// The method "join" adds the counts in other to x.
 func (x matrix) join(other matrix) {
 	for op, states := range other {
 		for state, n := range states {
@@ -75,7 +75,7 @@ func (x matrix) total(op string) (n int) {
 	return n
 }
 
-// missing returns the possible cells whose count is 0.
+// The method "missing" returns the possible cells whose count is 0.
 func (x matrix) missing(o Options) (cells []string) {
 	ops := operations
 	if o.Crashes {

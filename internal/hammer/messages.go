@@ -31,7 +31,7 @@ func (h *hammer) send() {
 	}
 }
 
-// sent records a message that Send accepted, and checks what Send returned.
+// The method "sent" records a message that Send accepted, and checks what Send returned.
 func (o *oracle) sent(s sentMessage, r bgagent.SendResult) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -72,7 +72,8 @@ func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	return id, by
 }
 
-// The method "all" adds the operation to the matrix once for each existing task, under the state of that task.
+// The method "all" adds the operation to the matrix once for each existing task, under the state of that
+// task.
 func (h *hammer) all(op string) {
 	for _, t := range h.m.List(bgagent.Query{}) {
 		h.met.add(op, stateOf(t, nil), 1)
@@ -119,7 +120,7 @@ func (h *hammer) keep(t bgagent.Task, err error) {
 	}
 }
 
-// aside executes a blocking operation concurrently with the other operations.
+// The method "aside" runs a blocking operation concurrently with the other operations.
 func (h *hammer) aside(f func(ctx context.Context)) {
 	ctx, cancel := h.context()
 	h.wg.Go(func() {
@@ -129,7 +130,7 @@ func (h *hammer) aside(f func(ctx context.Context)) {
 }
 
 // The method "look" finds and records the tasks that agents launched. It also checks that no task
-// is live if its parent has failed or was cancelled.
+// is live if its parent has failed or been cancelled.
 func (h *hammer) look() {
 	tasks := h.m.List(bgagent.Query{})
 	by := map[string]bgagent.Task{}
@@ -383,7 +384,7 @@ func (h *hammer) observe() {
 		e.Error, e.Stop = "an error", bgagent.StopReason(h.r.IntN(9))
 		h.lie(e.Session)
 	case bgagent.HostDeleted:
-		if e.Client != "nobody" { // the manager ignores events of a client that it does not have
+		if e.Client != "nobody" { // the manager ignores events from a client that it does not have
 			h.o.sessionDeleted(e.Session)
 		}
 		if h.r.IntN(2) == 0 {

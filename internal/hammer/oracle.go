@@ -33,7 +33,7 @@ type oracle struct {
 	suspects  []suspect
 	promptIDs map[string]bool
 	repeats   map[string]bool         // ids of refused prompts that left nothing in the session
-	unheard   map[string]bool         // ids of the notices that were sent as prompts in "repeats"
+	unheard   map[string]bool         // ids of the notices that were sent with the prompts in repeats
 	refused   map[string]time.Time    // time of the first failure, by prompt id; only for prompts that could not reach the host
 	answers   map[attemptKey][]string // prompt ids of each attempt
 	draws     map[string]uint64
@@ -211,8 +211,8 @@ func (o *oracle) poolLocked(model, agent string) limit {
 	return limit{"default " + model, def}
 }
 
-// begin records the start of an activity. If the argument "grant" is true, the attempt got its slot under the
-// current limits. In that case, the method "begin" also checks that these limits allow the activity.
+// begin records the start of an activity. If grant is true, the attempt got its slot under the current
+// limits. In that case, the method "begin" also checks that these limits allow the activity.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

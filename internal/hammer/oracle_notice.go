@@ -21,8 +21,8 @@ func (o *oracle) shownLocked(n bgagent.Notice) {
 	}
 }
 
-// told records the delivery of a notice, and checks that no other notice has already reported the ends of
-// the same attempts.
+// The method "told" records the delivery of a notice, and checks that no other notice has already
+// reported the ends of the same attempts.
 func (o *oracle) told(n bgagent.Notice, how string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -41,7 +41,8 @@ func (o *oracle) newProcess() {
 	o.limitsAt = time.Now()
 }
 
-// forgets records a call to Forget for the task. It must be called before the call is made.
+// The method "forgets" records an upcoming call to Forget for the task. It must be called before
+// that call is made.
 func (o *oracle) forgets(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -58,7 +59,8 @@ func (o *oracle) lacks(id string) (may, must bool) {
 	return may, must
 }
 
-// forgot records that a task was deleted. It checks that the manager no longer knows the task.
+// The method "forgot" records that a task was deleted. It checks that the manager no longer knows
+// the task.
 func (o *oracle) forgot(id string) {
 	_, err := o.manager().Get(id)
 	o.mu.Lock()
@@ -69,9 +71,9 @@ func (o *oracle) forgot(id string) {
 	}
 }
 
-// diedAt reports whether a process died shortly after the given end of a task. The end can be durable although the
-// process died before it learned this and sent the event. The next process does not load such a task if nothing of
-// it is owed.
+// diedAt reports whether a process died shortly after the given end of a task. The end can be durable even
+// though the process died before it learned this and sent the event. The next process does not load such a
+// task if nothing of it is owed.
 func (o *oracle) diedAt(ended time.Time) bool {
 	return slices.ContainsFunc(o.deaths, func(d time.Time) bool { return !ended.After(d) && d.Sub(ended) < time.Minute })
 }

@@ -53,8 +53,8 @@ func (c *call) serve() {
 	(<-c.f)(ctx)
 }
 
-// do calls f outside of the bubble and waits until f returns. The time of the bubble stands still during
-// the call. The context of f ends when ctx ends.
+// The method "do" calls f outside of the bubble and waits until f returns. The time of the bubble stands
+// still during the call. The context of f ends when ctx ends.
 func (o outside) do(ctx context.Context, f func(context.Context)) {
 	c := <-o
 	stop := context.AfterFunc(ctx, func() { close(c.ended) })

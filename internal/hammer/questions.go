@@ -38,8 +38,8 @@ func (o *oracle) sameLocked(subject string) {
 	}
 }
 
-// asks imitates an agent that asks a question. A turn that has waited for the answer for a minute releases
-// its slot, so the turn does not count as running until it has a slot again.
+// The method "asks" imitates an agent that asks a question. A turn that has waited for the answer for a
+// minute releases its slot, so the turn does not count as running until it has a slot again.
 func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Reporter, r *rand.Rand) error {
 	f.mu.Lock()
 	a := f.sessions[session].run
@@ -107,8 +107,8 @@ func (o *oracle) hasSlot(a *activity) {
 	}
 }
 
-// answer answers a task's question, sometimes with an invalid option, and sometimes twice. Only one
-// answer counts.
+// The method "answer" answers a task's question, sometimes with an invalid option, and sometimes
+// twice. Only one answer counts.
 func (h *hammer) answer() {
 	var open []openQuestion
 	for _, t := range h.m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Running}}) {

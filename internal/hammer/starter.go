@@ -11,7 +11,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// starterHost implements TurnStarter and all optional interfaces of a client.
+// starterHost implements TurnStarter and the optional client interfaces for messages, todos,
+// sessions and events.
 type starterHost struct {
 	*host
 	life *life
@@ -71,7 +72,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	s.prompts[p.ID] = true
 	a := &activity{what: "turn", key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent, prompt: p.ID}
 	if old := s.run; old != nil {
-		close(s.stop) // ends the old turn, which still runs although it was reported as ended
+		close(s.stop) // ends the old turn, which is still running although it was reported as ended
 		f.o.end(old)
 	}
 	s.run, s.stop = a, make(chan struct{})
@@ -249,7 +250,8 @@ func (f *host) vanish(session string) {
 	}
 }
 
-// lie marks the running turn of the session, because the manager gets a false event about the session.
+// The method "lie" marks the running turn of the session, because the manager gets a false event about
+// the session.
 func (f *host) lie(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

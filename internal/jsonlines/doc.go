@@ -35,5 +35,5 @@
 //
 // Words such as NaN, Infinity and None, which other languages write into JSON, are read
 // as null. Control characters in strings become spaces. In a line that is too long, long
-// strings are shortened and end with a note. Input that begins with the byte-order mark of UTF-16 is decoded.
+// strings are shortened and end with a note. Input that begins with a UTF-16 byte-order mark is decoded.
 package jsonlines

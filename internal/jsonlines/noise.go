@@ -11,7 +11,7 @@ import (
 type Noise struct {
 	Texts   int    // number of pieces of text: rejected objects, and lines and parts of lines that are not objects
 	Bytes   int    // number of bytes in these pieces and in dropped lines
-	First   string // first piece of text, as one line of at most 100 bytes
+	First   string // first piece of text, as one line that is cut after 100 bytes
 	Dropped int    // number of lines that were dropped because they were too long
 }
 
@@ -50,7 +50,8 @@ func lines(n int) string {
 	return strconv.Itoa(n) + " lines were"
 }
 
-// mostShown is the maximum number of bytes in Noise.First.
+// mostShown is the maximum number of bytes in Noise.First, not counting the ellipsis of a line that
+// was cut.
 const mostShown = 100
 
 // Add counts a piece of text. A piece without visible characters counts only if a piece with visible
@@ -76,8 +77,8 @@ func (n *noise) add(text []byte) {
 	n.n.Add(text)
 }
 
-// dropping adds the bytes of a dropped line to the count. The argument "first" is true for
-// the first bytes of that line.
+// The method "dropping" adds the bytes of a dropped line to the count. first is true for the first
+// bytes of that line.
 func (n *noise) dropping(bytes int, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -95,7 +95,7 @@ func (d *divider) isValue(i int) bool {
 	return d.keyed && n > 0 && (text[n-1] == '[' || text[n-1] == ',')
 }
 
-// settle adds to r.found the objects that count. It adds all other parts to the noise. The
+// The method "settle" adds the objects that count to r.found, and all other parts to the noise. The
 // rules are in the package documentation.
 func (r *Reader) settle(parts []part) {
 	texts, last := 0, 0 // last is one more than the index of the last text

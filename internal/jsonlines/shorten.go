@@ -14,7 +14,7 @@ type shortener struct {
 	dropped  int  // number of bytes of the string that were dropped
 }
 
-// append appends src to dst without the dropped parts of strings. dst must not be part of
+// The method "append" adds src to dst without the dropped parts of strings. dst must not be part of
 // src, because a note can be longer than the part that it replaces.
 func (s *shortener) append(dst, src []byte) []byte {
 	for _, c := range src {

@@ -37,7 +37,7 @@ const (
 	bom = "\ufeff"
 )
 
-// append appends src to dst without the bytes that are removed or held back.
+// The method "append" adds src to dst without the bytes that are removed or held back.
 func (s *stripper) append(dst, src []byte) []byte {
 	for _, c := range src {
 		dst = s.next(dst, c)

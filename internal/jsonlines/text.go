@@ -50,7 +50,7 @@ func isClean(s string) bool {
 	return true
 }
 
-// brief returns the text as one line, cut to n bytes.
+// brief returns the text as one line. A line of more than n bytes is cut and ends with an ellipsis.
 func brief(b []byte, n int) string {
 	s := strings.ToValidUTF8(Clean(string(b[:min(len(b), 8*n)])), "\ufffd")
 	if s = strings.Join(strings.Fields(s), " "); len(s) <= n {
@@ -62,8 +62,8 @@ func brief(b []byte, n int) string {
 	return s[:n] + "…"
 }
 
-// UTF8 returns a reader that decodes UTF-16 from r if the input begins with a byte-order
-// mark of UTF-16. It does not change other input.
+// UTF8 returns a reader that decodes UTF-16 from r if the input begins with a UTF-16 byte-order
+// mark. It does not change other input.
 func UTF8(r io.Reader) io.Reader { return &utf8Reader{in: bufio.NewReader(r)} }
 
 type utf8Reader struct {

@@ -19,11 +19,11 @@ const earlierPause = 20 * time.Millisecond
 // The zero value is ready to use. All methods are safe for concurrent use.
 type Earlier struct {
 	mu      sync.Mutex
-	cleared map[string]chan struct{} // one lock for each run: it is free while the channel holds a value, and the channel is closed when no process is left
+	cleared map[string]chan struct{} // one lock for each run: a lock is free while its channel holds a value, and the channel is closed once no process of the run is left
 }
 
 // End kills the processes of the run with the given instance id. It returns when two consecutive searches
-// have found no process. If the run was cleared before, End returns immediately.
+// have found no process. If an earlier call to End has cleared the run, End returns immediately.
 //
 // End sends SIGKILL immediately, without a grace period. After SIGTERM, an agent's commands would end first,
 // and the agent could then send another request to its model.

@@ -50,8 +50,8 @@ type attempt struct {
 //   - A scan finds no process that can be signalled. The scan must not be blind, unless at least
 //     maxBlind scans in a row were blind. No process may be in the middle of exec, unless
 //     unclearTime has passed.
-//   - A process was killed killTime ago and has still not disappeared.
-//   - The first process was killed maxKilling ago.
+//   - A process has not disappeared although it was sent SIGKILL killTime ago.
+//   - The first SIGKILL was sent maxKilling ago.
 //
 // The error names the remaining processes.
 func end(e ending) ([]Process, error) {

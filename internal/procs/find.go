@@ -17,7 +17,7 @@ type Process struct {
 func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Command) }
 
 // Keep reports whether a process of a run must be spared. If the process also belongs to runs
-// within that run, the argument "inner" holds the ids of these runs, outermost first.
+// within that run, inner holds the ids of these runs, outermost first.
 type Keep func(pid int, inner []string) bool
 
 // killTime is the maximum time to wait until killed processes disappear. A process that waits for a disk or a

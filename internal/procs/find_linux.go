@@ -13,8 +13,8 @@ import (
 // environment contains the id. The process must have the same identity before and after its
 // environment is read.
 //
-// Find leaves out this process, its ancestors, and the processes for which the function "keep"
-// returns true. The second result is the number of processes left out. The function may be nil.
+// Find leaves out this process, its ancestors, and the processes for which keep returns true. The
+// second result is the number of processes left out. keep may be nil.
 //
 // Find scans the processes again if a scan may have missed a process, or if a process was in
 // the middle of exec. The environment of a process cannot be read during exec. If this system

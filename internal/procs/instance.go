@@ -53,8 +53,8 @@ func Home() string {
 	return host
 }
 
-// The function "behind" returns the ids that follow the argument "id" in a value of InstanceVariable. The
-// second result reports whether the value contains that id.
+// The function "behind" returns the ids that follow the given id in a value of InstanceVariable. The
+// second result reports whether the value contains the given id.
 func behind(value, id string) (inner []string, its bool) {
 	ids := strings.Split(value, "/")
 	i := slices.Index(ids, id)

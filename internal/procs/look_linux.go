@@ -190,8 +190,9 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	}
 }
 
-// learn reads the state of one process. The second result is false if there is nothing to remember because the
-// process has ended. An adopted process that has ended is reaped if it is in the session of a running program.
+// learn reads the state of one process. The second result is false if there is nothing to remember because
+// the process has ended. An adopted process that has ended is reaped if it is in the session of a running
+// program.
 //
 // The process can be a new program: it was registered after the method "visit" looked for registered
 // programs, and has exited since. The method "learn" must not reap such a program, because Program.reap must

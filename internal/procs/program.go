@@ -66,8 +66,8 @@ func (p *Program) PID() int { return p.cmd.Process.Pid }
 // that the program has started may still be running.
 func (p *Program) Exited() <-chan struct{} { return p.exited }
 
-// Stop sends the signal, or SIGTERM if the signal is nil, to the program, and kills the program after the
-// grace period. If the grace period is 0, Stop kills the program immediately. It returns when the program has
+// Stop sends the program the signal, or SIGTERM if the signal is nil, and kills the program after the grace
+// period. If the grace period is 0, Stop kills the program immediately. It returns when the program has
 // exited.
 func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	select {
@@ -91,9 +91,9 @@ func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 // Finish waits for the program to exit and then terminates the remaining processes that the program has
 // started. It asks them to terminate, and kills them after the grace period. If the grace period is 0, it
 // kills them immediately. On Linux, Finish terminates the processes in the program's session and all
-// processes with the mark of the turn in their environment. On other Unix systems, it terminates the
-// processes in the program's process group. On other systems, it does not terminate any other process. The
-// error reports processes that could not be terminated.
+// processes with the turn's mark in their environment. On other Unix systems, it terminates the processes
+// in the program's process group. On other systems, it does not terminate any other process. The error
+// reports processes that could not be terminated.
 func (p *Program) Finish(grace time.Duration) error {
 	<-p.exited
 	err := p.endRest(grace)

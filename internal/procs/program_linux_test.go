@@ -68,7 +68,7 @@ func ofTurn(p *Program) (pids []int) {
 
 // escapes are scripts whose processes try to outlive the turn. Each script writes the PIDs of these
 // processes. Some of these processes keep starting others. They exit if the test binary is dead, so that
-// they do not keep the machine busy after the test was killed.
+// they do not keep the machine busy after the test has been killed.
 var escapes = map[string]string{
 	"in the group":                  `sleep 600 & echo $! >>$dir/pids`,
 	"in its own session":            `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,

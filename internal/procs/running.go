@@ -19,7 +19,7 @@ type registry struct {
 
 var running = registry{pids: map[int]struct{}{}}
 
-// start starts the command and registers it.
+// The method "start" starts the command and registers it.
 func (r *registry) start(cmd *exec.Cmd) error {
 	r.starting.RLock()
 	defer r.starting.RUnlock()

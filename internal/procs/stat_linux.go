@@ -117,8 +117,8 @@ func environOf(pid int, st stat) (env []byte, whole bool, err error) {
 	return nil, true, err
 }
 
-// readEnviron reads the environment from the directory of a process or of a thread. The argument "before" is
-// the stat file that was read earlier from the same directory.
+// readEnviron reads the environment from the directory of a process or of a thread. before holds the stat
+// file that was read earlier from the same directory.
 func readEnviron(dir string, before stat) (env []byte, whole bool, err error) {
 	env, err = os.ReadFile(dir + "/environ")
 	if uint64(len(env)) == before.envEnd-before.envStart {

@@ -2,7 +2,7 @@ package slots
 
 import "math"
 
-// Caps are limits in addition to the limits of the pools. The zero value sets no cap.
+// Caps are limits that apply in addition to the limits of the pools. The zero value sets no cap.
 type Caps struct {
 	Total int            // maximum number of held slots in all pools; 0 or Unlimited means no cap
 	Agent map[string]int // maximum number of held slots, by agent name in normal form; Unlimited means no cap; the map is never modified
@@ -237,8 +237,8 @@ func (c *capped) unkeep(l *lane) {
 	}
 }
 
-// served must be called when a slot of p has been granted to w. It records when the root of w
-// was last granted a slot of p.
+// The method "served" must be called when a slot of p has been granted to w. It records when the
+// root of w was last granted a slot of p.
 func (c *capped) served(p *pool, w *Waiter) {
 	if !c.fair {
 		return
@@ -274,8 +274,9 @@ func (c *capped) passOver(l *lane, at place) {
 	}
 }
 
-// granted updates the gate of p after a slot of p was granted. If p is cooling down, it updates the gates of
-// all pools that are cooling down together. Otherwise, it also keeps free slots; see the method "keep".
+// The method "granted" updates the gate of p after a slot of p was granted. If p is cooling down, it
+// updates the gates of all pools that are cooling down together. Otherwise, it also keeps free slots; see
+// the method "keep".
 func (c *capped) granted(p *pool) {
 	if p.cool != nil {
 		c.turnedAll(p.cool)
@@ -284,8 +285,8 @@ func (c *capped) granted(p *pool) {
 	c.keep(p)
 }
 
-// keep must be called when p may have gained or lost room. It keeps free slots of p for
-// waiters that are at the head of the line, have been passed over too often, and still cannot
+// The method "keep" must be called when p may have gained or lost room. It keeps free slots of p
+// for waiters that are at the head of the line, have been passed over too often, and still cannot
 // start.
 func (c *capped) keep(p *pool) {
 	for p.cool == nil && p.hasRoomBesideKept() {
@@ -301,8 +302,8 @@ func (c *capped) keep(p *pool) {
 	c.turned(&p.capped.gate)
 }
 
-// freed must be called after a waiter of k has left or a slot of k has become free. It grants
-// all slots that can be granted, and returns the waiters that got them.
+// The method "freed" must be called after a waiter of k has left or a slot of k has become free. It
+// grants all slots that can be granted, and returns the waiters that got them.
 func (c *capped) freed(k *key) (granted []*Waiter) {
 	c.keep(k.pool)
 	granted = c.settle()

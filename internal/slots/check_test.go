@@ -73,9 +73,9 @@ func TestCheckFindsWhatIsPlantedAmongCaps(t *testing.T) {
 			}
 			inP, inQ := ask("p", ""), ask("q", "a")
 			full, both := ask("q", ""), ask("p", "a")
-			inP.leave(m) // the pool's gate opens and turns away the lane of the waiter "both", because the cap of that lane is full
+			inP.leave(m) // the pool's gate opens and rejects the lane of the waiter "both", because that lane's cap is full
 			inP = ask("p", "")
-			inQ.leave(m) // the cap's gate opens and turns away the lane of the waiter "both", because the pool of that lane is full
+			inQ.leave(m) // the cap's gate opens and rejects the lane of the waiter "both", because that lane's pool is full
 			inQ = ask("r", "a")
 			require.True(t, m.Holds(&inP.Waiter) && m.Holds(&inQ.Waiter) && m.Waits(&both.Waiter))
 			require.True(t, both.key.lane.stuck)

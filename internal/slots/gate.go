@@ -59,7 +59,8 @@ func (c *capped) dismiss(g *gate) {
 	g.id = -1
 }
 
-// turned updates the state of g. It must be called when g may have gained or lost room.
+// The method "turned" updates the state of g. It must be called when g may have gained or lost
+// room.
 func (c *capped) turned(g *gate) {
 	if g.id < 0 || g.open == g.hasRoom() {
 		return
@@ -116,7 +117,7 @@ func (c *capped) sort(g *gate) {
 	}
 }
 
-// file adds l to the lanes filed at g. The lane l must not be filed elsewhere.
+// The method "file" adds l to the lanes filed at g. The lane l must not be filed elsewhere.
 func (c *capped) file(l *lane, g *gate) {
 	if l.filed = g; g.cap == nil {
 		l.all(filed, (*cappedPool).add)
@@ -145,9 +146,8 @@ func (c *capped) unfile(l *lane) {
 	}
 }
 
-// turnAway turns l away from an open gate, because the other gate of l has no room. The
-// argument "shut" is that other gate. The first time, l is filed at the other gate. The second
-// time, l becomes stuck.
+// turnAway lets an open gate reject l, because the other gate of l has no room. shut is that other
+// gate. The first time, l is filed at the other gate. The second time, l becomes stuck.
 func (c *capped) turnAway(l *lane, shut *gate) {
 	c.unfile(l)
 	if !l.moved {

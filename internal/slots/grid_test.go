@@ -43,8 +43,8 @@ func agentCaps(n, limit int) map[string]int {
 	return caps
 }
 
-// newGrid returns a grid. The argument "deep" is the number of tasks in each lane. The tasks
-// belong to the given number of roots.
+// newGrid returns a grid. deep is the number of tasks in each lane. The tasks belong to the given
+// number of roots.
 func newGrid(rules gridRules, n, deep, roots int) *grid {
 	g := &grid{Manager: New(rules), at: make(map[*Waiter]int, deep*n*n), r: rand.New(rand.NewPCG(1, uint64(n)))}
 	all := make([]Root, roots)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// key holds the counts of slots and waiters for one name of a model or an agent. The
+// key holds the counts of slots and waiters for one name, which is that of a model or an agent. The
 // counts stay with the key if the rules assign the name to another pool.
 type key struct {
 	name    string // in normal form
@@ -14,7 +14,7 @@ type key struct {
 	waiting int
 	space   Space
 	agent   string          // in normal form; empty if the key has no agent
-	lane    *lane           // lane of the key in the field "pool"; nil while there are no caps
+	lane    *lane           // the key's lane in its pool; nil while there are no caps
 	own     *pool           // pool that counts the key if the rules assign no shared pool
 	agents  map[string]*key // further keys of the same name, one for each agent
 }
@@ -29,8 +29,8 @@ func (k *key) capAlone() bool {
 	return k.space == Agents && k.lane != nil && k.lane.cap.isCap()
 }
 
-// figures returns the figures of the cap of k if [key.capAlone] returns true, and otherwise the figures of
-// the pool of k.
+// figures returns the figures of k's cap if [key.capAlone] returns true, and otherwise the figures of k's
+// pool.
 func (k *key) figures() Figures {
 	if k.capAlone() {
 		return k.lane.cap.figures()

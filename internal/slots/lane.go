@@ -17,8 +17,8 @@ type lane struct {
 	inAll  int   // index in capped.busy
 	passed int   // number of times that the lane was passed over since its last grant
 	kept   bool  // whether a slot of the pool is kept for the lane
-	moved  bool  // whether one gate has turned the lane away; reset when the lane is empty or no longer stuck
-	stuck  bool  // whether both gates have turned the lane away
+	moved  bool  // whether one gate has rejected the lane; reset when the lane is empty or no longer stuck
+	stuck  bool  // whether both gates have rejected the lane
 }
 
 // gates returns the two gates that must be open for a grant to l.
@@ -176,7 +176,7 @@ func (x *rootLine) refresh() {
 	}
 }
 
-// keep sets whether a slot of the pool is kept for l.
+// The method "keep" sets whether a slot of the pool is kept for l.
 func (l *lane) keep(on bool) {
 	p := l.pool.capped
 	switch l.kept = on; on {

@@ -32,7 +32,7 @@ func (w *Waiter) holds() bool { return w.key != nil && w.order == 0 }
 
 func byOrder(a, b *Waiter) int { return cmp.Compare(a.order, b.order) }
 
-// pool counts the slots of one limit, and holds the line of the waiters for them.
+// pool counts the slots of one limit, and holds the line of waiters for them.
 type pool struct {
 	name    string
 	limit   int
@@ -92,7 +92,7 @@ func (l *list) insert(w *Waiter) {
 	}
 }
 
-// link puts w after the argument "prev". If "prev" is nil, w becomes the first in line.
+// link puts w after prev. If prev is nil, w becomes the first in line.
 func (l *list) link(w, prev *Waiter) {
 	w.prev = prev
 	if prev == nil {

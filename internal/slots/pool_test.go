@@ -62,7 +62,7 @@ func (g *guest) take(c *Manager, model string) bool {
 	return takeModel(c, &g.Waiter, model, false, c.Ticket())
 }
 
-// leave executes Leave and reports the grants that Leave returns.
+// The method "leave" calls Leave and reports the grants that Leave returns.
 func (g *guest) leave(c *Manager) {
 	Tell(c.Leave(&g.Waiter))
 }

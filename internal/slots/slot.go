@@ -152,7 +152,7 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 type Handle struct {
 	m     *Manager
 	name  string // in normal form
-	agent string // in normal form; the same as the field "name" if the field "space" is Agents
+	agent string // in normal form; equal to name if space is Agents
 	key   *key   // guarded by m.mu; looked up again if the manager has forgotten it
 	space Space
 }
@@ -190,7 +190,7 @@ func (h *Handle) lock() *key {
 	return h.lookUp()
 }
 
-// found returns the key. The lock m.mu is held.
+// The method "found" returns the key. The caller holds m.mu.
 func (h *Handle) found() *key {
 	if k := h.key; k.pool != nil {
 		return k

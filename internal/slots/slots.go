@@ -6,9 +6,9 @@
 // that line in O(1) and without an allocation.
 //
 // With caps ([Caps.Total], [Caps.Agent]) or turns by root ([Caps.Fair]), a pool has one
-// lane for each agent that has a cap, and one lane for all other agents. The same three
-// limits block all waiters in a lane: the pool, the cap of the agent, and the total. A
-// lane has one line, or with Fair one line for each root. Lines are sorted by queue time.
+// lane for each agent that has a cap, and one lane for all other agents. The same three limits
+// block all waiters in a lane: the pool, the agent's cap, and the total. A lane has one line, or
+// with Fair one line for each root. Lines are sorted by queue time.
 //
 //   - The place of a line is the order of its first waiter. Waiters that join the head of
 //     the line come first. After them, the waiter that has waited longest comes first. With
@@ -21,21 +21,21 @@
 //   - An open gate with filed lanes is ready. One heap holds all ready gates, sorted by the
 //     first place at each gate, so the first lane of the first gate has the first place among
 //     all lanes that might start. If the other gate of that lane is open, the lane is granted
-//     a slot. Otherwise, the lane is filed at the other gate. When both gates have turned the
-//     lane away, the lane is stuck. Both gates note a stuck lane, and the lane is filed again
+//     a slot. Otherwise, the lane is filed at the other gate. When both gates have rejected
+//     the lane, the lane is stuck. Both gates note a stuck lane, and the lane is filed again
 //     when both are open. Each gate keeps a set of its stuck lanes. When the gate opens, the
 //     intersection of that set with the set of open gates on the other side yields the lanes
 //     to file, up to 64 per step.
 //   - Between calls, a gate can be ready only if the total is full.
 //
-// Therefore, a grant costs O(log n) for n lines, and another O(log n) for each lane that is turned away. A
-// lane is turned away at most twice before it is stuck. It is filed again only when a waiter joins an empty
+// Therefore, a grant costs O(log n) for n lines, and another O(log n) for each lane that is rejected. A
+// lane is rejected at most twice before it is stuck. It is filed again only when a waiter joins an empty
 // lane, when a slot is kept or no longer kept, or when both of its gates are open. In the last case, the
-// lane could have started if no other lane had been ahead of it. Therefore, n grants and joins turn lanes
-// away O(n) times, plus twice for each lane that could have started but was too late. If nearly all pools
-// and caps are full, few lanes are too late. If most have room, the first lane that can start is found
-// soon. The cost is highest between these extremes. If each of n caps has room with probability e, the cost
-// is about min(en, 1/e) lanes. This is at most the square root of n.
+// lane could have started if no other lane had been ahead of it. Therefore, n grants and joins cause O(n)
+// rejections, plus two for each lane that could have started but was too late. If nearly all pools and caps
+// are full, few lanes are too late. If most have room, the first lane that can start is found soon. The
+// cost is highest between these extremes. If each of n caps has room with probability e, the cost is about
+// min(en, 1/e) lanes. This is at most the square root of n.
 //
 // No structure does much better in every case. Let a bit matrix hold the agents that wait in each pool, and
 // let a vector hold the agents whose caps have room. Then one bit of the product of the matrix and the vector

@@ -16,9 +16,9 @@ func (m *Manager) Reach(ticket uint64) {
 }
 
 // Take grants w a slot for the name and agent of h (see [Manager.For]), or puts w into the line. It
-// reports whether w now holds a slot. If the argument "head" is true, w joins the head of the line,
-// before all waiters for which it was false. Within each of these two groups, waiters are sorted by
-// the argument "ticket". A later grant is reported to the owner of w.
+// reports whether w now holds a slot. If head is true, w joins the head of the line, before all
+// waiters for which head was false. Within each of these two groups, waiters are sorted by ticket.
+// A later grant is reported to the owner of w.
 func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted bool) {
 	if ticket == 0 || ticket >= notHead {
 		panic("bgagent: bug: a ticket that Manager.Ticket has not issued")
@@ -42,7 +42,8 @@ func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted 
 	return granted
 }
 
-// Join is a waiter of [Manager.TakeAll], with the arguments of [Manager.Take].
+// Join holds a waiter for [Manager.TakeAll], along with the arguments that [Manager.Take] would get
+// for it.
 type Join struct {
 	Waiter *Waiter
 	Handle *Handle

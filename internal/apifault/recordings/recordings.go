@@ -75,7 +75,7 @@ var rows = map[string]row{
 
 // Kind returns the kind of the response in a recording. The name of the recording is the name of its row, and
 // can be followed by a hyphen and more words: the recording "429-ra2" contains the response "429". If there
-// is no such row, the result "known" is false.
+// is no such row, known is false.
 func Kind(program, recording string) (kind bgagent.ProviderErrorKind, known bool) {
 	r, known := rows[recording]
 	if !known {
