@@ -81,11 +81,8 @@ func (m *BackgroundManager) mayBegin(j *job) bool {
 }
 
 // mayPrompt returns an error if the slot for the turn is lost or the attempt has ended. The session must then
-// not get the prompt that is prepared in j.
+// not get the prompt that is prepared in j. The slot must come from a [SlotSource].
 func (m *BackgroundManager) mayPrompt(a *attempt, j *job) error {
-	if j.slot == nil {
-		return nil
-	}
 	if !m.mayBegin(j) {
 		return m.slotGone(a)
 	}

@@ -49,7 +49,7 @@ func (m *BackgroundManager) takeStored(ctx context.Context, most time.Duration, 
 	}
 	var env *envelope
 	m.update(func(st *state, now int64) {
-		if st.nodes[n.session] == n {
+		if !n.dropped {
 			env = st.takeOut(n, w.message != "", now)
 		}
 	})

@@ -160,7 +160,7 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 		}
 	}
 	failed := m.failureOf(a, doingRestore, err)
-	return m.answer(func(st *state, now int64) { st.restored(a, r, failed, now) }, j)
+	return m.answer(func(st *state, now int64) { st.restored(a, r, &failed, now) }, j)
 }
 
 // The method "continues" reports whether interrupted turns of the agent must be continued.

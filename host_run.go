@@ -89,19 +89,22 @@ func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
 		}
 		j.rep.end()
 		if v := recover(); v != nil {
-			next = m.turnReturned(a, TurnEnd{}, panicked(v), j)
+			next = m.turnReturned(a, &TurnEnd{}, panicked(v), j)
 			return
 		}
-		m.workAgain(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
+		m.workAgain(func(j *job) *attempt { return m.turnReturned(a, &TurnEnd{}, errGoexit, j) })
 	}()
 	j.rep.m = m
-	if err = m.mayPrompt(a, j); err == nil {
+	if j.slot != nil {
+		err = m.mayPrompt(a, j)
+	}
+	if err == nil {
 		end, err = m.host(a.cl).runner.RunTurn(a.callContext(), j.session, j.prompt, j.rep)
 		err = lookedAt(err)
 	}
 	returned = true
 	j.rep.end()
-	return m.turnReturned(a, end, err, j)
+	return m.turnReturned(a, &end, err, j)
 }
 
 func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
@@ -123,7 +126,7 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 	if err == nil && m.cfg.Store != nil {
 		err = m.keptTurn(a) // wait until the session's position before the prompt is durable
 	}
-	if err == nil {
+	if err == nil && j.slot != nil {
 		err = m.mayPrompt(a, j)
 	}
 	if err == nil {
@@ -181,7 +184,7 @@ func (m *BackgroundManager) answer(f func(st *state, now int64), j *job) *attemp
 // The method "created" applies the result of CreateSession.
 func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingCreate, err)
-	return m.answer(func(st *state, now int64) { st.created(a, id, failed, now) }, j)
+	return m.answer(func(st *state, now int64) { st.created(a, id, &failed, now) }, j)
 }
 
 // withAgents adds the names of the client's agents to a NoSuchAgentError that contains none. It
@@ -197,21 +200,21 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 }
 
 // turnReturned applies the result of RunTurn.
-func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
+func (m *BackgroundManager) turnReturned(a *attempt, end *TurnEnd, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingTurn, err)
 	return m.step(func(st *state, now int64) {
 		if st.suspend == frozen {
 			st.countFrozen(a, a.turn, end.Usage, now)
 			return
 		}
-		st.turnReturned(a, end, failed, now)
+		st.turnReturned(a, end, &failed, now)
 	}, j)
 }
 
 // turnStarted applies the result of StartTurn.
 func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingPrompt, err)
-	return m.answer(func(st *state, now int64) { st.turnStarted(a, failed, now) }, j)
+	return m.answer(func(st *state, now int64) { st.turnStarted(a, &failed, now) }, j)
 }
 
 // failureOf converts the error from a host call to a hostFailure for the state. If the agent does

@@ -254,9 +254,13 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 func (m *BackgroundManager) lock() {
 	m.mu.Lock()
 	if m.broken != "" {
-		defer m.mu.Unlock()
-		panic("bgagent: bug: the state is no longer consistent, because an update was not completed: " + m.broken)
+		m.panicBroken()
 	}
+}
+
+func (m *BackgroundManager) panicBroken() {
+	defer m.mu.Unlock()
+	panic("bgagent: bug: the state is no longer consistent, because an update was not completed: " + m.broken)
 }
 
 // unlessDone is deferred by an update. If the update was not completed, it records the reason and

@@ -176,7 +176,7 @@ func (st *state) settle(now int64) {
 			d.nodes[len(d.nodes)-1] = nil
 			d.nodes = d.nodes[:len(d.nodes)-1]
 			n.touched = false
-			if st.nodes[n.session] == n {
+			if !n.dropped {
 				st.schedule(n, now)
 				st.closeAccount(n)
 				st.dropNode(n)
@@ -301,7 +301,13 @@ func (x news) event(t Task) Event {
 
 // emit sends an event to every subscriber. If the event reports a change that is not durable yet,
 // the event is held back.
-func (st *state) emit(kind EventKind, t *task) { st.emitNews(news{kind: kind}, t) }
+func (st *state) emit(kind EventKind, t *task) {
+	if st.storing == nil && len(st.subs) == 0 { // checked here, so that the check is inlined
+		st.seq++
+		return
+	}
+	st.emitNews(news{kind: kind}, t)
+}
 
 // emitNews is like emit, but for an event with a budget limit or a question.
 func (st *state) emitNews(x news, t *task) {
@@ -327,9 +333,12 @@ func (st *state) publish(x news, t *task) {
 
 // logTask queues a log entry about a task.
 func (st *state) logTask(k logKind, t *task) {
-	if !st.cfg.logs {
-		return
+	if st.cfg.logs {
+		st.logAbout(k, t)
 	}
+}
+
+func (st *state) logAbout(k logKind, t *task) {
 	e := logEntry{kind: k, task: t.id(), attempt: int(t.no), agent: t.kind.key.agent, status: t.status, cause: t.cause}
 	if t.sess != nil {
 		e.session = t.sess.id

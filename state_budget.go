@@ -395,9 +395,11 @@ func (a *attempt) closesTurn() bool {
 // If the budget of the task or of its tree does not allow another turn, refusesTurn ends the task
 // and returns true.
 func (st *state) refusesTurn(t *task, now int64) bool {
-	if !st.budgets || !t.live() {
-		return false
-	}
+	return st.budgets && t.live() && st.endIfUsedUp(t, now)
+}
+
+// endIfUsedUp ends the task if its budget or that of its tree is used up, and reports whether it did.
+func (st *state) endIfUsedUp(t *task, now int64) bool {
 	l, used := t.usedUp()
 	if !used {
 		l, used = st.treeReached(t.up.top(), Budget{})

@@ -86,9 +86,10 @@ func (st *state) claimRunning(t *task) {
 // source's limits, or the source might not know about it yet. For the call, the attempt asks for a
 // slot at the head of the line.
 func (st *state) hasOwnClaim(a *attempt) bool {
-	if st.claims == nil {
-		return true
-	}
+	return st.claims == nil || st.claimed(a)
+}
+
+func (st *state) claimed(a *attempt) bool {
 	if st.claims.of[a.t].running {
 		st.claimAnew(a)
 	}

@@ -248,20 +248,20 @@ func (st *state) cascade(n *node, reason string, now int64) {
 // cases.
 type stopping struct {
 	ended    bool
-	stopEnd  int64 // stopping deadline, at which the slot is released; 0 if none was set; for a live attempt, see afterHalt
-	aborts   int   // number of Abort calls in flight
-	stopMore bool  // another Abort call is wanted
-	stopper  bool  // a goroutine is making the Abort calls
-	overrun  bool  // the stopping deadline has passed
-
-	slotEnd  int64        // time from which the attempt's lost slot might belong to others; 0 if the slot is not lost
-	slotOver *turnContext // context that cancels the Abort call in flight at slotEnd; nil if there is none to cancel
+	stopMore bool // another Abort call is wanted
+	stopper  bool // a goroutine is making the Abort calls
+	overrun  bool // the stopping deadline has passed
 
 	// loose means that a starter's session might still be in a turn, so a poll must confirm that the
 	// turn is over. The method "stop" sets this field if the manager follows the turn. Other code sets
 	// it before ending an attempt if the client might have accepted the prompt or created the session
 	// without the manager's knowledge.
 	loose bool
+
+	stopEnd  int64        // stopping deadline, at which the slot is released; 0 if none was set; for a live attempt, see afterHalt
+	aborts   int          // number of Abort calls in flight
+	slotEnd  int64        // time from which the attempt's lost slot might belong to others; 0 if the slot is not lost
+	slotOver *turnContext // context that cancels the Abort call in flight at slotEnd; nil if there is none to cancel
 }
 
 // The method "stop" begins to stop an attempt that has ended. If the agent ended the turn itself,

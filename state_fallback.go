@@ -287,7 +287,7 @@ func (st *state) falls(a *attempt) {
 
 // refusedAtStart lets an attempt continue with another model if its session could not be created
 // because of its model. It returns false if the attempt cannot continue with another model.
-func (st *state) refusedAtStart(a *attempt, f hostFailure, now int64) bool {
+func (st *state) refusedAtStart(a *attempt, f *hostFailure, now int64) bool {
 	e := f.provider
 	if !st.mayFallBack(a, e.Kind, stepNewSession) {
 		return false

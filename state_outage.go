@@ -52,8 +52,7 @@ const (
 // heldBack holds the attempt and returns true if the attempt's client has an outage. It returns
 // false for the attempt that is trying to start during the outage.
 func (st *state) heldBack(a *attempt, now int64) bool {
-	o := a.cl.out
-	if o == nil || o.trying == a {
+	if o := a.cl.out; o == nil || o.trying == a {
 		return false
 	}
 	st.hold(a, now)
@@ -80,7 +79,7 @@ func (st *state) hold(a *attempt, now int64) {
 // If a host call could not reach the runtime and did not start anything, the method "unreached" holds
 // the attempt and returns true. The call is repeated later. For other failures, it does nothing and
 // returns false.
-func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool {
+func (st *state) unreached(a *attempt, of stage, f *hostFailure, now int64) bool {
 	if f.kind != failedUnreachable || a.sight.reported {
 		return false
 	}
@@ -173,10 +172,14 @@ func (st *state) leaveOutage(a *attempt, now int64) {
 // If the attempt was trying to start, stopsTrying lets another attempt try.
 func (st *state) stopsTrying(a *attempt, now int64) {
 	if o := a.cl.out; o != nil && o.trying == a {
-		o.trying = nil
-		st.deadlines.outages.set(&o.alarm, o, 0)
-		st.tryLater(o, now)
+		st.stopTry(o, now)
 	}
+}
+
+func (st *state) stopTry(o *outage, now int64) {
+	o.trying = nil
+	st.deadlines.outages.set(&o.alarm, o, 0)
+	st.tryLater(o, now)
 }
 
 func (st *state) unhold(a *attempt) {
@@ -187,8 +190,8 @@ func (st *state) unhold(a *attempt) {
 // The method "answers" is called when a call has returned. If the call returned an answer from the
 // runtime, it ends the client's outage. Other kinds of failures do not prove that the runtime was
 // reached.
-func (st *state) answers(cl *client, f hostFailure, now int64) {
-	if cl.out != nil && (f.kind == failedNot || f.kind == failedAnswered || f.kind == failedNoAgent) {
+func (st *state) answers(cl *client, f failureKind, now int64) {
+	if cl.out != nil && (f == failedNot || f == failedAnswered || f == failedNoAgent) {
 		st.reached(cl, now)
 	}
 }

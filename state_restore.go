@@ -254,6 +254,7 @@ func (st *state) beginRestore(a *attempt, j *job, now int64) {
 		j.restore.Instance = ""
 	}
 	st.spec(t, &j.restore.Spec)
+	j.restore.Spec.Permissions = slices.Clone(t.kind.rules)
 	if t.sess != nil {
 		j.restore.Session, j.cursor = t.sess.id, mark.before
 	}
@@ -284,13 +285,13 @@ type restoredSession struct {
 }
 
 // The method "restored" applies the answer to a restore call.
-func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int64) {
+func (st *state) restored(a *attempt, r restoredSession, f *hostFailure, now int64) {
 	a.inCall, a.callEnd = false, 0
-	st.noteFailure(a, f)
-	st.answers(a.cl, f, now)
+	st.noteFailure(a, f.kind)
+	st.answers(a.cl, f.kind, now)
 	t := a.t
 	recovering := a.recovering
-	if a.live() && st.unreached(a, a.stage, f, now) {
+	if a.live() && f.kind == failedUnreachable && st.unreached(a, a.stage, f, now) {
 		a.restoring = false
 		return
 	}
@@ -389,7 +390,7 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 			s := a.seen()
 			s.counted.usage, mark.counted = s.counted.usage.plus(mark.counted.usage), spent{}
 		}
-		st.turnReturned(a, r.end, hostFailure{}, now)
+		st.turnReturned(a, &r.end, &hostFailure{}, now)
 	case r.prompt == PromptInterrupted && r.continues:
 		st.supersede(a, now)
 	case r.prompt == PromptInterrupted:

@@ -33,6 +33,8 @@ type job struct {
 	again   bool            // the call is callStart, and the session has messages from earlier turns, which must be read first
 	restore *SessionRestore // nil unless the call is callRestore
 	slot    *sourceSlot     // slot of the attempt; nil without Config.Slots
+	rules   []Permission    // copy of the rules for the first prompt of rulesOf; made together with the copy in the field "spec"
+	rulesOf *attempt
 }
 
 type hostCall uint8
@@ -51,7 +53,7 @@ const (
 // may be made now, for example because the attempt has ended or its client has an outage.
 func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	toEnd := a.recovering && a.ended && a.t.run == a && !a.overrun // the call only stops processes that an earlier process left behind
-	if a.inCall || st.suspend != notSuspended || st.storing != nil && st.storing.over || !a.live() && !toEnd || a.stage == stageNone || !toEnd && (st.awaitsClaim(a) || st.heldBack(a, now)) {
+	if a.inCall || st.suspend != notSuspended || st.storing != nil && st.storing.over || !a.live() && !toEnd || a.stage == stageNone || !toEnd && (st.awaitsClaim(a) || a.cl.out != nil && st.heldBack(a, now)) {
 		return false
 	}
 	t := a.t
@@ -79,7 +81,7 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	if a.live() && a.aborts > 0 { // an Abort call in flight would stop the next turn
 		return false
 	}
-	if !st.slots.MayBegin(&t.wait) {
+	if st.slots.Cools() && !st.slots.MayBegin(&t.wait) {
 		st.holdForPool(a, now)
 		return false
 	}
@@ -93,9 +95,11 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	if a.stage == stageCreate {
 		j.call = callCreate
 		st.spec(t, &j.spec)
+		j.spec.Permissions, j.rules = t.copiedRules()
+		j.rulesOf = a
 	} else {
 		j.call, j.session, j.again = callStart, t.sess.id, a.mustCatchUp()
-		st.prompt(a, &j.prompt, now)
+		st.prompt(a, j, now)
 		if a.cl.runner {
 			a.callEnd = 0 // no time limit, because the call returns only when the turn ends
 			j.call, j.rep = callRun, a.reporter()
@@ -119,11 +123,24 @@ func (st *state) wantPrompt(a *attempt) {
 	}
 }
 
+// copiedRules returns two copies of the task's rules, in one allocation. The client gets copies, because it
+// must not be able to change the record or, in one call, the rules of another call.
+func (t *task) copiedRules() (first, second []Permission) {
+	n := len(t.kind.rules)
+	if n == 0 {
+		return nil, nil
+	}
+	both := make([]Permission, 2*n)
+	copy(both, t.kind.rules)
+	copy(both[n:], t.kind.rules)
+	return both[:n:n], both[n:]
+}
+
 // spec fills in the description of the session to create.
 func (st *state) spec(t *task, s *SessionSpec) {
 	*s = SessionSpec{}
 	s.Task, s.Parent, s.Title, s.Depth = t.id(), t.up.session, t.title, t.kind.key.depth
-	s.Agent, s.Model, s.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
+	s.Agent, s.Model = t.kind.key.agent, t.kind.key.model
 	if st.storing != nil {
 		s.Key, s.Instance = st.storing.keyOf(t), st.storing.instance
 	}
@@ -136,8 +153,8 @@ func (st *state) spec(t *task, s *SessionSpec) {
 // in a parameter instead of returning the prompt. A returned Prompt would be copied into every stack
 // frame. The stack of a new goroutine would then have to grow, which took an eighth of the time of a
 // short task.
-func (st *state) prompt(a *attempt, p *Prompt, now int64) {
-	t := a.t
+func (st *state) prompt(a *attempt, j *job, now int64) {
+	t, p := a.t, &j.prompt
 	if a.promptID == "" {
 		a.promptID = t.promptID(a.no, a.turn+1)
 	}
@@ -154,7 +171,11 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 	*p = Prompt{}
 	p.ID, p.Task, p.Attempt, p.Turn, p.Text = a.promptID, t.id(), int(a.no), int(a.turn), a.prompt
-	p.Agent, p.Model, p.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
+	p.Agent, p.Model = t.kind.key.agent, t.kind.key.model
+	if j.rulesOf != a {
+		j.rules = slices.Clone(t.kind.rules)
+	}
+	p.Permissions, j.rules, j.rulesOf = j.rules, nil, nil
 	if t.more != nil {
 		p.System = t.more.system
 	}
@@ -203,26 +224,26 @@ func (n *Notice) clone() Notice {
 
 // noteFailure records whether a host call has failed. The manager keeps the error while Err can
 // return it.
-func (st *state) noteFailure(a *attempt, f hostFailure) {
+func (st *state) noteFailure(a *attempt, f failureKind) {
 	before := a.failed
-	a.failed = f.kind != failedNot
+	a.failed = f != failedNot
 	if before && !a.failed || a.failed && !a.live() {
 		st.rare().after.expired = append(st.rare().after.expired, a.t.id())
 	}
 }
 
 // The method "created" applies the result of CreateSession.
-func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
+func (st *state) created(a *attempt, id string, f *hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
-	st.noteFailure(a, f)
-	st.answers(a.cl, f, now)
+	st.noteFailure(a, f.kind)
+	st.answers(a.cl, f.kind, now)
 	t := a.t
 	if !a.live() {
 		st.createdLate(a, id, f, now)
 		return
 	}
 	switch {
-	case st.unreached(a, stageCreate, f, now):
+	case f.kind == failedUnreachable && st.unreached(a, stageCreate, f, now):
 		return
 	case f.provider != nil && st.refusedAtStart(a, f, now):
 		return
@@ -254,7 +275,7 @@ func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 
 // createdLate aborts a session that was created after its attempt had ended. The session is never
 // prompted.
-func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
+func (st *state) createdLate(a *attempt, id string, f *hostFailure, now int64) {
 	t := a.t
 	switch {
 	case id == "" || f.kind != failedNot:
@@ -275,10 +296,10 @@ func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 }
 
 // turnReturned applies the result of RunTurn.
-func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64) {
+func (st *state) turnReturned(a *attempt, end *TurnEnd, f *hostFailure, now int64) {
 	a.inCall, a.stage = false, stageNone
-	st.noteFailure(a, f)
-	st.answers(a.cl, f, now)
+	st.noteFailure(a, f.kind)
+	st.answers(a.cl, f.kind, now)
 	if !a.live() {
 		st.countLate(a, a.turn, end.Usage, now)
 		st.returnedLate(a)
@@ -287,7 +308,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 	}
 	gaveSlot := a.awaitsAnswer() // if the attempt gave its slot back, its turn has begun, and the call cannot be repeated
 	st.asksNoMore(a, now)
-	if !gaveSlot && st.unreached(a, stagePrompt, f, now) {
+	if !gaveSlot && f.kind == failedUnreachable && st.unreached(a, stagePrompt, f, now) {
 		return
 	}
 	if end.Usage != (Usage{}) {
@@ -324,11 +345,11 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 }
 
 // turnStarted applies the result of StartTurn.
-func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
+func (st *state) turnStarted(a *attempt, f *hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
 	a.epoch++
-	st.noteFailure(a, f)
-	st.answers(a.cl, f, now)
+	st.noteFailure(a, f.kind)
+	st.answers(a.cl, f.kind, now)
 	if !a.live() { // the prompt might have been accepted after the first abort, so abort again
 		if f.kind != failedNot && a.turn == 1 {
 			a.notTaken()
@@ -337,7 +358,7 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 		st.rest(a, now)
 		return
 	}
-	if st.unreached(a, stagePrompt, f, now) {
+	if f.kind == failedUnreachable && st.unreached(a, stagePrompt, f, now) {
 		return
 	}
 	if f.provider != nil {

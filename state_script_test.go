@@ -146,11 +146,11 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 			x.printf("no host call")
 		}
 	case "created": // NAME SESSION [error=TEXT]: CreateSession returns
-		st.created(a, append(plain, "")[1], failed, now)
+		st.created(a, append(plain, "")[1], &failed, now)
 	case "started": // NAME [error=TEXT]: StartTurn returns
-		st.turnStarted(a, failed, now)
+		st.turnStarted(a, &failed, now)
 	case "returned": // NAME [text=TEXT] [error=TEXT]: RunTurn returns
-		st.turnReturned(a, TurnEnd{Text: arg["text"]}, failed, now)
+		st.turnReturned(a, &TurnEnd{Text: arg["text"]}, &failed, now)
 	case "idle": // NAME: a sweep reports that the session is idle
 		st.swept(&looked{a: a, epoch: a.epoch, status: SessionStatus{State: SessionIdle}}, "", now)
 	case "cancel": // NAME [by=SESSION]: a session cancels the task

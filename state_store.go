@@ -146,7 +146,15 @@ func (s *storing) change(m *mark) {
 // rest and others) call the method "changed". A transition that calls none of these leaf methods must
 // call "changed" itself. In tests, the invariant check finds changes that were not recorded.
 func (st *state) changed(t *task) {
-	if s := st.storing; s != nil && t.hasRecord() {
+	if st.storing != nil {
+		st.noteChange(t)
+	}
+}
+
+// noteChange is the part of the method "changed" that only a manager with a store needs. It is a function of
+// its own, so that the calls to the method "changed" are inlined.
+func (st *state) noteChange(t *task) {
+	if s := st.storing; t.hasRecord() {
 		s.change(s.task(t))
 		st.storeLater()
 	}

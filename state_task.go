@@ -175,7 +175,7 @@ const (
 )
 
 // attempt is the active part of a task. It exists from the start of the attempt until the attempt
-// is quiet.
+// is quiet. Small fields stand together, because padding would cost memory in every attempt.
 type attempt struct {
 	t     *task
 	cl    *client
@@ -185,30 +185,31 @@ type attempt struct {
 	rep   Reporter    // reporter of the first turn
 	alarm alarm       // alarm for the earliest time limit of the attempt
 
-	stage   stage // host call that is due or in flight
-	phase   Phase
-	inCall  bool  // the host call is in flight
-	failed  bool  // the last host call that returned has failed
-	callEnd int64 // when the manager stops waiting for the call; 0 if there is no limit
+	stage     stage // host call that is due or in flight
+	phase     Phase
+	inCall    bool  // the host call is in flight
+	failed    bool  // the last host call that returned has failed
+	output    bool  // an earlier turn produced output
+	postponed bool  // the attempt is from an earlier process and waits until the attempts before it have been continued
+	forgot    bool  // the provider has refused all turns so far, and the session does not contain any part of them
+	heard     bool  // the session has received the prompt of the attempt that this attempt replaced
+	callEnd   int64 // when the manager stops waiting for the call; 0 if there is no limit
 
 	promptID  string
 	prompt    string // prompt of the next turn
 	notice    *envelope
 	told      *Notice // notice that a runner's turn received with its prompt
 	countedIn uint64  // number of the batch that contains the number of the task's restarts; see state.mustCount
-	postponed bool    // the attempt is from an earlier process and waits until the attempts before it have been continued
-	forgot    bool    // the provider has refused all turns so far, and the session does not contain any part of them
-	heard     bool    // the session has received the prompt of the attempt that this attempt replaced
 	heldAt    int64   // when an outage began to hold the attempt; 0 if no outage holds it
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns
 	ran       int64 // time spent in earlier turns
 
 	text      string // text of the last turn that had any
-	output    bool   // an earlier turn produced output
 	openTodos int32
 
 	parked
+	touched bool // listed in due.waiting
 	stopping
 
 	epoch      int          // grows with every prompt and abort; observations from an older epoch are dropped
@@ -221,7 +222,6 @@ type attempt struct {
 	refused    *refused     // set after a refusal by the provider, until a turn ends without a refusal
 	cur        *turnContext // context for host calls after a halt has cancelled ctx; nil until then
 	startFrom  int64        // without a store, when the start's time to live began; 0 if it began when the attempt started
-	touched    bool         // listed in due.waiting
 
 	// The next three fields are for attempts from an earlier process; see state_restore.go.
 	recovering bool // it is still unknown how far the session got with the last prompt

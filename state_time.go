@@ -295,22 +295,17 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 // limitSet is a set of time limits. Bit l stands for the limit l.
 type limitSet uint16
 
-func limitsOf(all ...attemptLimit) (s limitSet) {
-	for _, l := range all {
-		s |= 1 << l
-	}
-	return s
-}
-
-var (
-	limitsOfStopping  = limitsOf(untilStopped)
-	limitsOfAll       = limitsOf(untilAnswered, untilOld, untilNews)
-	limitsOfSeen      = limitsOf(untilHalted, untilStale)
-	limitsOfParked    = limitsOf(untilFallback, untilParked)
-	limitsOfHeld      = limitsOf(untilReachable)
-	limitsOfStarters  = limitsOf(untilSilent, untilLook)
-	limitsOfQuestions = limitsOf(untilExpired, untilAsleep)
-	limitsOfUnproved  = limitsOf(untilProved)
+const (
+	limitsOfStopping  limitSet = 1 << untilStopped
+	limitsOfAll       limitSet = 1 << untilOld
+	limitsOfCalls     limitSet = 1 << untilAnswered
+	limitsOfNews      limitSet = 1 << untilNews
+	limitsOfSeen      limitSet = 1<<untilHalted | 1<<untilStale
+	limitsOfParked    limitSet = 1<<untilFallback | 1<<untilParked
+	limitsOfHeld      limitSet = 1 << untilReachable
+	limitsOfStarters  limitSet = 1<<untilSilent | 1<<untilLook
+	limitsOfQuestions limitSet = 1<<untilExpired | 1<<untilAsleep
+	limitsOfUnproved  limitSet = 1 << untilProved
 )
 
 // The method "limits" returns a set that contains every time limit that applies to the attempt. It costs
@@ -321,6 +316,12 @@ func (a *attempt) limits() limitSet {
 		return limitsOfStopping
 	}
 	s := limitsOfAll
+	if a.callEnd != 0 {
+		s |= limitsOfCalls
+	}
+	if a.newsAt != 0 {
+		s |= limitsOfNews
+	}
 	if a.sight != &nothingSeen || a.stopEnd > 0 {
 		s |= limitsOfSeen
 	}

@@ -33,6 +33,7 @@ type node struct {
 
 	waiters []*waiter // callers that wait in NextNotice
 	touched bool      // listed in due.nodes
+	dropped bool      // no longer in state.nodes
 }
 
 // parentTask returns the task to whose session the node belongs, or nil.
@@ -213,10 +214,11 @@ func (st *state) dropNode(n *node) {
 		n.notBusy()
 		n.unblocked()
 	}
-	if n.needed() || st.nodes[n.session] != n {
+	if n.needed() || n.dropped {
 		return
 	}
 	delete(st.nodes, n.session)
+	n.dropped = true
 	st.forgetNode(n)
 	if n.of != nil {
 		n.of.own = nil

@@ -104,10 +104,14 @@ type waiter struct {
 // wakeTask wakes the callers that wait for the task, and the callers that wait until all work has
 // stopped.
 func (st *state) wakeTask(t *task) {
-	if len(st.waiters) > 0 {
-		for _, w := range st.waiters[t] {
-			st.fx.after.wakes.add(w)
-		}
+	if len(st.waiters)+len(st.drainers) > 0 {
+		st.wakeWaiters(t)
+	}
+}
+
+func (st *state) wakeWaiters(t *task) {
+	for _, w := range st.waiters[t] {
+		st.fx.after.wakes.add(w)
 	}
 	st.wakeDrainers()
 }
