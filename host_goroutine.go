@@ -52,28 +52,36 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 			default:
 			}
 		}()
-		growStack(false)
+		if k == goWorker || k == goEvents {
+			growStack[frame4K](false)
+		} else {
+			growStack[frame8K](false)
+		}
 		f()
 	}()
 }
 
-// growStack makes the stack of a new goroutine large enough for most of the manager's work. Without it, the
-// runtime doubles the stack several times while many frames are on it, and has to look for the pointers in all
-// of them: this took half of the time from the end of a task to its notice. The caller passes false. The stack
-// grows as soon as the function is called, and the argument keeps the compiler from removing the array.
+// growStack makes the stack of a new goroutine large enough for most of its work. Without it, the runtime
+// doubles the stack while many frames are on it, and has to look for the pointers in all of them: this took
+// half of the time from the end of a task to its notice. The caller passes false. The stack grows as soon as
+// the function is called, and the argument keeps the compiler from removing the array.
 //
 //go:noinline
-func growStack(use bool) byte {
+func growStack[F frame4K | frame8K](use bool) byte {
 	if !use {
 		return 0
 	}
-	var frame [grownStack]byte
-	for i := range frame {
-		frame[i] = byte(i) + frame[grownStack-1-i]
+	var frame F
+	for i := range len(frame) {
+		frame[i] = byte(i) + frame[len(frame)-1-i]
 	}
 	return frame[0]
 }
 
-// grownStack is the size of the frame of growStack in bytes. It makes a stack of 8 KiB. In a benchmark of
-// notices, half of it was not enough, and twice as much was no better.
-const grownStack = 4 << 10
+// The types frame4K and frame8K are arrays that do not fit into a smaller stack than 4 KiB and 8 KiB. Goroutines
+// that call a host for long, such as workers, get 4 KiB, because a program can have many of them. The others,
+// most of which deliver notices, need 8 KiB.
+type (
+	frame4K [2 << 10]byte
+	frame8K [4 << 10]byte
+)

@@ -24,9 +24,8 @@ func (m *BackgroundManager) work(a *attempt) {
 // workOn makes the host call that is prepared in j, and the calls that follow from its result.
 func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	for a != nil {
-		if n := j.prompt.Notice; n != nil && (j.call == callRun || j.call == callStart) {
-			*n = m.words.told(*n)
-			j.prompt.Text = n.Text
+		if j.prompt.Notice != nil && (j.call == callRun || j.call == callStart) {
+			m.tellInPrompt(&j.prompt)
 		}
 		switch j.call {
 		case callWait:
@@ -44,6 +43,15 @@ func (m *BackgroundManager) workOn(a *attempt, j *job) {
 			a = m.callStart(a, j)
 		}
 	}
+}
+
+// tellInPrompt writes the text of the notice into the prompt. It is not inlined, because its frame would
+// enlarge the stack of every worker.
+//
+//go:noinline
+func (m *BackgroundManager) tellInPrompt(p *Prompt) {
+	*p.Notice = m.words.told(*p.Notice)
+	p.Text = p.Notice.Text
 }
 
 // workAgain continues the work on a new goroutine after a host call has ended the worker goroutine.

@@ -297,11 +297,14 @@ func (c *checker) questions(t *task, a *attempt) {
 // attempt. Between the decision to make a host call and the call itself, no alarm needs to be set,
 // because beginCall sets it.
 func (c *checker) alarm(t *task, a *attempt) {
-	if a == nil || !a.ended && !a.live() || a.stage != stageNone && !a.inCall && a.heldAt == 0 {
+	if a == nil {
 		return
 	}
 	for l := range attemptLimits {
 		c.expect(a.ended || a.limits()&(1<<l) != 0 || c.st.limitEnd(l, a) == 0, "the time limit %d of task %s applies, but the method limits leaves it out", l, t)
+	}
+	if !a.ended && !a.live() || a.stage != stageNone && !a.inCall && a.heldAt == 0 {
+		return
 	}
 	at, al := c.st.earliest(a), &a.alarm
 	c.expect(at == 0 || al.index > 0 && al.at <= max(at, c.st.now+1), "a time limit of task %s passes at %d without an alarm: call setDeadline where its clock starts", t, at)
@@ -410,6 +413,7 @@ func (c *checker) node(name string, n *node) {
 func checkAlarms[T any](c *checker, h alarms[T], needs func(T) bool) {
 	for i, al := range h {
 		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
+		c.expect(al.at > 0, "alarm %d has the time %d", i, al.at)
 		c.expect(needs(al.who), "alarm %d is set for a %T that is over: remove the alarm where it ends", i, al.who)
 		c.expect(i == 0 || h[(i-1)/2].at <= al.at, "alarm %d is before its parent", i)
 	}

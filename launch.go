@@ -37,20 +37,20 @@ import (
 // it from the store later.
 func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)
-	return m.launch(ctx, by, in, nil)
+	return m.launch(ctx, by, &in, nil)
 }
 
 // The method "launch" does the work of Launch and Run. w is nil for Launch. For Run, w waits for the
 // end of the task from the moment of the launch, because the task can end and be resumed before the
 // launch is durable.
-func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInput, w *waiter) (snap Task, err error) {
+func (m *BackgroundManager) launch(ctx context.Context, by Caller, in *LaunchInput, w *waiter) (snap Task, err error) {
 	if err := m.start(ctx); err != nil {
 		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
 	}
 	t, snap := m.repeated(by, in, w)
 	if t == nil {
-		p, err := m.prepare(ctx, by, in)
-		if err != nil {
+		var p plan
+		if err := m.prepare(ctx, by, in, &p); err != nil {
 			return Task{}, fmt.Errorf("bgagent: launch: %w", err)
 		}
 		m.update(func(st *state, now int64) {
@@ -74,7 +74,7 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 
 // The method "repeated" returns the live task that an earlier copy of the same tool call launched,
 // if any. It does not call the host.
-func (m *BackgroundManager) repeated(by Caller, in LaunchInput, w *waiter) (t *task, snap Task) {
+func (m *BackgroundManager) repeated(by Caller, in *LaunchInput, w *waiter) (t *task, snap Task) {
 	if by.ToolCallID == "" {
 		return nil, snap
 	}
@@ -102,46 +102,48 @@ type plan struct {
 	asked      [2]string // agent and prompt before Config.PrepareLaunch could change them
 }
 
-// prepare makes the host calls that precede a launch. The lock must not be held.
-func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInput) (p plan, err error) {
+// prepare makes the host calls that precede a launch, and fills in the plan. The lock must not be held.
+func (m *BackgroundManager) prepare(ctx context.Context, by Caller, launch *LaunchInput, p *plan) (err error) {
 	if err := ctx.Err(); err != nil {
-		return p, err
+		return err
 	}
 	if m.isClosed() {
-		return p, ErrClosed
+		return ErrClosed
 	}
+	p.in = *launch
+	in := &p.in
 	in.Agent = mdtext.Valid(strings.TrimSpace(in.Agent))
 	in.Prompt = mdtext.Valid(in.Prompt)
 	p.asked = [2]string{in.Agent, in.Prompt}
 	named := strings.TrimSpace(in.Model)
 	if m.cfg.PrepareLaunch != nil {
-		if in, err = m.prepareLaunch(ctx, by, in); err != nil {
-			return p, fmt.Errorf("preparing the launch: %w", err)
+		if p.in, err = m.prepareLaunch(ctx, by, p.in); err != nil {
+			return fmt.Errorf("preparing the launch: %w", err)
 		}
 		in.Agent = mdtext.Valid(strings.TrimSpace(in.Agent))
 		in.Prompt = mdtext.Valid(in.Prompt)
 	}
 	if mdtext.Invisible(in.Agent) {
-		return p, &InputError{"Agent", "is missing; it must name the agent that is to do the work"}
+		return &InputError{"Agent", "is missing; it must name the agent that is to do the work"}
 	}
 	if mdtext.Invisible(in.Prompt) {
-		return p, &InputError{"Prompt", "is missing; it must say what the agent is to do"}
+		return &InputError{"Prompt", "is missing; it must say what the agent is to do"}
 	}
 	in.Description = title(in.Description, in.Prompt)
-	p.in, p.values = in, valuesOf(ctx)
+	p.values = valuesOf(ctx)
 	p.key = kindKey{agent: in.Agent, model: in.Model, named: named != "" && strings.TrimSpace(in.Model) == named}
 	if p.key.model, err = m.modelFor(ctx, in.Agent, in.Model); err != nil {
-		return p, err
+		return err
 	}
 	if p.cl, err = m.clientFor(ctx, in.Agent); err != nil {
-		return p, err
+		return err
 	}
 	p.key.client = p.cl.name
 	m.learnFallback(p.cl, in.Agent)
-	if err := m.checkBudgets(ctx, by.Session, in.Agent, in.Budget, in.TreeBudget, p.cl); err != nil {
-		return p, err
+	if err := m.checkBudgets(ctx, by.Session, in, p.cl); err != nil {
+		return err
 	}
-	if agent := in.Agent; m.cfg.AgentPermissions != nil { // the closure gets a copy, so that the argument "in" does not escape to the heap
+	if agent := in.Agent; m.cfg.AgentPermissions != nil { // the closure gets a copy, so that the plan does not escape to the heap
 		p.agentRules, err = within(ctx, m, goCall, "Config.AgentPermissions", m.cfg.CallTimeout, func(context.Context) ([]Permission, error) {
 			return slices.Clone(m.cfg.AgentPermissions(agent)), nil
 		})
@@ -149,11 +151,11 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 			err = checkRules("Config.AgentPermissions", p.agentRules)
 		}
 		if err != nil {
-			return p, err
+			return err
 		}
 	}
 	p.chain, err = m.lookUpParents(ctx, by.Session)
-	return p, err
+	return err
 }
 
 // prepareLaunch calls Config.PrepareLaunch. It is a separate function so that its argument escapes
@@ -371,10 +373,11 @@ func joined(first, then string) string {
 
 // checkBudgets returns an error if the budgets of a launch are invalid, or if the client does not
 // correctly report the usage that they limit. The lock must not be held.
-func (m *BackgroundManager) checkBudgets(ctx context.Context, session, agent string, task, tree Budget, cl *client) error {
-	if err := cmp.Or(task.check("Budget"), tree.check("TreeBudget")); err != nil {
+func (m *BackgroundManager) checkBudgets(ctx context.Context, session string, in *LaunchInput, cl *client) error {
+	if err := cmp.Or(in.Budget.check("Budget"), in.TreeBudget.check("TreeBudget")); err != nil {
 		return err
 	}
+	task, tree := in.Budget, in.TreeBudget
 	m.view(func(st *state) {
 		if st.budgets || !task.isZero() || !tree.isZero() {
 			task, tree = st.limitsFor(session, task, tree)
@@ -383,7 +386,7 @@ func (m *BackgroundManager) checkBudgets(ctx context.Context, session, agent str
 	if task.isZero() && tree.isZero() {
 		return nil
 	}
-	return m.reports(ctx, cl, agent, budgetOf{"budget of the task", task}, budgetOf{"budget of the tree", tree})
+	return m.reports(ctx, cl, in.Agent, budgetOf{"budget of the task", task}, budgetOf{"budget of the tree", tree})
 }
 
 // budgetOf is a budget and the words that describe it in errors.

@@ -18,7 +18,12 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 	if e.Session != "" && m.passed(e.Kind, e.Session) {
 		return
 	}
-	e = e.received()
+	m.observe(e.received())
+}
+
+// observe is the part of Observe that few events need. It is a method of its own, so that Observe has a small
+// frame.
+func (m *BackgroundManager) observe(e HostEvent) {
 	m.update(func(st *state, now int64) {
 		cl := m.client(e.Client)
 		if of := st.clientOf(e.Session); of != nil && e.Client == "" {

@@ -55,7 +55,7 @@ func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handi
 			st.read(t, out, now)
 		}
 		s = st.fullSnapshot(t)
-		thought = t.fin != nil && t.fin.thought
+		thought = t.fin != nil && t.fin.thought()
 	})
 	if err != nil {
 		return s, m.orLost(err)

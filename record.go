@@ -441,7 +441,7 @@ func (st *state) recordEnd(t *task, r *recorded) *endRecord {
 	f := t.fin
 	x := &endRecord{
 		Started: st.wall(f.started), Ended: st.wall(f.ended), Activity: st.wall(f.activity), Reason: f.reason, Turns: f.turns,
-		OpenTodos: int32(f.todos), Partial: f.partial, Thought: f.thought, Cut: f.cut, Unsaid: f.unsaid,
+		OpenTodos: f.todos, Partial: f.partial, Thought: f.thought(), Cut: f.cut(), Unsaid: f.unsaid,
 		Result: cmp.Or(r.name(textOf("result", t.no), f.result), st.storedResult(t)),
 	}
 	x.Dropped = t.is(flagDropped) && x.Result == ""

@@ -180,11 +180,11 @@ func (st *state) askSource(c *claim) {
 	}})
 }
 
-// dropClaim gives the slot of the task, or its place in line, back to the source.
+// dropClaim gives the slot of the task, or its place in line, back to the source. It is not inlined, because
+// it is rare and would enlarge the stack of every worker.
+//
+//go:noinline
 func (st *state) dropClaim(t *task) {
-	if st.claims == nil {
-		return
-	}
 	c := st.claims.of[t]
 	if delete(st.claims.of, t); c != nil && c.asked {
 		st.callSource(claimCall{c: c, release: true})
@@ -294,7 +294,9 @@ func (st *state) slotGone(a *attempt, reason string, now int64) {
 // the task that gets the slot.
 func (st *state) releaseSlot(t *task) {
 	t.set(flagSlot, false)
-	st.dropClaim(t)
+	if st.claims != nil {
+		st.dropClaim(t)
+	}
 	next, more := st.slots.Leave(&t.wait)
 	if next != nil {
 		st.noteGrant(next)
@@ -302,4 +304,22 @@ func (st *state) releaseSlot(t *task) {
 	for _, next := range more {
 		st.noteGrant(next)
 	}
+}
+
+// noteGrant makes the method "settle" continue with the task that got a slot. If the task belongs
+// to another manager, that manager is informed after the update.
+func (st *state) noteGrant(next *slots.Waiter) {
+	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read without that manager's lock
+		st.due.granted = append(st.due.granted, t)
+		return
+	}
+	st.noteForeignGrant(next)
+}
+
+// noteForeignGrant is not inlined, because it is rare and would enlarge the stack of every worker.
+//
+//go:noinline
+func (st *state) noteForeignGrant(next *slots.Waiter) {
+	rare := st.rare()
+	rare.after.grants = append(rare.after.grants, next)
 }

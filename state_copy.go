@@ -99,8 +99,8 @@ func (st *state) truth(t *task) Task {
 	}
 	if f := t.fin; f != nil && !t.live() {
 		s.Started, s.Ended = st.wall(f.started), st.wall(f.ended)
-		s.Reason, s.Result, s.Partial, s.Cut, s.OpenTodos = f.reason, f.result, f.partial, f.cut, int(f.todos)
-		s.Reasoning = f.thought && s.Result != ""
+		s.Reason, s.Result, s.Partial, s.Cut, s.OpenTodos = f.reason, f.result, f.partial, f.cut(), int(f.todos)
+		s.Reasoning = f.thought() && s.Result != ""
 		s.Quiet = t.run == nil
 		s.OverLimit = t.run != nil && t.run.no == t.no && t.run.overrun && !t.is(flagSlot)
 		if f.prog != nil {

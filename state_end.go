@@ -65,7 +65,7 @@ type turnOutcome struct {
 
 // turnOver records that the turn of an attempt is over. The agent has ended the turn, successfully
 // or with an error, and everything that the turn started has stopped.
-func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
+func (st *state) turnOver(a *attempt, o *turnOutcome, now int64) {
 	st.asksNoMore(a, now)
 	a.ran += now - a.turnStart
 	a.turnStart = 0
@@ -91,8 +91,10 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	}
 	a.output = a.output || a.sight.output
 	st.unfollow(a)
-	st.noteUsage(a)
-	st.countEnd(a, now)
+	if st.budgets {
+		st.noteUsage(a)
+		st.countEnd(a, now)
+	}
 	if o.provider != nil {
 		st.turnRefused(a, o, now)
 	} else {
@@ -206,16 +208,18 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	}
 	text := a.answer()
 	if partial && text == "" && a.sight.prog.toolCalls == 0 && !mdtext.Invisible(a.sight.thought) {
-		text, f.thought = a.sight.thought, true
+		text = a.sight.thought
+		f.is |= resultThought
 	}
-	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, openCount(a.openTodos), a.failed
+	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, a.openTodos, a.failed
 	limit := maxResult
 	if !a.cl.reads {
 		limit = maxResultUnreadable
 	}
 	f.result = mdtext.Valid(text)
 	if len(f.result) > limit {
-		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // cloned, because a substring would keep the whole text alive
+		f.result = strings.Clone(mdtext.Head(f.result, limit)) // cloned, because a substring would keep the whole text alive
+		f.is |= resultCut
 	}
 	f.partial = partial && f.result != ""
 	if p := &a.sight.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {

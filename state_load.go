@@ -231,7 +231,13 @@ func (st *state) loadEnd(t *task, x *storedTask) {
 	e := x.End
 	f := &outcome{
 		started: st.at(e.Started), ended: st.at(e.Ended), activity: st.at(e.Activity), reason: e.Reason, result: x.texts[e.Result],
-		turns: e.Turns, todos: openCount(e.OpenTodos), partial: e.Partial, thought: e.Thought, cut: e.Cut, unsaid: e.Unsaid,
+		turns: e.Turns, todos: e.OpenTodos, partial: e.Partial, unsaid: e.Unsaid,
+	}
+	if e.Thought {
+		f.is |= resultThought
+	}
+	if e.Cut {
+		f.is |= resultCut
 	}
 	if e.ToolCalls > 0 || e.LastText != "" || e.Todos != nil || e.Usage != (Usage{}) {
 		f.prog = &progress{

@@ -408,9 +408,9 @@ func (st *state) item(t *task, no int32) NoticeItem {
 			it.Duration = time.Duration(t.fin.ended - t.fin.started)
 		}
 		it.NoAnswer = it.Status == Completed && t.fin.result == "" && !t.is(flagDropped) && t.fin.prog != nil && t.fin.prog.toolCalls > 0
-		if n := st.cfg.NoticeResult; n > 0 && !t.fin.thought {
+		if n := st.cfg.NoticeResult; n > 0 && !t.fin.thought() {
 			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // cloned, because a substring would keep the whole text alive
-			it.Cut = t.fin.cut || len(it.Result) < len(t.fin.result)
+			it.Cut = t.fin.cut() || len(it.Result) < len(t.fin.result)
 		}
 		return it
 	}

@@ -272,9 +272,9 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	case v.end && v.running:
 		st.end(a.t, v.cause, v.reason, now)
 	case v.end && v.cause == CauseNoOutput: // the turn was empty, but earlier turns might have an answer
-		st.turnOver(a, turnOutcome{cause: CauseIdle, todos: v.todos}, now)
+		st.turnOver(a, &turnOutcome{cause: CauseIdle, todos: v.todos}, now)
 	case v.end:
-		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: s.text, todos: v.todos, provider: v.provider}, now)
+		st.turnOver(a, &turnOutcome{cause: v.cause, reason: v.reason, text: s.text, todos: v.todos, provider: v.provider}, now)
 	case v.needTodos && o.answered && !o.poll && !s.looking:
 		st.lookSoon(a) // an event does not show the todos, so poll the session
 	default:

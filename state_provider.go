@@ -167,7 +167,7 @@ func (st *state) coolAgain(a *attempt, now int64) {
 
 // turnRefused parks an attempt whose turn the provider has refused. If the attempt cannot continue,
 // or cannot continue in time, turnRefused ends it.
-func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
+func (st *state) turnRefused(a *attempt, o *turnOutcome, now int64) {
 	e := o.provider
 	reset := st.providerTime(e.RetryAt, now)
 	if st.passes(e.Kind, reset, now) {
@@ -244,7 +244,7 @@ func (a *attempt) forgets(step nextStep, prompt string) bool {
 
 // If the attempt ends because of a refusal, refusalEnds returns the cause and the reason of that
 // end. Otherwise, it returns CauseNone.
-func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause, string) {
+func (st *state) refusalEnds(a *attempt, o *turnOutcome, reset, now int64) (Cause, string) {
 	e := o.provider
 	_, goes := stepOf(e.Next)
 	if e.Next == NextNewSession && !a.mayRenew() {

@@ -152,7 +152,7 @@ func (st *state) turnHalted(a *attempt, o observation, now int64) bool {
 		if a.aborts > 0 || a.stopMore {
 			return true
 		}
-		st.turnOver(a, turnOutcome{cause: CauseRateLimited, reason: reasonProvider(e, time.Time{}), text: a.sight.text, provider: e}, now)
+		st.turnOver(a, &turnOutcome{cause: CauseRateLimited, reason: reasonProvider(e, time.Time{}), text: a.sight.text, provider: e}, now)
 		return true
 	}
 	return false

@@ -2,7 +2,6 @@ package bgagent
 
 import (
 	"maps"
-	"math"
 	"slices"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -18,9 +17,6 @@ func openTodos(list []Todo) (n int32) {
 	}
 	return n
 }
-
-// openCount limits a number of open todos to the range of outcome.todos.
-func openCount(n int32) uint16 { return uint16(max(0, min(n, math.MaxUint16))) }
 
 // job holds the arguments of one host call. It is filled in under the lock.
 type job struct {
@@ -341,7 +337,7 @@ func (st *state) turnReturned(a *attempt, end *TurnEnd, f *hostFailure, now int6
 	default:
 		o.cause, o.reason = stopCause(end.Stop, "")
 	}
-	st.turnOver(a, o, now)
+	st.turnOver(a, &o, now)
 }
 
 // turnStarted applies the result of StartTurn.
@@ -363,7 +359,7 @@ func (st *state) turnStarted(a *attempt, f *hostFailure, now int64) {
 	}
 	if f.provider != nil {
 		o := turnOutcome{cause: CausePromptFailed, reason: f.reason, provider: f.provider, loose: true}
-		st.turnOver(a, o, now)
+		st.turnOver(a, &o, now)
 		return
 	}
 	if f.kind != failedNot {

@@ -5,8 +5,6 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
-
-	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // The code in this file admits a launch or a resume, and starts a task that got a slot.
@@ -247,16 +245,6 @@ func (st *state) granted(t *task, now int64) {
 	default:
 		panic("bgagent: bug: a slot for task " + t.id() + ", which is " + t.status.String() + " and wants none")
 	}
-}
-
-// noteGrant makes the method "settle" continue with the task that got a slot. If the task belongs
-// to another manager, that manager is informed after the update.
-func (st *state) noteGrant(next *slots.Waiter) {
-	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read without that manager's lock
-		st.due.granted = append(st.due.granted, t)
-		return
-	}
-	st.rare().after.grants = append(st.rare().after.grants, next)
 }
 
 // The method "start" begins the attempt of a pending task that got its slot.

@@ -462,15 +462,6 @@ func (st *state) noteBatch(t *task) {
 	}
 }
 
-// notePast records that the task's latest attempt has become an earlier attempt.
-func (st *state) notePast(t *task) {
-	if s := st.storing; s != nil {
-		m := s.task(t)
-		m.past = append(slices.Clip(m.past), m.batch)
-		m.past = m.past[max(0, len(m.past)-len(t.more.past)):]
-	}
-}
-
 // batchOf returns the number of the node's open batch.
 func (s *storing) batchOf(n *node) uint32 {
 	if m := s.nodes[n]; m != nil {

@@ -98,3 +98,12 @@ func (t *task) opened() int32 {
 	}
 	return no
 }
+
+// notePast records that the task's latest attempt has become an earlier attempt.
+func (st *state) notePast(t *task) {
+	if s := st.storing; s != nil {
+		m := s.task(t)
+		m.past = append(slices.Clip(m.past), m.batch)
+		m.past = m.past[max(0, len(m.past)-len(t.more.past)):]
+	}
+}

@@ -32,7 +32,7 @@ func (st *state) take(n *node, asks bool, now int64) (Notice, bool) {
 	}
 	st.delivered(n, NoticeTaken, now)
 	st.afterTake(n)
-	return env.notice, true
+	return env.notice.clone(), true // cloned, because a call of Notify that took too long might still read the notice
 }
 
 // keepsEnv reports whether a caller that takes notices must leave the node's envelope unchanged. This is

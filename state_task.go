@@ -156,14 +156,24 @@ type outcome struct {
 	result   string
 	prog     *progress
 	turns    int32
-	owed     int32  // index of the attempt's debt in up.owed, counted from 1; 0 if up.owed does not contain the debt
-	todos    uint16 // number of open todos; at most the greatest number of the type
-	failed   bool   // the last host call of the attempt failed; the manager keeps the error for Err
+	owed     int32 // index of the attempt's debt in up.owed, counted from 1; 0 if up.owed does not contain the debt
+	todos    int32 // number of open todos
+	failed   bool  // the last host call of the attempt failed; the manager keeps the error for Err
 	partial  bool
-	thought  bool // whether the result is the agent's reasoning, not an answer
-	cut      bool
+	is       resultFlags
 	unsaid   bool // the prompt never reached the session
 }
+
+// resultFlags describe the result of an outcome. They share a byte, because outcomes are kept for long.
+type resultFlags uint8
+
+const (
+	resultThought resultFlags = 1 << iota // the result is the agent's reasoning, not an answer
+	resultCut                             // the result was too long, and only its beginning was kept
+)
+
+func (f *outcome) thought() bool { return f.is&resultThought != 0 }
+func (f *outcome) cut() bool     { return f.is&resultCut != 0 }
 
 // stage is the host call that is due or in flight for an attempt.
 type stage uint8

@@ -56,7 +56,7 @@ func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
 	case foreground:
 		t, err = c.m.run(c.ctx, c.by, launch, c.out)
 	default:
-		t, err = c.m.launch(c.ctx, c.by, launch, nil)
+		t, err = c.m.launch(c.ctx, c.by, &launch, nil)
 	}
 	res := DelegateTaskResult{}
 	if t.ID != "" {

@@ -291,7 +291,7 @@ func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) 
 
 func (m *BackgroundManager) run(ctx context.Context, by Caller, in LaunchInput, out *handing) (Task, error) {
 	w := newWaiter()
-	s, err := m.launch(ctx, by, in, &w)
+	s, err := m.launch(ctx, by, &in, &w)
 	return m.foreground(ctx, by, s, err, &w, out)
 }
 
