@@ -81,7 +81,7 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 	}
 	if err == nil || errors.Is(err, bgagent.ErrQuestionExpired) { // otherwise, the turn may have ended and lost its slot
 		f.o.setParked(a, false)
-		if time.Since(began) > time.Minute {
+		if time.Since(began) > time.Minute+time.Second { // if it took little more than a minute, the turn might have kept its slot: a slow store delays the return of Ask
 			f.o.hasSlot(a)
 		}
 	}
