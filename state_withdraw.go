@@ -242,8 +242,10 @@ func (st *state) expireAgain(t *task, u *unresumed, uncertain bool) {
 	st.touchNode(t.up)
 }
 
-// The method "packed" reports whether the envelope of the node contains the debt for the task's
-// latest attempt.
+// The method "packed" reports whether an envelope of the node contains the debt for the task's latest attempt.
+// The envelope might have been taken by a call that has not returned yet.
 func (n *node) packed(t *task) bool {
-	return n.env != nil && slices.ContainsFunc(n.env.debts, func(d debt) bool { return d.t == t && d.no == t.no })
+	return slices.ContainsFunc(n.unsettled(), func(env *envelope) bool {
+		return slices.ContainsFunc(env.debts, func(d debt) bool { return d.t == t && d.no == t.no })
+	})
 }

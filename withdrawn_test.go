@@ -185,3 +185,35 @@ func TestARecordThatCannotBeReadIsNotOverwrittenByAResume(t *testing.T) {
 		require.Equal(t, "b", task.Metadata["a"])
 	})
 }
+
+// While a notice that a host is taking is being written, a resume of the task that it reports is withdrawn.
+// The notice then still counts as owed until the host has it.
+func TestAWithdrawnResumeLeavesTheNoticeThatIsBeingTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := &storetest.Memory{}
+		m := manage(t, working(time.Second), bgagent.Config{Store: mem.Process()})
+		id := launch(t, m, "a").ID
+		end := ended(t, m, id)[0]
+		require.Equal(t, bgagent.NoticeOwed, end.Notice)
+		time.Sleep(time.Minute)
+
+		slow(mem, 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+		defer cancel()
+		taken := make(chan bgagent.Notice)
+		go func() {
+			time.Sleep(time.Second)
+			n, _ := m.TakeNotice(root.Session)
+			taken <- n
+		}()
+		_, err := m.Resume(ctx, root, id, bgagent.ResumeInput{Prompt: "more"})
+		require.ErrorIs(t, err, bgagent.ErrUncertain)
+		require.Equal(t, bgagent.NoticeOwed, get(t, m, id).Notice)
+
+		n := <-taken
+		require.Len(t, n.Items, 1)
+		require.Equal(t, id, n.Items[0].Task)
+		require.Equal(t, 1, n.Items[0].Attempt)
+		require.Equal(t, bgagent.NoticeTaken, get(t, m, id).Notice)
+	})
+}
