@@ -47,7 +47,7 @@ type oracle struct {
 	seen      map[attemptKey]map[string]bool // ids of the notices about the attempt that were shown to a host
 	delivered map[attemptKey]string          // id of the delivered notice about the attempt
 	carrier   map[attemptKey]*life           // the process that delivered that notice
-	found     map[attemptKey]bool            // notices that were settled in the store when the process began
+	found     map[attemptKey]bool            // notices that were settled, but not given up, in the store when the process began
 	overLimit int
 	life      *life
 	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call to TakeNotice

@@ -102,7 +102,7 @@ func (o *oracle) opens(tasks []bgagent.Task) {
 			o.ends[key] = t.Cause
 		}
 		if t.Notice.Settled() {
-			o.notices[key], o.earlier[key], o.found[key] = t.Notice, true, true
+			o.notices[key], o.earlier[key], o.found[key] = t.Notice, true, t.Notice != bgagent.NoticeGivenUp
 		}
 	}
 }
