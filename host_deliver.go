@@ -11,6 +11,7 @@ import (
 // deliver delivers the notices that are owed to a root session, until no notice is due. At most one
 // goroutine per node runs this method at any time.
 func (m *BackgroundManager) deliver(n *node) {
+	growStack[frame8K](false)
 	for {
 		seen, cl := m.parentState(n.session)
 		var env *envelope

@@ -52,11 +52,6 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 			default:
 			}
 		}()
-		if k == goWorker || k == goEvents {
-			growStack[frame4K](false)
-		} else {
-			growStack[frame8K](false)
-		}
 		f()
 	}()
 }
@@ -78,9 +73,10 @@ func growStack[F frame4K | frame8K](use bool) byte {
 	return frame[0]
 }
 
-// The types frame4K and frame8K are arrays that do not fit into a smaller stack than 4 KiB and 8 KiB. Goroutines
-// that call a host for long, such as workers, get 4 KiB, because a program can have many of them. The others,
-// most of which deliver notices, need 8 KiB.
+// The types frame4K and frame8K are arrays that do not fit into a smaller stack than 4 KiB and 8 KiB. A worker
+// gets 4 KiB, because a program can have many workers in long calls. A goroutine that delivers notices needs
+// 8 KiB. Other goroutines keep the small stack of a new goroutine: when a manager with many tasks closes, there
+// is one for each Abort call.
 type (
 	frame4K [2 << 10]byte
 	frame8K [4 << 10]byte

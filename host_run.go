@@ -16,6 +16,7 @@ import (
 // The method "work" makes the host calls of an attempt. Then it makes the host calls of other
 // attempts that have been granted a slot, until no such attempt is left.
 func (m *BackgroundManager) work(a *attempt) {
+	growStack[frame4K](false)
 	var j job
 	// Request the host call again, so that the method "step" prepares it in j.
 	m.workOn(m.step(func(st *state, _ int64) { st.wantCall(a) }, &j), &j)
