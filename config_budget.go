@@ -12,7 +12,8 @@ import (
 )
 
 // The code in this file handles the key "budget" of a file. Its value has the members "task" and
-// "tree", each an object of limits. The valueID of a limit has an entry such as "task.cost".
+// "tree". Each of them is an object that contains limits. The valueID of a limit has an entry such
+// as "task.cost".
 
 // budgetKey is the key of the budgets in a file.
 const budgetKey = "budget"

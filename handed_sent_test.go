@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// postman receives the notices from all processes. Each notice arrives immediately, and the call
-// returns after the duration in the field "takes".
+// postman receives the notices from all processes. Each notice arrives immediately, but the call
+// that delivers it returns only after the duration in the field "takes".
 type postman struct {
 	mu    sync.Mutex
 	got   []bgagent.Notice

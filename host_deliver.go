@@ -96,9 +96,9 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 	return state, nil
 }
 
-// notify passes a notice to the host. If Config.Notify is nil, it calls the clients that are
-// notifiers, one after another, until one of them knows the session. If the argument "by" is not
-// nil, it is a client that knows the session, and is called first. The argument "text" is the text of the
+// notify passes a notice to the host. If Config.Notify is nil, notify calls the clients that are notifiers,
+// one after another, until it finds one that knows the session. If the argument "by" is not nil, it is a
+// client that knows the session, and this client is called first. The argument "text" is the text of the
 // notice.
 func (m *BackgroundManager) notify(by *client, session string, n *Notice, text string) error {
 	call := func(f func(context.Context, string, Notice) error) error {

@@ -195,10 +195,10 @@ func (m *BackgroundManager) untilKept(ctx context.Context, most time.Duration, k
 	return m.untilBatch(ctx, most, func(st *state) (bool, uint64) { return kept(st), 0 })
 }
 
-// untilBatch is like untilKept, but the function "kept" also returns the number of the batch that
-// must be durable before the function can return true. Until this batch is durable, the function is
-// called again only after events that concern all waiters, such as a failed write. The number 0
-// means that the function is called after every write.
+// untilBatch is like untilKept, but the function "kept" has a second result: the number of the
+// batch that must be durable before its first result can be true. Until this batch is durable, kept
+// is called again only after events that concern all waiters, such as a failed write. The number 0
+// means that kept is called after every write.
 func (m *BackgroundManager) untilBatch(ctx context.Context, most time.Duration, kept func(st *state) (bool, uint64)) (err error) {
 	w := newWaiter()
 	end := time.Now().Add(most)

@@ -29,12 +29,12 @@ import (
 // [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle], or it is the context's error or the
 // error from a host call. If Launch returns an error, it has not launched a task.
 //
-// With [Config].Store, Launch returns once the task is durable in the store. It waits until ctx
-// ends, but for at most Config.StoreTimeout. If the task cannot be written, Launch withdraws the
-// task and returns an error that matches [ErrStore]. If earlier writes have failed and no write has
-// succeeded since then, Launch returns this error immediately. If the error also matches
-// [ErrUncertain], the store might contain the task. The manager does not run the task and deletes
-// it from the store later.
+// With [Config].Store, Launch waits until the task is durable in the store. It stops waiting when
+// ctx ends or after Config.StoreTimeout. If the task has not been written by then, or cannot be
+// written, Launch withdraws the task and returns an error that matches [ErrStore]. If earlier
+// writes have failed and no write has succeeded since then, Launch returns this error immediately.
+// If the error also matches [ErrUncertain], the store might contain the task. The manager does not
+// run the task and deletes it from the store later.
 func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)
 	return m.launch(ctx, by, &in, nil)

@@ -104,12 +104,13 @@ type TurnMessage struct {
 // Steerer is implemented by clients that can add a message to a running turn.
 type Steerer interface {
 	// Steer adds the message to the session's current turn, and returns when the agent runtime has
-	// accepted it. It must not abort the turn in order to prompt the session again. If it is unknown
-	// whether the session has received or will receive the message, the error matches [ErrUncertain].
-	// Any other error means that the session will never receive the message. The error is
-	// [ErrNoSession] if the session does not exist, and errors.ErrUnsupported if the runtime cannot
-	// do this. If no turn is running, Steer does not start one, and returns an error. Steer may be
-	// called while RunTurn is running. The manager calls Steer at most once for a message.
+	// accepted the message. Steer must not abort the turn in order to prompt the session again. If
+	// it is unknown whether the session has received or will receive the message, the error matches
+	// [ErrUncertain]. Any other error means that the session will never receive the message. The
+	// error is [ErrNoSession] if the session does not exist, and errors.ErrUnsupported if the
+	// runtime cannot do this. If no turn is running, Steer does not start one, and returns an
+	// error. Steer may be called while RunTurn is running. The manager calls Steer at most once for
+	// a message.
 	Steer(ctx context.Context, session string, msg TurnMessage) error
 }
 

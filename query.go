@@ -116,12 +116,12 @@ func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	return live, owed
 }
 
-// Messages reads the conversation of the task's session on behalf of the caller. The arguments
-// "after" and "max" and the result have the same meaning as in [MessageReader]. Messages calls the
-// host and waits for at most [Config].CallTimeout. The error matches [errors.ErrUnsupported] if
-// the task's client cannot read messages, and [ErrNoSession] if the task has no session. Otherwise
-// it matches [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the
-// context's error or the error from the host call.
+// Messages reads the conversation of the task's session on behalf of the caller. See
+// [MessageReader] for the meaning of the result and of the arguments "after" and "max". Messages
+// calls the host and waits for at most [Config].CallTimeout. The error matches
+// [errors.ErrUnsupported] if the task's client cannot read messages, and [ErrNoSession] if the task
+// has no session. Otherwise it matches [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or
+// [ErrClosed], or it is the context's error or the error from the host call.
 func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
 	if ctx == nil {
 		return Page{}, fmt.Errorf("bgagent: messages: %w", errNoContext)

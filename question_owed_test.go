@@ -66,7 +66,7 @@ func fmtErr(err error) string {
 }
 
 // If the caller lacks the tool background_message, a call reports tasks that have ended, and leaves
-// questions to the next notice.
+// questions for the next notice.
 func TestACallerWithoutTheToolLeavesQuestionsOwed(t *testing.T) {
 	without := bgagent.ToolOptions{Omit: []string{bgagent.ToolBackgroundMessage}}
 	script := func(t *bgagenttest.Turn) {

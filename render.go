@@ -261,8 +261,8 @@ func reasonTimeToLive(most time.Duration) string {
 }
 
 // reasonUnreachable returns the reason for ending an attempt when the client has failed to report
-// the session's status for the time "most". The argument "why" is the client's last error; it is
-// empty if there was none.
+// the session's status for the duration "most". The argument "why" is the client's last error; it
+// is empty if there was none.
 func reasonUnreachable(most time.Duration, why string) string {
 	text := "the client has not reported the session's status for " + mdtext.Setting(most)
 	if why != "" {
@@ -272,7 +272,7 @@ func reasonUnreachable(most time.Duration, why string) string {
 }
 
 // reasonUnread returns the reason for ending an attempt when the messages of its session have been
-// unreadable for the time "most". The argument "why" is the client's last error.
+// unreadable for the duration "most". The argument "why" is the client's last error.
 func reasonUnread(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
 		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))
@@ -283,7 +283,7 @@ func reasonGone(said time.Duration) string {
 }
 
 // reasonStale returns the reason for ending an attempt because its turn has made no progress for
-// the time "idle". It names the last text or tool call that was seen in the turn.
+// the duration "idle". It names the last text or tool call that was seen in the turn.
 func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	seen := "its prompt"
 	switch {

@@ -7,10 +7,10 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Texts about tasks of other processes.
+// The functions in this file write texts about tasks of other processes.
 
 // The method "belongs" names the process to which the task belongs. If the process has not
-// answered, the text also says why.
+// answered, the result also says why.
 func (x TaskElsewhere) belongs() string {
 	s := "the process " + mdtext.Code(x.Process, nameMax)
 	if x.Stored != "" {

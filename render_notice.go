@@ -170,7 +170,8 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	b.Line()
 }
 
-// The method "fallbacks" names the tasks that continued with another model, as many as fit.
+// The method "fallbacks" lists the tasks that continued with another model, or as many of them as the given
+// room allows.
 func (b *text) fallbacks(items []NoticeItem, room int) {
 	head := "\n### On Other Models\n\n"
 	for _, it := range items {

@@ -78,8 +78,8 @@ func (l *Limits) ofPool(name string) int {
 	return l.Default
 }
 
-// poolsFrom returns the figures from the source c.from, with the cool-downs of c. l is the result
-// of c.look.
+// poolsFrom returns the figures of the source, c.from, together with c's own cool-downs. The
+// argument l is the result of c.look.
 func (c *ConcurrencyManager) poolsFrom(l Limits) []PoolStats {
 	out := slices.Clone(c.from.Pools())
 	for _, f := range c.slots.Pools() {
@@ -174,8 +174,8 @@ func (c *ConcurrencyManager) tell(d *CoolDown) {
 	}
 }
 
-// The method "hear" makes a pool cool down, because another user of the source has reported a
-// refusal. It ignores impossible reports and, while heardMost pools are cooling down, all reports.
+// The method "hear" makes a pool cool down after another user of the source has reported a refusal.
+// It ignores impossible reports and, while heardMost pools are cooling down, all reports.
 func (c *ConcurrencyManager) hear(d CoolDown) {
 	if d.For <= 0 || d.For > resetMost || d.RetryIn < 0 || d.RetryIn > resetMost || len(d.Model)+len(d.Agent) > heardName || c.slots.CoolPools() >= heardMost {
 		return

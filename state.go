@@ -109,8 +109,8 @@ type settings struct {
 // disabled.
 func (st *state) limit(l timeLimit) time.Duration { return st.cfg.times[l] }
 
-// The type "grants" is the part of the manager that a task can call. It receives the slots that tasks
-// get outside an update.
+// The type "grants" is the part of the manager that a task can call. It is told about slots that tasks are
+// granted while no update is running.
 type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }

@@ -112,8 +112,8 @@ func (b *taskBudget) limit(id string, p BudgetPart) BudgetLimit {
 	return BudgetLimit{Task: id, Part: p, Limit: b.limits.of(p), Used: b.used.of(p)}
 }
 
-// treeUsedUp returns an error if the account of the tree is used up. narrow holds the limits that
-// the launch requests for the tree.
+// treeUsedUp returns an error if the account of the tree is used up. The argument "narrow" holds
+// the limits requested by the launch for the tree.
 func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	if l, used := st.treeReached(top, narrow); used {
 		return &BudgetError{l}
@@ -176,8 +176,8 @@ func (st *state) account(top *node, narrow Budget, now int64) {
 	st.nodeChanged(top)
 }
 
-// openAccount opens the account sp for the tree. until is the end of the account's period, or 0 if
-// the account has no period.
+// openAccount opens the account sp for the tree. The argument "until" is the end of the account's
+// period, or 0 if the account has no period.
 func (st *state) openAccount(top *node, sp *spending, until int64) {
 	st.budgets = true
 	top.spending = sp

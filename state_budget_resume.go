@@ -29,8 +29,8 @@ func (st *state) raised(was *taskBudget, by Budget, mayRaise bool) *taskBudget {
 // tombstone of the task remains. It returns an error if the task's budget or the tree's budget is
 // used up.
 //
-// A task that resumes another task cannot raise the other task's limits, or give it wider limits
-// than its own.
+// If one task resumes another, it cannot raise the limits of the resumed task. The resumed task
+// does not get wider limits than the task that resumes it.
 func (st *state) resumeBudget(t *task, tomb *tombstone, up *node, by Caller, asked Budget) (*taskBudget, error) {
 	var was *taskBudget
 	id := ""

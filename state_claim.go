@@ -17,7 +17,7 @@ import (
 //	releaseSlot -> the source gets its slot back
 //	the source loses the slot -> slotLost -> end, or claimAnew if the slot was not used yet
 //
-// The calls to the source are effects: a goroutine makes them in queue order.
+// Updates only queue the calls to the source. A goroutine makes the calls later, in the same order.
 
 // claims holds the requests to a SlotSource.
 type claims struct {
@@ -136,8 +136,9 @@ func (st *state) goesOn(c *claim) {
 	st.wantCall(a)
 }
 
-// mayStart reports whether a task that has a slot from state.slots also has one from the source. If
-// the source has not been asked yet, mayStart asks it.
+// mayStart reports whether a task that has a slot of state.slots may start. With Config.Slots, the
+// source must also have granted the task a slot. If the source has not been asked for it yet,
+// mayStart asks.
 func (st *state) mayStart(t *task) bool {
 	if st.claims == nil {
 		return true

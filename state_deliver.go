@@ -13,10 +13,10 @@ import (
 //	a notice is due -> schedule, immediately or by the alarm: delivering
 //	delivering -> status of the session: busy -> a sweep sees the session idle -> schedule
 //	           -> unsure or silent: retried after a pause (retry)
-//	           -> idle, or no client can report it: pack -> flying -> recorded: delivered
-//	                                                     -> busy: unpacked, or retried
-//	                                                     -> no notifier knows the session: it becomes a scope
-//	                                                     -> failed: the same envelope again, after a pause
+//	           -> idle, or no client reports the status: pack -> flying -> recorded: delivered
+//	                                                          -> busy: unpacked, or retried
+//	                                                          -> no notifier knows the session: becomes a scope
+//	                                                          -> failed: the same envelope again, after a pause
 //
 // The delivery of a notice is abandoned after noticeGiveUp or after noticeTries tries, whichever
 // comes first. Notices for a task's session are delivered in its next turn (see parked). For a

@@ -349,7 +349,7 @@ func (st *state) dropTomb(i int) {
 	*tomb = tombstone{}
 }
 
-// find returns the tombstone of the task with the id, or nil.
+// find returns the tombstone of the task with the given id, or nil.
 func (k *retention) find(id string) *tombstone {
 	for i := range k.tombs {
 		if t := &k.tombs[i]; t.id == id && id != "" {

@@ -73,7 +73,7 @@ func parseID(id string) (num uint64, ok bool) {
 	return num, true
 }
 
-// find returns the task with the id, or an error if the task is unknown or has expired.
+// find returns the task with the given id, or an error if the task is unknown or has expired.
 func (st *state) find(id string) (*task, error) {
 	num, ok := parseID(id)
 	if !ok {
@@ -149,8 +149,8 @@ type sessionIndex struct {
 // sessionHash returns the hash of an id, which is its key in sessionIndex.all.
 func sessionHash(seed maphash.Seed, id string) uint64 { return maphash.String(seed, id) }
 
-// find returns the session with the id, or nil. The session's task can have a record or only a
-// tombstone.
+// find returns the session with the given id, or nil. The session's task can have a record or only
+// a tombstone.
 func (x *sessionIndex) find(id string) *session { return x.findAt(sessionHash(x.seed, id), id) }
 
 func (x *sessionIndex) findAt(hash uint64, id string) *session {
@@ -195,7 +195,7 @@ func (x *sessionIndex) remove(s *session) {
 	s.same = nil
 }
 
-// The method "session" returns the session with the id if its task has a record. Otherwise it
+// The method "session" returns the session with the given id if its task has a record. Otherwise it
 // returns nil.
 func (st *state) session(id string) *session {
 	if s := st.sessions.find(id); s != nil && s.tomb == 0 {

@@ -7,11 +7,12 @@ import (
 )
 
 // The code in this file handles the messages that are sent to tasks. The state calls a message a
-// letter.
+// letter. In the lines below, the text before a colon is an event or a function, and the text after
+// it is the result.
 //
 //	send -> accepted -> the turn is over: park, lineUp -> nextTurn: current -> handed over: in the turn
 //	     -> the attempt ends first: unconsumed
-//	send, now -> uncertain -> the client has taken it: in the turn -> the turn is lost: accepted
+//	send, now -> uncertain -> taken by the client: in the turn -> the turn is lost: accepted
 //
 // An attempt with an accepted letter waits like an attempt with live tasks; see state_park.go. Letters
 // come before notices. With a store, a letter is withdrawn if its acceptance cannot be written.
@@ -113,9 +114,10 @@ func (st *state) unsettled(t *task) bool {
 	return m != nil && m.undo != nil
 }
 
-// The method "send" accepts a message for a task, or returns the letter of an earlier message with
-// the same key. unsettled is true if the caller must wait because the task's attempt can still be
-// withdrawn. If the argument "again" is true, the key is valid only until the task is resumed.
+// The method "send" accepts a message for a task and returns its letter. If the task already has a
+// letter with the same key, send returns that letter instead. The result "unsettled" is true if the
+// caller must wait because the task's attempt can still be withdrawn. If the argument "again" is
+// true, the key is valid only until the task is resumed.
 func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64) (t *task, l *letter, unsettled bool, err error) {
 	t, tomb, err := st.ref(by, ref)
 	switch {

@@ -375,8 +375,8 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 	return true
 }
 
-// tellMore extends the notice that the next turn repeats after a refusal. It adds everything that has
-// become owed in the meantime.
+// If the next turn repeats a notice because its turn was refused, tellMore extends this notice. It adds
+// everything that has become owed in the meantime.
 func (st *state) tellMore(a *attempt, now int64) {
 	told := a.told
 	if told == nil || !st.nextNotice(a, now) {

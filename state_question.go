@@ -10,7 +10,7 @@ import (
 // The code in this file handles the questions that agents ask in their turns.
 //
 //	ask, or an event -> open -> answer: answered -------------------> passed: the client has the outcome
-//	                         -> its time is over: expired ---------->
+//	                         -> its time runs out: expired --------->
 //	                         -> the client no longer asks, or the turn or the process ends: withdrawn
 //
 // Until the client has the outcome, the turn's clocks are paused. A runner's turn that does not

@@ -447,7 +447,7 @@ func (st *state) writeFailed(b *StoreBatch) {
 	st.wakeStoring(anyBatch)
 }
 
-// lowerEvents makes sure that no event waits for a batch after the given batch.
+// lowerEvents makes sure that no event waits for a batch with a higher number than the given one.
 func (st *state) lowerEvents(number uint64) {
 	for i := range st.storing.events {
 		e := &st.storing.events[i]

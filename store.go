@@ -39,14 +39,15 @@ type Store interface {
 	Open(ctx context.Context, owner StoreOwner) (StoreContents, error)
 
 	// Write writes the batch. If the error matches [ErrUncertain], the store may or may not contain
-	// the batch. From then on, every Write fails until the store has been closed and opened again,
-	// or reopened; see [StoreReopener]. The result of Open then shows whether the store contains
-	// the batch. After any other error, the store contains no part of the batch, now or later, and
-	// the next Write can succeed. If no space is left, the error should match [syscall.ENOSPC]. If
-	// the store refuses a batch repeatedly for another reason, the manager writes the batch in
-	// parts, sets the refused record aside, and reports it. A [*StoreOwnedError] means that another
-	// manager has opened the store. The manager that called Write then ends its tasks. The store must
-	// not use the batch or its slices after Write has returned.
+	// the batch. From then on, every Write fails until the store has been opened again, with Close
+	// and Open or with the method Reopen of a [StoreReopener]. The result of Open or Reopen then
+	// shows whether the store contains the batch. After any other error, the store contains no part
+	// of the batch, now or later, and the next Write can succeed. If no space is left, the error
+	// should match [syscall.ENOSPC]. If the store refuses a batch repeatedly for another reason,
+	// the manager writes the batch in parts, sets the refused record aside, and reports it. A
+	// [*StoreOwnedError] means that another manager has opened the store. The manager that called
+	// Write then ends its tasks. The store must not use the batch or its slices after Write has
+	// returned.
 	Write(ctx context.Context, b *StoreBatch) error
 
 	// Text returns the text with the given name that belongs to the record with the given key. If

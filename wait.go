@@ -83,7 +83,7 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 	return m.wait(ctx, by, mode, waitFully, ids...)
 }
 
-// patience determines when a call returns before the tasks that it waits for have ended.
+// patience determines in which cases a call returns before the tasks that it waits for have ended.
 type patience uint8
 
 const (

@@ -28,7 +28,8 @@ var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/m
 // clocks lists the functions of package time that read a clock or wait.
 var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 
-// The function "breaches" returns the places where a file breaks the wall around the state.
+// The function "breaches" returns the places where one of the state's files uses something that it
+// must not use.
 func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string) {
 	breach := func(n ast.Node, format string, args ...any) {
 		at := fset.Position(n.Pos())

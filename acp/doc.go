@@ -74,10 +74,10 @@
 //   - The prompt was answered if the earlier client saved how its turn ended. If the client did not
 //     save the answer's text, because the text is longer than 64 KiB or late pieces were still
 //     expected, the prompt was answered only if the replay also ends with text.
-//   - The prompt was interrupted if the replay contains the prompt's text more often than the client
-//     had sent it before. The replay alone never proves that there is an answer, because a tool call
-//     that was not stored might have followed its last text. gemini does not store the calls of an
-//     interrupted turn.
+//   - The prompt was interrupted if the replay contains the prompt's text more times than the
+//     client had previously sent it. The replay alone never proves that there is an answer, because
+//     a tool call that was not stored might have followed its last text. gemini does not store the
+//     calls of an interrupted turn.
 //   - The prompt is missing if the replay is empty and the session was never prompted, or if the
 //     replay ends with the previous prompt. In all other cases, the state of the prompt is unknown.
 //   - The prompt is also missing if the agent does not have the session, unless the agent had begun

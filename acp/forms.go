@@ -12,8 +12,9 @@ import (
 
 // The functions in this file read values that deviate from the protocol but have a clear meaning.
 
-// versionIn returns the protocol version in an answer to initialize, as the agent wrote it, without
-// quotation marks. It returns "" if the answer does not contain a version.
+// versionIn returns the protocol version in the answer to an "initialize" request. The result is as
+// the agent wrote it, but without quotation marks. It returns "" if the answer does not contain a
+// version.
 func versionIn(result []byte) string {
 	var answer struct {
 		Version json.RawMessage `json:"protocolVersion"`

@@ -34,9 +34,10 @@ func readable(raw []byte, v any) (left bool, err error) {
 	return true, json.Unmarshal(mended, v)
 }
 
-// The function "exact" returns a tool call's input from the parameters of a message, with its
-// numbers as the agent wrote them. input is the input as the SDK decoded it, with large numbers
-// rounded. name is the name of the field that contains the call.
+// The function "exact" returns the input of a tool call, with all numbers as the agent wrote them.
+// It reads the input from the parameters of the message. The argument "input" holds the input as
+// the SDK decoded it, with large numbers rounded. The argument "name" is the name of the field that
+// contains the call.
 func exact(params json.RawMessage, name string, input any) any {
 	if input == nil {
 		return nil

@@ -62,8 +62,8 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 	t.acts()
 	switch method {
 	case sdk.ClientMethodSessionRequestPermission:
-		// If part of the question cannot be read, the question is treated as unclear, and a rule with a
-		// pattern does not allow it.
+		// If part of the question cannot be read, the call is treated as unclear, and only a rule
+		// that matches everything can allow it.
 		var q sdk.RequestPermissionRequest
 		left, err := readable(params, &q)
 		if err != nil {

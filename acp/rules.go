@@ -11,7 +11,7 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// The variable "keeps" declares that rules are enforced when an agent asks for permission.
+// The variable "keeps" states that rules with any name are enforced whenever an agent asks for permission.
 var keeps = permission.All("the agent", permission.Asked)
 
 // subject is the part of a tool call against which rules are matched.

@@ -31,7 +31,7 @@ func runStorePeers(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// perSecond formats two figures that are nanoseconds per task.
+// perSecond formats two figures, which are given in nanoseconds per task, as tasks per second.
 func (f figures) perSecond(own, reference string) string {
 	return pair{subject: Series{f[own]}, reference: Series{f[reference]}}.perSecond()
 }

@@ -130,7 +130,7 @@ func (t *Turn) Todos(list ...bgagent.Todo) {
 	t.reporter().Todos(list)
 }
 
-// Ask simulates a question from the agent that is answered after d.
+// Ask simulates a question that the agent asks and that is answered after d.
 func (t *Turn) Ask(question string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: question})
 	t.reporter().Asking(question)
@@ -139,7 +139,7 @@ func (t *Turn) Ask(question string, d time.Duration) {
 	t.reporter().Asking("")
 }
 
-// Retry simulates a failed request to the model that is retried after d.
+// Retry simulates a request to the model that fails and is retried after d.
 func (t *Turn) Retry(reason string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: reason, RetryAt: time.Now().Add(d)})
 	t.reporter().Activity()

@@ -81,10 +81,10 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Printed receives the programs' unchanged output as it arrives. It is meant for logs. API keys
-	// and escape sequences are not removed. task is the task's id; stream is 1 for standard output
-	// and 2 for standard error. Printed can be called concurrently, but the calls for one stream of
-	// a task are made in order. The slice p is valid only during the call, and the client does not
-	// read the program's output during the call.
+	// and escape sequences are not removed. The argument "task" is the id of the task, and "stream"
+	// is 1 for standard output or 2 for standard error. Printed can be called concurrently, but the
+	// calls for one stream of a task are made in order. The slice p is valid only during the call,
+	// and the client does not read the program's output during the call.
 	Printed func(task string, stream int, p []byte)
 
 	// Keep is the maximum number of bytes of conversation text that are kept per session for

@@ -15,9 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dialogClient is a client whose turns consist of a dialog. In each turn, the dialog receives the
-// client's text as a line from a program, and is stopped after a day and a minute. The turn's text is
-// everything that the dialog wrote to the program.
+// dialogClient is a client whose turns consist of a dialog. In each turn, the dialog receives the client's
+// text as a line from a program. The turn lasts for a day and a minute; then the dialog is stopped. The
+// turn's text is everything that the dialog wrote to the program.
 type dialogClient string
 
 func (dialogClient) CreateSession(context.Context, bgagent.SessionSpec) (string, error) {

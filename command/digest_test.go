@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The function "reported" returns the reports that the lines of output cause in one turn.
+// The function "reported" decodes the output of one turn and returns the resulting reports.
 func reported(decode Decoder, output string) (reports []bgagent.Report) {
 	o := newOutput(bgagent.NewReporter(func(r bgagent.Report) { reports = append(reports, r) }), 1, bgagent.Usage{})
 	in := jsonlines.NewReader(bytes.NewReader([]byte(output)), jsonlines.Config{MaxLine: 1 << 20})

@@ -52,8 +52,9 @@ func (h hostPlan) agent() Agent {
 	return a
 }
 
-// runHost runs the turn of the plan. It writes the session's id and the last saved state to files,
-// which take the place of a store. It also writes the agent's text and how the turn ended.
+// runHost decodes a hostPlan and runs the turn that it describes. It writes the session's id and
+// the last saved state to files, which take the place of a store. It also writes the agent's text
+// and how the turn ended.
 func runHost(text string) {
 	var h hostPlan
 	must := func(err error) {

@@ -10,7 +10,7 @@ import (
 
 // The methods in this file handle lines that revise, repeat or contradict earlier lines.
 
-// draft is the newest message of a program that reports messages while they grow.
+// draft is the newest message of a program that reports messages while they are still being written.
 type draft struct {
 	id   string
 	text string

@@ -8,8 +8,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// Tool reports a tool call or its new state. The id must be unique among the calls that
-// have not ended. After a call has ended, a report with the same id and a name begins a new
+// Tool reports a tool call or its new state. The id must be unique among the calls that have not
+// ended. After a call has ended, a report that has the same id and contains a name begins a new
 // call.
 func (o *Output) Tool(id, name string, state bgagent.ToolState) {
 	o.Call(bgagent.MessageTool{ID: id, Name: name, State: state})

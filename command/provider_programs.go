@@ -25,7 +25,7 @@ type claudeFailure struct {
 	Own    string `json:"api_error"`      // claude's own word
 }
 
-// claudeLimit describes a limit, from a line of type "rate_limit_event".
+// claudeLimit describes a limit that was reported in a line of the type "rate_limit_event".
 type claudeLimit struct {
 	Status string
 	Resets count  `json:"resetsAt"`       // Unix time in seconds
@@ -34,7 +34,7 @@ type claudeLimit struct {
 }
 
 // The method "failed" reports the request failure that a synthetic message or a result describes.
-// word is claude's word for the error, or for why the turn ended.
+// The argument "word" is claude's word for the error, or for why the turn ended.
 func (d *claudeDecoder) failed(f claudeFailure, word string) {
 	e := failureOf(apifault.Fault{Status: small(f.Status), Names: []string{word, f.Own, f.Kind}})
 	if e.Kind == 0 {

@@ -228,7 +228,7 @@ func (c *Client) lookup(s *session, r bgagent.SessionRestore, own string) Lookup
 
 // maxLooking is the maximum number of programs that Lookup.Run runs concurrently. The limit exists
 // because a host can restore many sessions after a restart, and each start of opencode occupies a
-// processor for seconds.
+// processor for several seconds.
 const maxLooking = 4
 
 // maxCaptured is the maximum number of bytes that a program may print to standard output in one

@@ -13,9 +13,9 @@ import (
 // then pools named by the limits, and then pools that were shown earlier.
 const maxPools = 200
 
-// poolOf returns the name of the pool under which the page shows the task. It is the pool that counts the
-// task or, for a task without a model, its agent's cap or pool. Even if another pool blocks a pending task,
-// the page shows the task under this name, so that its row stays in one place.
+// poolOf returns the name of the pool under which the page shows the task. For a task without a model, this
+// is the agent's cap or pool. For any other task, it is the pool that counts the task. Even if another pool
+// blocks a pending task, the page shows the task under this name, so that its row stays in one place.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	agent := strings.ToLower(strings.TrimSpace(t.Agent))
 	switch {

@@ -53,10 +53,10 @@ const sessionTimeout = time.Hour
 // version on, each request is independent of the others. Versions are dates.
 const withoutSessions = "2026-07-28"
 
-// Handler returns a handler that serves callers over the protocol's streamable HTTP. A request with a wrong
-// token or without a token is answered with status 401. A request from a page of another origin is answered
-// with status 403. A request's body is read only after these checks. It must arrive within 30 s and must not
-// exceed 4 MiB. A client that does not read anything for 30 s is disconnected.
+// Handler returns a handler that serves callers over the protocol's streamable HTTP transport. A request with
+// a wrong token or without a token is answered with status 401. A request from a page of another origin is
+// answered with status 403. A request's body is read only after these checks. It must arrive within 30 s and
+// must not exceed 4 MiB. A client that does not read anything for 30 s is disconnected.
 //
 // Connections end when the http.Server that serves the handler is closed. The http.Server
 // should set ReadHeaderTimeout and IdleTimeout, so that idle connections end. If strangers

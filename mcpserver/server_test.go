@@ -66,7 +66,7 @@ func TestAForgottenScopeBeginsAgainWithItsTasks(t *testing.T) {
 	require.Len(t, out.Tasks, 1)
 }
 
-// connect returns a client of the scope.
+// connect returns a client that is connected with the given scope.
 func connect(t *testing.T, s *mcpserver.Server, scope string, o *mcp.ClientOptions) *mcp.ClientSession {
 	t.Helper()
 	here, there := mcp.NewInMemoryTransports()

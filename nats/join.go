@@ -67,7 +67,7 @@ type ClusterOptions struct {
 	Store StoreOptions
 
 	// Warn is called for problems that occur outside of calls. It must not block, and must not call
-	// the cluster. If Warn is nil, the problems are dropped.
+	// the cluster's methods. If Warn is nil, the problems are dropped.
 	Warn func(error)
 }
 

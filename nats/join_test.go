@@ -27,7 +27,7 @@ func TestJoinRefusesWrongOptions(t *testing.T) {
 		require.ErrorAs(t, err, &input)
 		require.Equal(t, field, input.Field)
 	}
-	// A store accepts even the name that consists of the longest names.
+	// Even the longest names of a cluster and a process together make a valid name for a store.
 	_, err := namesOf(storeName(long[:24], long[:39]))
 	require.NoError(t, err)
 }

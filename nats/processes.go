@@ -51,8 +51,8 @@ type other struct {
 	kept *Store // what was read from the stream of a dead process; nil if nothing was read
 }
 
-// The type "found" is a value of the type "other" together with the content of the message about the store.
-// This message names the owner.
+// The type "found" extends the type "other" with the content of the message about the store. This message
+// names the owner.
 type found struct {
 	*other
 	meta meta
@@ -338,8 +338,8 @@ func (c *Cluster) find(ctx context.Context, ref string) (*found, string, error) 
 	return nil, "", problem
 }
 
-// holder returns the process that has the task with the id. Otherwise, it returns an error, which matches
-// [bgagent.ErrUnknownTask] if it is certain that none of the processes has the task.
+// holder returns the process that has the task with the given id. Otherwise, it returns an error, which
+// matches [bgagent.ErrUnknownTask] if it is certain that none of the processes has the task.
 func holder(ctx context.Context, all []*found, id string) (*found, error) {
 	var problems []error
 	all = slices.DeleteFunc(slices.Clone(all), func(f *found) bool {

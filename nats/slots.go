@@ -258,7 +258,8 @@ func (s *Slots) IsAllocator() bool {
 	return s.chair != nil && !s.chair.a.IsSilent(time.Now())
 }
 
-// The method "heard" collects the member's news for the goroutine that notifies the holders. s.mu is locked.
+// The method "heard" collects the member's news for the goroutine that notifies the holders. The caller must
+// hold s.mu.
 func (s *Slots) heard() {
 	if news := s.member.News(); len(news) > 0 {
 		s.news = append(s.news, news...)
@@ -292,7 +293,7 @@ func (s *Slots) see(k *alloc.Key) {
 	}
 }
 
-// seeLimits records the limits that apply. s.mu is locked.
+// seeLimits records the limits that apply. The caller must hold s.mu.
 func (s *Slots) seeLimits(l *bgagent.Limits) {
 	if s.limits = *l; !reflect.DeepEqual(s.limits, s.options.Limits) && !s.warned["limits"] && !s.replaces {
 		s.warned["limits"] = true
@@ -302,13 +303,14 @@ func (s *Slots) seeLimits(l *bgagent.Limits) {
 	}
 }
 
-// Close gives up all places in line, and leaves the group of processes. Holders are notified that their
-// slots are lost. Slots that are still held are not granted to others until the lease is over, because the
-// work that uses them might run until then. Therefore, close the managers first. If ctx ends before the
-// allocator has answered, Close returns the error of ctx. Then even slots that were released shortly before
-// the call are not granted to others until the lease is over. If ctx has no deadline, Close waits for at most
-// 10 s for the allocator; the error then matches [context.DeadlineExceeded]. Afterwards, Close waits for at
-// most 5 s until the servers know that this process is no longer the allocator. Later calls do nothing.
+// Close gives up all places in line, and leaves the group of processes. Holders are notified that their slots
+// are lost. Slots that are still held are not granted to others until the lease is over, because the work
+// that uses them might run until then. Therefore, close the managers first. If ctx ends before the allocator
+// has answered, Close returns the error of ctx. Then even slots that were released shortly before the call
+// are not granted to others until the lease is over. If ctx has no deadline, Close waits for at most 10 s for
+// the allocator; the error then matches [context.DeadlineExceeded]. Afterwards, if this process is the
+// allocator, Close waits for up to 5 s for the servers to record that it no longer is. Later calls do
+// nothing.
 func (s *Slots) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closing {

@@ -141,7 +141,7 @@ func (s *Slots) publishCool(m coolMsg) {
 
 func (s *Slots) coolSubject() string { return s.w.root + ".cool" }
 
-// keep stores a cool-down, and removes the cool-downs that have ended. c.mu is locked.
+// keep stores a cool-down, and removes the cool-downs that have ended. The caller must hold c.mu.
 func (c *cools) keep(now time.Time, d bgagent.CoolDown) {
 	maps.DeleteFunc(c.known, func(_ coolKey, e coolEnd) bool { return !e.until.After(now) })
 	e := coolEnd{until: now.Add(d.For)}
@@ -155,7 +155,7 @@ func (c *cools) keep(now time.Time, d bgagent.CoolDown) {
 	c.known[k] = e
 }
 
-// current returns the cool-downs that have not ended. c.mu is locked.
+// current returns the cool-downs that have not ended. The caller must hold c.mu.
 func (c *cools) current(now time.Time) (list []coolFor) {
 	for k, e := range c.known {
 		d := coolFor{Model: k.model, Agent: k.agent, Provider: k.provider, For: e.until.Sub(now)}

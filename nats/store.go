@@ -105,8 +105,9 @@ var errClosed = errors.New("bgnats: the store is not open")
 // use the connection yet. Open creates the stream BGAGENT_name if it does not exist. The name
 // consists of up to 64 letters, digits, hyphens and underscores.
 //
-// The connection belongs to the caller; the store does not close it. The connection should reconnect without
-// a limit ([nats.MaxReconnects] with -1), because a store on a closed connection cannot be opened again.
+// The connection belongs to the caller; the store does not close it. The connection should keep trying to
+// reconnect indefinitely ([nats.MaxReconnects] with -1), because a store on a closed connection cannot be
+// opened again.
 func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 	n, err := namesOf(name)
 	if nc == nil && err == nil {

@@ -361,8 +361,8 @@ func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
 	return unknownModel("there is no provider %q on the opencode server for the model %q; there are: %s", m.ProviderID, name, some(providers))
 }
 
-// unknownModel returns the error for a model that the server does not have. The session has not
-// received a prompt for that model.
+// unknownModel returns the error for a model that the server does not have. The prompt can be given
+// to the session again, because it was not sent.
 func unknownModel(format string, args ...any) error {
 	return &bgagent.ProviderError{Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextRepeat, Message: fmt.Sprintf(format, args...)}
 }

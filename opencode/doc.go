@@ -44,9 +44,10 @@
 // questions. The client recognizes sessions that were created for tasks by a key in their metadata.
 // It does not change other sessions.
 //
-// A cursor is also valid in another process. StartTurn recognizes a prompt that an earlier process
-// sent if the prompt is among the last 500 messages and the last 16 prompts and notices of the
-// session. CreateSession returns the session that an earlier process created for the same key.
+// A cursor is also valid in another process. If a prompt was sent by an earlier process, StartTurn
+// recognizes it, provided that it is among the last 500 messages of the session and also among the
+// session's last 16 prompts and notices. CreateSession returns the session that an earlier process
+// created for the same key.
 //
 // # What it cannot know
 //

@@ -22,8 +22,8 @@ const joinPoll = 200 * time.Millisecond
 
 var errNoTurn = errors.New("the session is not in a turn")
 
-// Steer implements [bgagent.Steerer]. The message becomes a message of the session. The server's
-// loop for the running turn reads it before its next request to the model: after the tool calls of
+// Steer implements [bgagent.Steerer]. The message is added to the session. The server's loop for
+// the running turn reads the message before its next request to the model: after the tool calls of
 // the current request, or after the text of the current request, which is not cut short. The turn
 // then ends with the answer to the message. Steer returns nil once the next request has begun. If
 // the turn ends first, Steer removes the message and returns an error, and no turn starts. If ctx

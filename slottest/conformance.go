@@ -134,7 +134,7 @@ type context struct {
 	more   chan struct{} // closed at the next call to a holder
 }
 
-// request is a request for a slot that a check makes.
+// request is a slot request made by a check.
 type request struct {
 	c     *context
 	name  string

@@ -25,10 +25,9 @@ const (
 	prunePause      = 10 * time.Minute // time after which the limits are checked again even if few tasks end
 )
 
-// upkeep does a store's work outside the manager's calls. It copies the WAL into the database, deletes tasks
-// that have ended and exceed the limits, and returns unused pages to the file system. It has its own
-// connection, so that most of this work does not delay commits. Only the short steps that hold the store's
-// lock delay commits.
+// upkeep maintains a store in the background. It copies the WAL into the database, deletes ended tasks in
+// excess of the limits, and returns unused pages to the file system. It has its own connection, so that most
+// of this work does not delay commits. Only the short steps that hold the store's lock delay commits.
 type upkeep struct {
 	s     *Store
 	f     files

@@ -165,7 +165,7 @@ func (m *Memory) with(f func()) {
 	f()
 }
 
-// leavesTexts keeps the texts of deleted records.
+// leavesTexts makes the store keep the texts of deleted records.
 func leavesTexts(l *liar) {
 	l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
 		var old map[string]map[string]string

@@ -163,7 +163,7 @@ func (r *riverOnPostgres) close() error {
 }
 
 // ownOnNATS stands for bgagent with a store on JetStream, and with slots that other processes could share.
-// The server runs in the process and syncs every write.
+// The server runs inside this process and syncs every write.
 type ownOnNATS struct {
 	own
 	server *embedded.Server

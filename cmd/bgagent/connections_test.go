@@ -107,8 +107,8 @@ func TestAReaderThatStopsReadingIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-// The function "large" returns a handler that writes more than all buffers can hold. When the handler stops,
-// it sends the error of its last write, or nil, on the channel "ended".
+// The function "large" returns a handler that writes more than all buffers together can hold. When the
+// handler stops, it sends the error of its last write, or nil, on the channel "ended".
 func large(ended chan<- error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		var err error

@@ -86,7 +86,7 @@ func (r *runner) whereabouts() error {
 	return fmt.Errorf("the folder for the results, %s, was moved during the run; nothing was written to the folder that is there now; the results are in %s", r.folder.Dir(), path)
 }
 
-// notifyTime is how long the run waits for the notification program before it ends.
+// notifyTime is how long a run waits at its end for the notification program.
 const notifyTime = 10 * time.Second
 
 // tellEnd notifies the user that the last task has ended.

@@ -214,8 +214,8 @@ func (r *runner) latest(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 	return last, nil
 }
 
-// keptTasks returns the tasks in memory and the ended tasks in the store. The tasks from the store have no
-// texts. Some tasks can occur twice.
+// keptTasks returns the tasks in memory and the ended tasks in the store. The tasks from the store come
+// without their texts. A task can appear twice.
 func keptTasks(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 	for tries := 0; ; tries++ {
 		all := m.List(bgagent.Query{})

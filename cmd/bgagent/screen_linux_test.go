@@ -14,8 +14,7 @@ type cell struct {
 	style string // parameters of the escape sequence for its colour
 }
 
-// screen is the content of a terminal. It handles only the escape sequences that the
-// table uses.
+// screen emulates a terminal. It handles only the escape sequences that the table uses.
 type screen struct {
 	cols     int
 	cells    [][]cell

@@ -215,8 +215,8 @@ func (s *serving) silent() time.Duration {
 	return min(s.stale/2, dashboard.DefaultSilent)
 }
 
-// permitsNothing reports whether tasks can ask for permissions that nobody can grant: no command in a
-// terminal can grant them, and models are not allowed to grant them.
+// permitsNothing reports whether tasks can ask for permissions that can be granted neither by a command in a
+// terminal nor by a model.
 func (s *serving) permitsNothing() bool {
 	var cfg bgagent.Config
 	s.set.Limits.Apply(&cfg)

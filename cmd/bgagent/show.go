@@ -84,7 +84,7 @@ func shown(id string) string {
 	return id
 }
 
-// find returns the task with the id, and the view of its store. The id can also be the id of the task's
+// find returns the task with the given id, and the view of its store. The id can also be the id of the task's
 // session. If the error is nil, the caller must close the view's reader.
 func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 	stores, err := folder.Stores()
@@ -157,8 +157,8 @@ func instead(stores []statedir.Store, id string) string {
 	}
 }
 
-// find returns the task with the id, and whether the store contains the task. The id can also be the id of
-// the task's session. If find returns true and an error, the task's record cannot be decoded.
+// find returns the task with the given id, and whether the store contains the task. The id can also be the id
+// of the task's session. If find returns true and an error, the task's record cannot be decoded.
 func (v *view) find(id string) (bgagent.Task, bool, error) {
 	page, err := v.reader.History(context.Background(), bgagent.StoreQuery{Ref: id, Limit: 1})
 	if err == nil && len(page) == 0 {
@@ -188,7 +188,7 @@ func (v *view) text(t bgagent.Task, what string) (string, error) {
 	return text, err
 }
 
-// printText writes text without escape sequences and control characters.
+// printText writes text without escape sequences or control characters.
 func printText(w io.Writer, text string) error {
 	_, err := fmt.Fprintln(w, strings.TrimRight(cleantext.String(text), "\n"))
 	return err

@@ -9,7 +9,7 @@ import (
 // and the function "main" reports it, so that these commands do not need to check every line.
 var stdout printed
 
-// A printed is a writer to standard output that keeps the first error.
+// The type "printed" is a writer that writes to standard output and keeps the first error.
 type printed struct{ err error }
 
 // Write implements [io.Writer].

@@ -282,7 +282,7 @@ func (h *rawHost) call(id int, tool, arguments string) {
 	h.write(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":%q,"arguments":%s}}`+"\n", id, tool, arguments))
 }
 
-// answer returns the text of the next answer, which must be the answer to the request with the id.
+// answer returns the text of the next answer, which must be the answer to the request with the given id.
 func (h *rawHost) answer(id int) string {
 	h.t.Helper()
 	for {

@@ -92,8 +92,9 @@ func (f Fault) Repeated() *bgagent.ProviderError {
 	return e
 }
 
-// Rejected reports whether the provider has certainly rejected the key. Status 403 alone is not proof,
-// because a proxy can refuse a single request with this status. The wording of a message is not proof either.
+// Rejected reports whether it is certain that the provider has rejected the key. Status 403 alone is not
+// proof, because a proxy can refuse a single request with this status. The wording of a message is not proof
+// either.
 func (f Fault) Rejected() bool {
 	e := f.Error()
 	if e == nil || e.Kind != bgagent.ProviderAuthentication {

@@ -139,8 +139,8 @@ func ask[T any](ctx context.Context, p *realProcess, f func(context.Context) (T,
 	return value, err
 }
 
-// The method "knows" returns err. If err is nil, it also records the number of the last batch in
-// the store.
+// The method "knows" returns err. If err is nil, the method also records that batch is the number
+// of the last batch in the store.
 func (p *realProcess) knows(batch uint64, err error) error {
 	if err == nil {
 		p.mu.Lock()

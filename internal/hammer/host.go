@@ -116,7 +116,7 @@ func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 const refusedText = "connection refused"
 
 // unreachable returns ErrUnreachable while the host is down. At random times, it takes the host down for a
-// while. Only calls that start work use it.
+// while. It is used only by the calls that create a session or begin a turn.
 func (f *host) unreachable(ctx context.Context, r *rand.Rand) error {
 	f.mu.Lock()
 	if f.o.broken(r) && r.IntN(12) == 0 {

@@ -225,9 +225,9 @@ func (r *record) turnOver(task string, q modelserver.Request) time.Time {
 	return r.tasks[task].Ended
 }
 
-// drainedLate compares how long all the limited agent's tasks took with how long they would have
-// taken under a scheduler that knows the bucket. It simulates that scheduler with the programs'
-// measured times.
+// drainedLate compares how long the limited agent's tasks took in total with how long they would
+// have taken with a scheduler that knows the state of the token bucket. It simulates that
+// scheduler, using the times that were measured for the programs.
 func (r *record) drainedLate() (faults []string) {
 	if took, best := r.took(), r.best(); took > best*5/4+mostPause {
 		faults = append(faults, fmt.Sprintf("%v is more than 1.25 times %v and one backoff", took, best))
@@ -253,8 +253,8 @@ func (r *record) took() time.Duration {
 	return over.Sub(began)
 }
 
-// The method "best" returns how long all the limited agent's tasks would have taken under a
-// scheduler that knows the bucket.
+// The method "best" returns how long the limited agent's tasks would have taken in total with a
+// scheduler that knows the state of the token bucket.
 func (r *record) best() time.Duration {
 	var traces []trace
 	for id, task := range r.tasks {

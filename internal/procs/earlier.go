@@ -29,8 +29,8 @@ type Earlier struct {
 // and the agent could then send another request to its model.
 //
 // End does not kill this process or its ancestors. If one of them belongs to the run, End returns an error.
-// It also returns an error, and does not kill the process, if a process of the run also belongs to one of
-// the living runs. If ctx ends first or a process could not be killed, the error matches [ErrLeft]. If this
+// If a process of the run also belongs to one of the runs in living, End does not kill the process and
+// returns an error. If ctx ends first or a process could not be killed, the error matches [ErrLeft]. If this
 // system has no access to the environments of processes, the error matches [errors.ErrUnsupported].
 func (e *Earlier) End(ctx context.Context, instance string, living ...string) error {
 	e.mu.Lock()

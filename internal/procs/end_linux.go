@@ -23,7 +23,7 @@ type ending struct {
 // takes a few milliseconds, but it can hang if the program is on a file system that does not respond.
 const unclearTime = time.Second
 
-// maxBlind is the maximum number of consecutive blind scans; see the type look. If a process keeps starting a
+// maxBlind is the maximum number of consecutive blind scans (see look.blind). If a process keeps starting a
 // successor and then ends, about every second scan misses it.
 const maxBlind = 12
 
@@ -115,7 +115,7 @@ func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 }
 
 // stuck reports whether a process that was killed long ago still exists. Scans can be slow, so the
-// function "stuck" reads the process again.
+// function "stuck" checks again whether the process exists.
 func stuck(left []identity, tried map[identity]attempt) bool {
 	return slices.ContainsFunc(left, func(id identity) bool {
 		a := tried[id]

@@ -256,15 +256,15 @@ const (
 	readRefused     // this process is not permitted to read the environment
 )
 
-// execTries is the number of times that a scan retries the read of a process that is in the middle of exec.
-// The first quickTries retries follow immediately, because the process may end soon.
+// execTries is the number of times that a scan retries if a process is in the middle of exec while its
+// details are being read. The first quickTries retries follow immediately, because the process may end soon.
 const (
 	execTries  = 12
 	quickTries = 8
 )
 
-// read reads a process. It checks that the process is the same before and after its
-// environment is read.
+// The function "read" collects the details of a process. It checks that the process is the same
+// before and after its environment is read.
 func read(pid int) (s seen, h how) {
 	for try := 0; ; try++ {
 		if s, h = readOnce(pid); h != readInExec || try == execTries {

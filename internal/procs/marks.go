@@ -29,8 +29,8 @@ type Marks struct {
 	Depth    int    // depth of the turn in the chain of agents
 }
 
-// NewMarks returns the marks of a turn. depth is the depth of the turn's task, and instance is the id of
-// the host's run, which can be empty.
+// NewMarks returns the marks of a turn. The argument depth is the depth of the turn's task. The argument
+// instance is the id of the host's run; this id can be empty.
 func NewMarks(depth int, instance string) Marks {
 	if outer, err := strconv.Atoi(os.Getenv(DepthVariable)); err == nil && outer > 0 {
 		depth += outer

@@ -34,7 +34,7 @@ var programs = map[string]program{
 	"claude-acp": {"@agentclientprotocol/claude-agent-acp", claudeACPArgv, claudeEnv, (*World).writeClaude},
 	"codex-acp":  {"@agentclientprotocol/codex-acp", codexACPArgv, codexACPEnv, (*World).writeCodex},
 
-	// Programs that test servers for the Model Context Protocol.
+	// Programs for testing servers of the Model Context Protocol.
 	"conformance": {"@modelcontextprotocol/conformance", conformanceArgv, noEnv, (*World).configuresNothing},
 	"requester":   {"@modelcontextprotocol/ext-tasks", requesterArgv, noEnv, (*World).configuresNothing},
 	"inspector":   {"@modelcontextprotocol/inspector", inspectorArgv, noEnv, (*World).configuresNothing},

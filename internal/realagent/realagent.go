@@ -18,7 +18,7 @@
 //   - opencode retries a request without limit after status 429 or 5xx, after an error in the
 //     stream and after a broken connection. It first waits 2 s, or the time given in
 //     Retry-After.
-//   - codex retries a request five times, within 6 to 14 s.
+//   - codex retries a request five times, over a period of 6 to 14 s.
 //   - gemini retries a request three times within 9 s after an error in the stream. After
 //     status 429, its pauses are 5 s and longer. After a broken connection, it does not retry
 //     the request.

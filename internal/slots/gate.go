@@ -50,7 +50,7 @@ func (c *capped) enroll(g *gate) {
 	c.turned(g)
 }
 
-// dismiss frees the number of g for other gates. No lane may be filed at g when dismiss is called.
+// dismiss makes g's number available to other gates. No lane may be filed at g when dismiss is called.
 func (c *capped) dismiss(g *gate) {
 	own, _ := c.sides(g)
 	own.open.remove(g.id)
@@ -127,8 +127,7 @@ func (c *capped) file(l *lane, g *gate) {
 	c.sort(g)
 }
 
-// unfile removes l from the gate at which it is filed. If l is stuck, the method "unfile" removes it
-// from both of its gates.
+// unfile removes l from the lanes filed at its gate. If l is stuck, unfile removes it from both of its gates.
 func (c *capped) unfile(l *lane) {
 	pool, cap := l.gates()
 	switch g := l.filed; {

@@ -54,7 +54,8 @@ func TestAConfirmationAppliesUntilTheProcessStartsAgain(t *testing.T) {
 }
 
 // takenOver suspends a process, and lets another process take over its tasks. It returns the tasks' ids by
-// caller name. Before the process is suspended, it confirms the caller alice to the process "seen".
+// caller name. Before the process is suspended, it confirms to the process "seen" that the name alice means
+// the same caller in both.
 func takenOver(t *testing.T, url string, by *bgnats.Cluster, seen callers) map[string]string {
 	one := newCallers(t, url, bgnats.ClusterOptions{Process: "one", Home: "home", TakeOverSuspended: time.Millisecond}, same())
 	ids := map[string]string{}

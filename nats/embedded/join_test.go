@@ -39,8 +39,8 @@ func listening(t *testing.T, change func(*server.Options)) *embedded.Server {
 	return s
 }
 
-// joined returns a process that has joined a cluster. The cluster is closed after the managers that
-// the test makes later.
+// joined returns a process that has joined a cluster. When the test ends, any managers that it made
+// after this call are closed before the cluster.
 func joined(t *testing.T, url string, o bgnats.ClusterOptions) *bgnats.Cluster {
 	t.Helper()
 	warn := o.Warn

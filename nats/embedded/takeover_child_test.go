@@ -170,7 +170,7 @@ func (g *group) start(process, home string) *child {
 	return c
 }
 
-// all returns the lines that begin with the words.
+// all returns the lines that begin with the given words, in the given order.
 func (g *group) all(words ...string) (out []heard) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -171,8 +171,8 @@ func TestAnOutageOfTheServersEndsNoTask(t *testing.T) {
 	w.judge()
 }
 
-// TestAFreeSlotIsUsedSoon measures the time from the end of a body to the beginning of the next body in the
-// same pool, in any of three processes.
+// TestAFreeSlotIsUsedSoon measures the time from the end of one task's body to the beginning of the next body
+// in the same pool. Each body can run in any of three processes.
 func TestAFreeSlotIsUsedSoon(t *testing.T) {
 	faultsOf(t, false)
 	for name, forgets := range map[string]bool{"with a store": false, "without a store": true} {

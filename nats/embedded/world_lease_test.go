@@ -46,7 +46,7 @@ type asked struct {
 }
 
 // answeredWithin is the time after which a process no longer accepts the answer to a message. It is a little
-// longer than in the package bgnats.
+// longer than requestWithin in the package bgnats.
 const answeredWithin = 1100 * time.Millisecond
 
 func (c *leaseConn) Write(b []byte) (int, error) {
@@ -82,8 +82,9 @@ func (c *leaseConn) Read(b []byte) (int, error) {
 	}
 }
 
-// The method "answered" reports an answer to a message of this process. It ignores a message that is not on
-// the subject of such an answer.
+// The method "answered" is called with each message that arrives. If this process accepts the message as the
+// answer to one of its own messages, the method reports the answer to the test. It ignores all other
+// messages.
 func (c *leaseConn) answered(subject string, body []byte) {
 	c.mu.Lock()
 	q, ok := c.asked[subject]

@@ -64,8 +64,8 @@ func bound(t *testing.T, took, most time.Duration) {
 	require.Less(t, took, most)
 }
 
-// worldLease is a lease that is allowed outside of tests. With this lease, the allocator's key lasts for
-// worldKey.
+// worldLease is a lease that is also allowed in production. With this lease, the allocator's key is valid for
+// the time worldKey.
 const (
 	worldLease = 15 * time.Second
 	worldKey   = worldLease / 6
@@ -100,8 +100,8 @@ func runNode(text string) error {
 	return s.Close()
 }
 
-// world consists of three servers and some workers, each in its own process, and of the workers'
-// reports to the judge.
+// world consists of three servers and some workers, each in its own process. It also collects what
+// the workers report to the judge.
 type world struct {
 	t     *testing.T
 	nodes [3]nodePlan

@@ -340,8 +340,8 @@ func (a *Allocator) Unreachable(name string) {
 	}
 }
 
-// If the process was quiet, the method "listen" restores the places of its requests in line. With Fair, a
-// root of the process comes after the roots that have been waiting since that root last got a slot.
+// If the process was quiet, the method "listen" puts its requests back into their places in line. With Fair,
+// a root of the process comes after the roots that have been waiting since that root last got a slot.
 func (a *Allocator) listen(p *process) {
 	if !p.quiet {
 		return

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// inMemory is the maximum number of bytes of a text that stay in memory. It equals the number of bytes
-	// that a manager keeps of an answer. Longer answers are rare, so few answers need a file.
+	// inMemory is the maximum number of bytes of a text that stay in memory. A manager keeps the same number of
+	// bytes of an answer. Longer answers are rare, so few answers need a file.
 	inMemory = 256 << 10
 
 	// clientMax is the minimum number of bytes that remain of a message after a client has cut it.

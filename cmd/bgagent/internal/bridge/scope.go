@@ -37,8 +37,8 @@ func (s *Server) take(caller, dir string, h Hello) (string, error) {
 	return "", fmt.Errorf("%d bridges of this project and program are open; end some", maxOpen)
 }
 
-// takeInTurn returns the name of the scope for a bridge inside a turn, which is the session of the turn's
-// task.
+// takeInTurn returns the name of the scope for a bridge inside a turn. The name is the session id of the
+// turn's task.
 func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 	t, err := s.cfg.Turn(h.Turn)
 	if err != nil {

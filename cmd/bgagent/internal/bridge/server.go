@@ -55,7 +55,7 @@ type Config struct {
 	// running turn has the mark.
 	TaskInTurn func(mark string) string
 
-	// Live reports whether the task with the id has not ended.
+	// Live reports whether the task with the given id is known and has not ended yet.
 	Live func(id string) bool
 
 	// Busy reports whether a task below the scope has not ended.

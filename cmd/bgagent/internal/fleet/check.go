@@ -126,8 +126,8 @@ const maxTold = 64 << 10
 // drainTime is how long a program's pipes are read after the program has exited.
 const drainTime = time.Second
 
-// tell runs a program until it exits and returns its standard output and standard error. It also
-// terminates the processes that the program left behind.
+// tell runs a program and waits until it exits. Then it returns the program's standard output and
+// standard error. It also terminates the processes that the program left behind.
 func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error) {
 	var texts [2]bytes.Buffer
 	var ends, sources [2]*os.File

@@ -114,7 +114,9 @@ func isElsewhere(home string) bool {
 	return strings.Contains(host, ".") && !strings.HasSuffix(host, ".localhost") && host != "localhost.localdomain"
 }
 
-// machine identifies the files that this process sees. It returns "" if the machine has no name.
+// machine returns a string that identifies the files that this process sees. The string contains the user's
+// id, the name of the machine and, on Linux, the boot and the mount namespace. It is empty if the machine has
+// no name.
 func machine() string {
 	home := procs.Home()
 	if home == "" {

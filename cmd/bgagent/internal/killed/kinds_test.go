@@ -56,7 +56,7 @@ func bash(c string) modelserver.Reply {
 	return modelserver.Use("bash", fmt.Sprintf(`{"command":%q,"description":"a step"}`, c))
 }
 
-// The method "settings" returns the agent for the kind.
+// The method "settings" returns the settings of the agent for this kind.
 func (k kind) settings(w *realagent.World, url string) settings.Agent {
 	a := k.agent(w, url)
 	a.Name, a.Directory = "agent", w.Dir

@@ -7,7 +7,7 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// Kind is how an agent runs.
+// Kind specifies how an agent runs.
 type Kind string
 
 // The kinds of agents.
