@@ -74,7 +74,8 @@ func growStack[F frame4K | frame8K](use bool) byte {
 }
 
 // The types frame4K and frame8K are arrays that do not fit into a smaller stack than 4 KiB and 8 KiB. A worker
-// gets 4 KiB, because a program can have many workers in long calls. A goroutine that delivers notices needs
+// gets 4 KiB, because a program can have many workers in long calls. Its stack still has to grow if there is a
+// store or a subscriber, or if Run waits for its task. A goroutine that delivers notices needs
 // 8 KiB. Other goroutines keep the small stack of a new goroutine: when a manager with many tasks closes, there
 // is one for each Abort call.
 type (

@@ -84,6 +84,10 @@ func decodeTask(r *StoreRecord) (*storedTask, error) {
 		return nil, fmt.Errorf("attempt %d of a task at attempt %d cannot run", run.Attempt, x.Attempt)
 	case run != nil && (run.Turn < 0 || run.Ran > mostRan || run.Ran < -mostRan):
 		return nil, fmt.Errorf("an attempt cannot have %d turns in %d ns", run.Turn, run.Ran)
+	case run != nil && run.OpenTodos < 0:
+		return nil, fmt.Errorf("an attempt cannot have %d open todos", run.OpenTodos)
+	case x.End != nil && x.End.OpenTodos < 0:
+		return nil, fmt.Errorf("an attempt cannot have %d open todos", x.End.OpenTodos)
 	case run != nil && (run.ToolCalls < 0 || run.ToolCalls > math.MaxInt32):
 		return nil, fmt.Errorf("an attempt cannot have made %d tool calls", run.ToolCalls)
 	case run != nil && (run.Turn > 0 || run.Waits && run.Refused == nil) && x.Session == nil:

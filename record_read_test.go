@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/bgagent/bgagent"
@@ -27,6 +28,10 @@ func TestARecordDescribesItsTask(t *testing.T) {
 
 		_, err = (&bgagent.StoreRecord{Kind: bgagent.StoreManager}).Task()
 		require.ErrorContains(t, err, "does not describe a task")
+		record := string(page[0].Data)
+		page[0].Data = []byte(strings.Replace(record, `"end":{`, `"end":{"open_todos":-1,`, 1))
+		_, err = page[0].Task()
+		require.ErrorContains(t, err, "an attempt cannot have -1 open todos")
 		page[0].Data = []byte("{}")
 		_, err = page[0].Task()
 		require.ErrorContains(t, err, "task "+want.ID+": the record has no version")

@@ -121,10 +121,18 @@ func (st *state) wakeWaiters(t *task) {
 func (st *state) keepEnd(t *task) {
 	for _, w := range st.waiters[t] {
 		if w.no == int(t.no) {
-			s := st.truth(t)
-			w.end = &s
+			st.keepEndFor(w, t)
 		}
 	}
+}
+
+// keepEndFor is not inlined, because the snapshot would enlarge the stack of every worker whose task has
+// another waiter.
+//
+//go:noinline
+func (st *state) keepEndFor(w *waiter, t *task) {
+	s := st.truth(t)
+	w.end = &s
 }
 
 // awaitEnd makes w wait for the end of the task's latest attempt. The attempt might already have ended. w
