@@ -379,6 +379,7 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 
 func (c *checker) node(name string, n *node) {
 	c.expect(n.session == name, "node %q is indexed as %q", n.session, name)
+	c.expect(!n.dropped, "node %q is indexed, but counts as dropped", name)
 	c.expect(n.live == c.live[n], "node %q has %d live tasks, counted %d", name, n.live, c.live[n])
 	c.expect(n.counts == c.tree[n], "node %q has the counts %+v, counted %+v", name, n.counts, c.tree[n])
 	c.expect(n.kids == c.kids[n], "node %q has %d tasks, counted %d", name, n.kids, c.kids[n])
