@@ -89,7 +89,8 @@ func least[T int | int64 | float64](a, b T) T {
 	return a
 }
 
-// The method "replaced" returns a copy of b. Each limit that c sets replaces the limit in b.
+// The method "replaced" returns a copy of b. In the copy, each limit that c sets replaces the limit
+// of b.
 func (b Budget) replaced(c Budget) Budget {
 	set := func(limit *int64, by int64) {
 		if by > 0 {
@@ -175,8 +176,8 @@ const budgetWarning = 0.8
 // allowance, ten reports of 0.1 reach a limit of 1.
 const costError = 1e-9
 
-// The method "reached" returns the first limit that has been used up to at least the fraction
-// "part". It ignores the limits in the set "but".
+// The method "reached" returns the first limit of which at least the fraction "part" has been used.
+// It ignores the limits in the set "but".
 func (b *Budget) reached(x *spent, part float64, but partSet) (p BudgetPart, ok bool) {
 	for p := range budgetParts {
 		limit, used := b.of(p), x.of(p)

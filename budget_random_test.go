@@ -30,7 +30,7 @@ var (
 const (
 	treesOfARun = 5
 	mostTokens  = 30              // tokens in the largest report
-	lostAtMost  = 5 * time.Second // a crash can lose the reports made within this time before it
+	lostAtMost  = 5 * time.Second // a crash can lose reports that were made up to this long before it
 )
 
 // spentBy is the usage that was reported for a task or for a tree's account.
@@ -79,7 +79,7 @@ var spendersMeet = []string{
 	"answer with the crossing report", "end by the budget of a task", "end by the budget of a tree", "refusal",
 }
 
-// The method "meet" is called when an event has occurred.
+// The method "meet" records that an event has occurred.
 func (w *spenders) meet(event string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -14,10 +14,10 @@ import (
 // Drain refuses new tasks and waits until all existing tasks have ended. If there is a notifier
 // ([Config].Notify or a client that is a [Notifier]), Drain also waits until the notices about
 // these tasks have been delivered, unless [Config].Wake is WakeNever. Pending tasks are still
-// started, because they were accepted. Drain does not wait for a session that fails to stop within
-// Config.StopTimeout. With [Config].Store, Drain also waits until all changes are durable. If ctx
-// ends first, Drain returns the context's error. If Close begins first, Drain returns [ErrClosed].
-// Call Close after Drain.
+// started, because they have already been accepted. Drain does not wait for a session that fails to
+// stop within Config.StopTimeout. With [Config].Store, Drain also waits until all changes are
+// durable. If ctx ends first, Drain returns the context's error. If Close begins first, Drain
+// returns [ErrClosed]. Call Close after Drain.
 func (m *BackgroundManager) Drain(ctx context.Context) error {
 	if err := m.start(ctx); err != nil {
 		return fmt.Errorf("bgagent: drain: %w", err)

@@ -19,9 +19,9 @@ import (
 // released slot goes straight to the first waiter in line, and no waiter can overtake another.
 //
 // Limits.Total and Limits.Agent are caps in addition to the pools. With caps, a slot goes to the
-// first waiter whose caps are not reached. A waiter that must wait because of a cap keeps its place
-// in line and does not block other waiters. Once 100 waiters have overtaken the first waiter in
-// line, the pool's next slot is kept for that first waiter until its caps allow it to take the
+// first waiter whose caps have not been reached. A waiter that must wait because of a cap keeps its
+// place in line and does not block other waiters. Once 100 waiters have overtaken the first waiter
+// in line, the pool's next slot is kept for that first waiter until its caps allow it to take the
 // slot.
 //
 // A ConcurrencyManager can be used without a [BackgroundManager]. It does not depend on tasks, does

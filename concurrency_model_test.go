@@ -15,8 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The oracle computes in the simplest way what the limits mean. The tests compare the
-// implementation with the oracle, so the two share no code except the tickets.
+// The oracle works out the effect of the limits in the simplest possible way. The tests compare the
+// implementation with the oracle. To make the two independent, they share no code except the
+// tickets.
 
 func oracleName(s string) string {
 	return strings.Map(unicode.ToLower, strings.TrimFunc(s, unicode.IsSpace))

@@ -122,7 +122,7 @@ func (o *oracle) shown() map[string]PoolStats {
 	return out
 }
 
-// keptIn returns the number of slots of a pool that are kept.
+// keptIn returns how many slots are kept for lanes in a pool.
 func (o *oracle) keptIn(pool string) (n int) {
 	for l := range o.kept {
 		if l.pool == pool {

@@ -65,8 +65,8 @@ const (
 	streamBeatMax       = 30 * time.Second               // how long a stream still counts as complete after its latest event
 	tombstonesGo        = 250                            // number of tombstones that are dropped together
 	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of evicted tasks whose ids are remembered; dropping old ids always leaves the newest 10,000
-	maxResult           = 256 << 10                      // maximum number of bytes kept of a result
-	maxResultUnreadable = 1 << 20                        // maximum number of bytes kept of a result if the session cannot be read again
+	maxResult           = 256 << 10                      // maximum size of a kept result, in bytes
+	maxResultUnreadable = 1 << 20                        // maximum size of a kept result, in bytes, if the session cannot be read again
 	pastAttempts        = 20                             // number of earlier attempts kept per task
 	titleMax            = 200                            // maximum number of bytes of a description
 	reasonBytes         = 1000                           // maximum number of bytes of a reason; enough for the end of a program's standard error
@@ -130,13 +130,13 @@ type Config struct {
 	// Slots, if set, grants the manager's slots in place of a ConcurrencyManager. If several
 	// processes share the source, limits apply across all of them. Limits and Concurrency must be
 	// empty if Slots is set. If the source loses an attempt's slot, the attempt ends with
-	// [CauseSlotLost] and its session is stopped. An attempt that has not begun to use its slot,
-	// because the store has not yet answered, waits for another slot instead. Tree budgets still apply
-	// to each manager separately. Unless the source is a [CoolDownSource], cool-downs after a
+	// [CauseSlotLost] and its session is stopped. If an attempt has not begun to use the lost slot,
+	// because the store has not yet answered, it waits for another slot instead. Tree budgets still
+	// apply to each manager separately. Unless the source is a [CoolDownSource], cool-downs after a
 	// provider's refusals also apply to each manager separately: other managers notice a provider's
-	// limit only when the provider refuses their own turns. The task that probes whether the provider
-	// accepts requests again might have to wait in line at the source. Until this task has begun, the
-	// other pools that cool down together with its pool do not grant slots either.
+	// limit only when the provider refuses their own turns. The task that probes whether the
+	// provider accepts requests again might have to wait in line at the source. Until this task has
+	// begun, the other pools that cool down together with its pool do not grant slots either.
 	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in
@@ -223,7 +223,7 @@ type Config struct {
 	// that end shortly afterwards. Default 100 ms; Disabled for no wait.
 	NoticeWindow time.Duration
 	// NoticeMaxWait limits how long the end of a task can go unreported because other tasks of its
-	// batch are still live. Default 5 min; Disabled for never.
+	// batch are still live. Default 5 min; Disabled for no limit.
 	NoticeMaxWait time.Duration
 	// NoticeResult is the maximum number of bytes of each result in a notice. With it, a parent
 	// does not have to read the results one by one. Default 0, for none; Disabled (-1) also means

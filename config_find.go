@@ -19,9 +19,9 @@ var (
 const unifiedDir = ".omo"
 
 // FindConfigFiles returns the paths of the existing configuration files in the usual
-// places, in the order for [LoadConfig]: the user's file, then the project's file. An
-// empty projectDir means that there is no project. If there are no files,
-// FindConfigFiles returns neither paths nor an error.
+// places, in the order that [LoadConfig] needs: the user's file, then the project's file. An empty
+// projectDir means that there is no project. If there are no files, FindConfigFiles returns neither
+// paths nor an error.
 //
 // The user's file is ~/.omo/omo.jsonc, with the settings under "[opencode]". If that
 // file does not exist, the user's file is oh-my-openagent.jsonc in

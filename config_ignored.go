@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// IgnoredKey is a key that has no effect, although the author of the file might expect it to.
+// IgnoredKey is a key that has no effect, although the author of the file might expect one.
 type IgnoredKey struct {
 	Key    string // path of the key, such as background_task.quotaRouting; empty for a file without the section background_task
 	Reason string // why the key has no effect, or what to use instead; without a full stop

@@ -63,8 +63,8 @@ func (stub) RestoreSession(context.Context, bgagent.SessionRestore) (bgagent.Pro
 	return bgagent.PromptInterrupted, bgagent.TurnEnd{}, nil
 }
 
-// The function "changes" returns copies of a decoded JSON value, each with one change; others
-// contains the strings that can replace a string in the value.
+// The function "changes" returns copies of a decoded JSON value, each with one change. The
+// parameter "others" holds the strings that can replace a string in the value.
 func changes(v any, others []string) (all []any) {
 	switch v := v.(type) {
 	case map[string]any:

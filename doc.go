@@ -54,9 +54,9 @@
 // [Config].StopTimeout, its slot goes to the next task anyway, and an [EventOverLimit] reports
 // this.
 //
-// A notice reports the end of every attempt to the parent of the task. Until the notice is settled, it
-// is owed to the parent. A notice is settled in exactly one way. [NoticeState] lists the ways. The
-// delivery depends on the parent:
+// The end of every attempt is reported to the parent of the task in a notice. Until the notice is
+// settled, it is owed to the parent. A notice is settled in exactly one way. [NoticeState] lists
+// the ways. The delivery depends on the parent:
 //
 //   - The session of a task gets its notices as the prompt of its next turn.
 //   - A root session gets its notices through [Config].Notify or through a client that is a [Notifier].

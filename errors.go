@@ -65,8 +65,8 @@ var (
 
 	// ErrGoesOn is returned by Run and Wait, together with the tasks, if waiting longer could cause
 	// a deadlock. Run also returns ErrGoesOn if the deadline of its context has passed, if the task
-	// must wait long for its model provider, or if a task asks a question. Tasks that have not
-	// ended continue in the background and will be reported when they end.
+	// must wait a long time for its model provider, or if a task asks a question. Tasks that have
+	// not ended continue in the background and will be reported when they end.
 	ErrGoesOn = errors.New("the task goes on in the background")
 
 	// ErrNothingOwed is returned by NextNotice if no notice is owed to the session and no task that

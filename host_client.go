@@ -396,8 +396,8 @@ func (c *turnContext) end() {
 	c.after = nil
 }
 
-// contextOf returns a context with the values of the task's launch. It is for host calls that the
-// attempt's worker goroutine does not make.
+// contextOf returns a context with the values of the task's launch. It is for host calls that are
+// made outside the attempt's worker goroutine.
 func (m *BackgroundManager) contextOf(t *task) context.Context {
 	if t.more != nil && t.more.values != (launchValues{}) {
 		return valuesOver{m.base, t.more.values}

@@ -73,11 +73,11 @@ func growStack[F frame4K | frame8K](use bool) byte {
 	return frame[0]
 }
 
-// The types frame4K and frame8K are arrays that do not fit into a smaller stack than 4 KiB and 8 KiB. A worker
-// gets 4 KiB, because a program can have many workers in long calls. Its stack still has to grow if there is a
-// store or a subscriber, or if Run waits for its task. A goroutine that delivers notices needs
-// 8 KiB. Other goroutines keep the small stack of a new goroutine: when a manager with many tasks closes, there
-// is one for each Abort call.
+// A frame4K does not fit into a stack smaller than 4 KiB, and a frame8K does not fit into one smaller than
+// 8 KiB. A worker gets 4 KiB, because a program can have many workers in long calls. Its stack still has to
+// grow if there is a store or a subscriber, or if Run waits for its task. A goroutine that delivers notices
+// needs 8 KiB. Other goroutines keep the small stack of a new goroutine: when a manager with many tasks
+// closes, it starts one of them for each Abort call.
 type (
 	frame4K [2 << 10]byte
 	frame8K [4 << 10]byte

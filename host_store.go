@@ -196,7 +196,7 @@ func (m *BackgroundManager) untilKept(ctx context.Context, most time.Duration, k
 }
 
 // untilBatch is like untilKept, but the function "kept" has a second result: the number of the
-// batch that must be durable before its first result can be true. Until this batch is durable, kept
+// batch that must be durable before the first result can be true. Until this batch is durable, kept
 // is called again only after events that concern all waiters, such as a failed write. The number 0
 // means that kept is called after every write.
 func (m *BackgroundManager) untilBatch(ctx context.Context, most time.Duration, kept func(st *state) (bool, uint64)) (err error) {
@@ -234,8 +234,8 @@ func (m *BackgroundManager) untilBatch(ctx context.Context, most time.Duration, 
 	}
 }
 
-// awaitKept waits until the changes before the attempt's next call are durable, or the attempt has
-// ended.
+// awaitKept waits until the changes before the attempt's next call are durable, or until the
+// attempt has ended.
 func (m *BackgroundManager) awaitKept(a *attempt) {
 	var ctx context.Context = a.callContext()
 	m.view(func(*state) {

@@ -23,8 +23,8 @@ type askingError struct{ ask func() }
 
 func (e *askingError) Error() string { e.ask(); return "asked" }
 
-// If the Error method of a host function's error panics, only the task for which the function was
-// called fails.
+// A host function can return an error whose Error method panics. Then only the task for which the
+// function was called fails.
 func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{}

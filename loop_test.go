@@ -49,8 +49,8 @@ func makes(calls ...agentCall) *goRunner {
 	}}
 }
 
-// The function "repeated" returns the same call n times, after it has let change modify each call;
-// i is the call's index.
+// The function "repeated" returns n copies of the same call. If change is not nil, it can modify
+// each copy; i is the index of the copy.
 func repeated(n int, change func(i int, c *agentCall)) (calls []agentCall) {
 	for i := range n {
 		c := same()

@@ -45,7 +45,8 @@ import (
 //  11. Only m.release performs effects, after the lock is released. It first performs the effects of
 //     class "now" (cancel, abort), then the effects of class "after" (deliver, wake, start). No code
 //     relies on the order within a class. The goroutine whose update made a transition also performs
-//     its effects. The host calls of an attempt, except Abort, are not made concurrently.
+//     the effects of that transition. The host calls of an attempt, except Abort, are not made
+//     concurrently.
 //  12. Observations older than the session's last prompt or abort are dropped.
 //  13. Events are emitted in the order of the transitions, with one EventEnded per attempt. Callers and
 //     subscribers get copies.
@@ -250,7 +251,7 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 	return next
 }
 
-// lock takes the lock. If an update was not completed, it panics.
+// lock takes the lock. It panics if an earlier update was not completed.
 func (m *BackgroundManager) lock() {
 	m.mu.Lock()
 	if m.broken != "" {

@@ -118,13 +118,13 @@ type Steerer interface {
 // session. A session can send messages to the tasks that descend from it, but not to its own task.
 //
 // The message becomes the prompt of another turn of the same attempt, after the turn that is
-// currently running. For a pending task, this is its second turn. An attempt that waits for its own
-// tasks gets the message as soon as it has a slot, before the notices about these tasks. Messages
-// get their turns in the order they were accepted. The attempt does not complete before these turns
-// are over. If it ends for another reason, such as a cancellation or a failure, Task.Unconsumed
-// lists the messages that it did not receive; they can be sent again with Resume. The result of the
-// attempt is the result of its turns without messages, followed by the text of each message's turn
-// under its own heading.
+// currently running. For a pending task, this is the task's second turn. An attempt that waits for
+// its own tasks gets the message as soon as it has a slot, before the notices about these tasks.
+// Messages get their turns in the order they were accepted. The attempt does not complete before
+// these turns are over. If it ends for another reason, such as a cancellation or a failure,
+// Task.Unconsumed lists the messages that it did not receive; they can be sent again with Resume.
+// The result of the attempt is the result of its turns without messages, followed by the text of
+// each message's turn under its own heading.
 //
 // With SendInput.Now, the message joins the running turn, if the client can do that.
 //

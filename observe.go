@@ -122,7 +122,7 @@ const (
 	HostStreamUp                 // from now on, all changes in all sessions are reported, in order
 	HostStreamBeat               // the stream still works
 	HostStreamGap                // events might have been lost
-	HostQuestion                 // Questions holds all open questions of the session; it is empty if there are none. The client must be an Answerer, and emits the event again after a gap
+	HostQuestion                 // Questions holds all open questions of the session; it is empty if there are none. The client must be an Answerer, and must emit the event again after a gap
 )
 
 var hostEventKindNames = [...]string{"none", "status", "message", "todos", "error", "deleted", "activity", "stream up", "stream beat", "stream gap", "question"}

@@ -41,8 +41,8 @@ func (m *BackgroundManager) Read(by Caller, id string) (Task, error) {
 }
 
 // readAttempt is like Read, but for a caller that shows one attempt of the task. The argument "no"
-// is the number of that attempt; 0 means the latest one. Notices of other attempts do not count as
-// read.
+// is the number of that attempt; 0 means the latest one. Notices about other attempts do not count
+// as read.
 func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handing) (s Task, err error) {
 	thought := false
 	m.fetchFor(m.base, id, func(st *state, now int64, _ error) { // if the record cannot be loaded, readAttempt fails as it would without a store
@@ -374,8 +374,8 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 // A notice counts as delivered when the body of the loop gets it. While the body runs, no other
 // notice is taken: tasks that end during this time are in the next notice. Therefore, a loop that
 // is slow or ends early does not lose anything, and a later loop continues with the notices that
-// are owed then. The iterator does not hold anything between two notices. It can be used several
-// times and concurrently; each notice is still returned only once.
+// are owed then. The iterator holds no resources between two notices. It can be used several times
+// and concurrently; each notice is still returned only once.
 func (m *BackgroundManager) Notices(ctx context.Context, session string) iter.Seq2[Notice, error] {
 	return func(yield func(Notice, error) bool) {
 		for {

@@ -53,7 +53,7 @@ func (a answer) and(notes []string) answer {
 
 // notesElsewhere says for each other process how many of the listed tasks belong to it.
 func notesElsewhere(listed []Task, byID map[string]TaskElsewhere) (notes []string) {
-	var first []TaskElsewhere // a task of each process, in the order of the list
+	var first []TaskElsewhere // one task of each process, in the order of the list
 	count := map[string]int{}
 	for _, t := range listed {
 		if x, is := byID[t.ID]; is {

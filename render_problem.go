@@ -193,8 +193,8 @@ func (w wording) continueThen() string {
 	}
 }
 
-// launchThen describes when another task can be launched after the limit on live tasks was reached.
-// The caller adds the rest of the sentence.
+// launchThen describes when another task can be launched if the limit on live tasks has been
+// reached. The caller adds the rest of the sentence.
 func (w wording) launchThen() string {
 	switch {
 	case !w.noNotices:

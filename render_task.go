@@ -347,7 +347,7 @@ func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 	}
 }
 
-// noReport describes the work of a completed task that wrote no answer.
+// noReport describes the work of a completed task whose agent wrote no answer.
 func (b *text) noReport(w wording, t Task) {
 	if t.Progress.ToolCalls == 0 {
 		b.Field("Result", "(none)")

@@ -47,7 +47,7 @@ type SessionRestorer interface {
 	// new session, unless a turn of the old session has already ended. If the error matches
 	// [errors.ErrUnsupported], the state counts as PromptUnknown. After any other error, the attempt
 	// ends as interrupted. Unless the error matches [ErrUnreadable], a process of the session might
-	// still be running. The manager then repeats the call until the session has stopped, but for at
+	// still be running, and the manager repeats the call until the session has stopped, but for at
 	// most Config.StopTimeout.
 	RestoreSession(ctx context.Context, r SessionRestore) (PromptState, TurnEnd, error)
 }

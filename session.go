@@ -55,8 +55,9 @@ type TurnRunner interface {
 	// has finished. The client must then wait a moment for late pieces of text. If the agent's own
 	// program continues to work in the background, the client also waits for that work, and the
 	// agent's report on it is the answer. Text that the program writes after the answer, such as a
-	// tip, is not part of it. If the program warns that the answer was cut off, the client returns
-	// StopLength or StopTurnLimit. If the agent has not written anything, there is no answer.
+	// tip, is not part of the answer. If the program warns that the answer was cut off, the client
+	// returns StopLength or StopTurnLimit. If the agent has not written anything, there is no
+	// answer.
 	//
 	// The manager never calls RunTurn for a session that is in a turn. If an Abort call for the
 	// session is in progress, the manager first waits for it to return.
@@ -163,10 +164,10 @@ type AgentInfo struct {
 	Description string
 }
 
-// SessionForgetter is the ability to free the resources that a client holds for a session. The
-// manager calls ForgetSession once the session can no longer be resumed. This is the case if the
-// tombstone of the expired task has been dropped, if Forget has deleted the task, or if the task
-// continues with another model in a new session. ForgetSession must not block.
+// SessionForgetter is implemented by clients that can free the resources that they hold for a
+// session. The manager calls ForgetSession once the session can no longer be resumed. This is the
+// case if the tombstone of the expired task has been dropped, if Forget has deleted the task, or if
+// the task continues with another model in a new session. ForgetSession must not block.
 type SessionForgetter interface {
 	ForgetSession(session string)
 }

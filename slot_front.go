@@ -106,7 +106,7 @@ func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
 }
 
 // statsOf returns the figures from the source c.from for the pool with the given name, together with
-// the pool's cool-down. If nobody has a slot of the pool, or if the source's figures are old, the
+// the pool's cool-down. If nobody has a slot in the pool, or if the source's figures are old, the
 // source might not know the pool. In that case, statsOf returns only the pool's name and limit.
 func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 	for _, p := range c.poolsFrom(l) {

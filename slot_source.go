@@ -51,11 +51,12 @@ type SlotRequest struct {
 	Running bool
 }
 
-// SlotHolder is notified of the outcome of a request. A source must not call it while it holds a
-// lock that its own methods need, because a holder can call Release, Limits and Pools. A holder's
-// methods must not block. They can be called before Request returns, and a call that began before
-// Release can still be running after it. If a slot that was granted is lost, SlotGranted must
-// return before SlotLost is called. If only the place in line is lost, SlotGranted is never called.
+// SlotHolder is notified of the outcome of a request. A source must not call a holder while holding
+// a lock that the source's own methods need, because the holder can call Release, Limits and Pools.
+// A holder's methods must not block. They can be called before Request returns, and a call that
+// began before Release can still be running after it. If a slot that was granted is lost,
+// SlotGranted must return before SlotLost is called. If only the place in line is lost, SlotGranted
+// is never called.
 type SlotHolder interface {
 	// SlotGranted is called at most once, when the slot is granted.
 	SlotGranted()

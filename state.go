@@ -24,7 +24,7 @@ import (
 type state struct {
 	cfg       settings
 	slots     *slots.Manager
-	slotsFrom int64     // difference between the clock of the slots' cool-downs and the state's clock
+	slotsFrom int64     // difference between the clock for cool-downs and the state's clock
 	home      grants    // receives the slots that tasks get outside an update
 	epoch     time.Time // zero point of the state's clock
 	seed      maphash.Seed

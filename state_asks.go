@@ -93,7 +93,7 @@ func (st *state) refuseQuestion(a *attempt, q *Question, why refusedQuestion, pr
 
 // leaveQuestions withdraws a runner's questions, because the process in which the runner asked them
 // has ended. A starter's questions stay open, because its server might still be asking them. An
-// outcome that might not have reached the client is passed on again.
+// outcome that might not have reached the client is passed to the client again.
 func (st *state) leaveQuestions(a *attempt, now int64) {
 	if a.t.questions() == nil {
 		return

@@ -112,8 +112,8 @@ func (b *taskBudget) limit(id string, p BudgetPart) BudgetLimit {
 	return BudgetLimit{Task: id, Part: p, Limit: b.limits.of(p), Used: b.used.of(p)}
 }
 
-// treeUsedUp returns an error if the account of the tree is used up. The argument "narrow" holds
-// the limits requested by the launch for the tree.
+// treeUsedUp returns an error if the account of the tree is used up. narrow holds the limits that
+// the launch requests for the tree.
 func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	if l, used := st.treeReached(top, narrow); used {
 		return &BudgetError{l}
@@ -238,9 +238,8 @@ func (st *state) joinAccount(n *node, now int64) {
 // The method "counts" returns the usage that the attempt's progress shows.
 func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
 
-// The method "count" counts the attempt's usage since the last call. A message that is read again is
-// not counted twice, because only usage that has not been counted yet is added. The method "count"
-// reports whether the attempt is still live.
+// The method "count" counts only usage that it has not counted yet, so a message that is read again
+// is not counted twice. The method reports whether the attempt is still live.
 func (st *state) count(a *attempt, now int64) (live bool) {
 	if st.budgets && a.sight != &nothingSeen {
 		st.add(a, now)
@@ -249,8 +248,7 @@ func (st *state) count(a *attempt, now int64) (live bool) {
 	return a.live()
 }
 
-// The method "add" adds the attempt's usage since the last call to the totals for its task and its
-// tree.
+// The method "add" adds the attempt's uncounted usage to the totals for its task and its tree.
 func (st *state) add(a *attempt, now int64) {
 	s := a.sight
 	more := a.counts().beyond(s.counted)

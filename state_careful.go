@@ -19,8 +19,8 @@ const (
 	carefulTotal    = 200 * time.Second
 
 	// maxOutlived is how many restarts without progress a task survives if its turn lasted longer than
-	// the pause each time. The attempt is then probably not the cause of the crashes, so the restart
-	// counts less.
+	// the pause each time. The attempt is then probably not the cause of the crashes, so such restarts
+	// have a higher limit.
 	maxOutlived = 10
 )
 

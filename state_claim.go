@@ -39,7 +39,7 @@ type claim struct {
 }
 
 // claimCall is a call to the source. If release is set, the call is Release. If cool is set, the
-// call is a report to the other users of the source. Otherwise, it is Request.
+// call reports a cool-down to the other users of the source. Otherwise, it is Request.
 type claimCall struct {
 	c       *claim
 	request SlotRequest
@@ -83,8 +83,8 @@ func (st *state) claimRunning(t *task) {
 
 // hasOwnClaim reports whether the source has granted a slot for the attempt's next host call. A slot
 // for work that an earlier process began cannot be used for the call: that slot might exceed the
-// source's limits, or the source might not know about it yet. For the call, the attempt asks for a
-// slot at the head of the line.
+// source's limits, or the source might not know about it yet. Instead, the attempt asks for a new
+// slot for the call, at the head of the line.
 func (st *state) hasOwnClaim(a *attempt) bool {
 	return st.claims == nil || st.claimed(a)
 }
@@ -193,9 +193,9 @@ func (st *state) dropClaim(t *task) {
 }
 
 // tellCool reports to the other users of the source that a turn of the task was refused. If
-// provider is true, the refusal concerns all models of the provider. The reported end does not
-// contain a random addition, because each user adds its own. Otherwise, the additions would
-// accumulate, and the cool-down would grow with each report.
+// provider is true, the refusal concerns all models of the provider. The reported end of the
+// cool-down does not include a random addition, because each user adds its own. Otherwise, the
+// additions would accumulate, and the cool-down would grow with each report.
 func (st *state) tellCool(t *task, provider bool, now int64) {
 	if st.claims == nil {
 		return
@@ -238,9 +238,9 @@ func (st *state) sourceGranted(c *claim) {
 	st.due.granted = append(st.due.granted, c.t)
 }
 
-// slotLost ends the attempt whose slot, or whose place in line, the source has lost. Its session
-// must have stopped by the given time; otherwise, it counts as a session that could not be stopped.
-// If the attempt has not used its slot yet, it waits for another one instead.
+// slotLost ends the attempt whose slot, or whose place in line, the source has lost. The session of
+// the attempt must have stopped by the given time; otherwise, it counts as a session that could not
+// be stopped. If the attempt has not used its slot yet, it waits for another one instead.
 func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
 	t := c.t
 	if st.claims.of[t] != c || st.suspend == frozen {

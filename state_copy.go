@@ -55,7 +55,8 @@ func (t Task) clone() Task {
 	return t
 }
 
-// truth returns a copy of the task that shows its end even if the end is not durable yet.
+// The method "truth" returns a copy of the task that shows its end even if the end is not durable
+// yet.
 func (st *state) truth(t *task) Task {
 	s := Task{
 		Budget: t.budgetUse(),

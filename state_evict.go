@@ -25,7 +25,7 @@ type retention struct {
 	unsaid map[*session]string
 
 	// The field "budgets" holds the budgets of the tasks that have tombstones. For tasks without a
-	// budget, it holds their usage, so that a resume does not start with an unused budget.
+	// budget, it holds their usage, so that a limit set by a resume also counts this usage.
 	budgets map[*session]*taskBudget
 }
 
@@ -252,9 +252,9 @@ func (st *state) forgetError(t *task) {
 }
 
 // The method "adopt" makes n the parent of the node "child". The node "child" belongs to the session
-// of an expired task, and n is the node of that task's parent. Therefore, the tasks below the expired
-// task stay in the tree. Notices for the expired task's session can no longer be delivered, so they
-// wait until a host takes them.
+// of an expired task, and n is the node of that task's parent. In this way, the tasks below the
+// expired task stay in the tree. Notices for the expired task's session can no longer be delivered,
+// so they wait until a host takes them.
 func (n *node) adopt(child *node, status Status) {
 	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
 	n.subs = append(n.subs, child)

@@ -343,8 +343,8 @@ func (st *state) fallBack(a *attempt, now int64) {
 	st.parkForProvider(next, now)
 }
 
-// staysOnModel makes an attempt wait for its model provider, because it can no longer continue with
-// another model. If it cannot wait either, staysOnModel ends it.
+// staysOnModel makes an attempt wait for its model provider, because the attempt can no longer
+// continue with another model. If the attempt cannot wait either, staysOnModel ends it.
 func (st *state) staysOnModel(a *attempt, now int64) {
 	r := a.refused
 	if r.ends != CauseNone {

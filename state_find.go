@@ -139,8 +139,8 @@ type session struct {
 	aborted int64      // when the last Abort call returned
 }
 
-// sessionIndex finds sessions by id. It maps hashes of ids to sessions. Such a map grows and
-// shrinks in half the time that a map with string keys takes.
+// sessionIndex finds sessions by id. It maps hashes of ids to sessions. A map with such keys grows
+// and shrinks in half the time that a map with string keys takes.
 type sessionIndex struct {
 	seed maphash.Seed
 	all  map[uint64]*session

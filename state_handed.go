@@ -200,7 +200,7 @@ func (t *task) owes() (out []member) {
 	return out
 }
 
-// readByRun settles the notice of a task that ended while a foreground call was waiting for it.
+// readByRun settles the notice about a task that ended while a foreground call was waiting for it.
 func (st *state) readByRun(t *task, now int64) {
 	if st.storing != nil {
 		st.handOut(t.up, nil, &handing{}, member{t, t.no})

@@ -366,8 +366,8 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 	if e.Notice.ID == "" || e.Notice.Text == "" {
 		return nil
 	}
-	// Count the envelope as tried, because the contents of a tried envelope never change, and the
-	// host might have received this notice.
+	// Count the envelope as tried, so that its contents no longer change: the host might have
+	// received this notice.
 	env := &envelope{notice: e.Notice, omitted: e.Omitted, tries: max(e.Tries, 1), pushes: e.Pushes, next: 1, since: max(min(st.at(e.Since), st.now), 1)}
 	env.notice.Session = n.session
 	find := func(r memberRecord) (m member, x *storedTask) {

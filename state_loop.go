@@ -29,10 +29,10 @@ func (r *repeats) count() int {
 	return len(r.older) + 1
 }
 
-// reset begins a new sequence.
+// The method "reset" begins a new sequence.
 func (r *repeats) reset() { r.input, r.older = 0, r.older[:0] }
 
-// The method "ended" is called for a call that has just ended.
+// The method "ended" must be told of each tool call that has just ended.
 func (r *repeats) ended(call *toolCall, t MessageTool, now int64) {
 	switch {
 	case r.most < 0:

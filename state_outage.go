@@ -59,7 +59,7 @@ func (st *state) heldBack(a *attempt, now int64) bool {
 	return true
 }
 
-// hold makes the attempt wait until its client can be reached.
+// The method "hold" makes the attempt wait until its client can reach the runtime.
 func (st *state) hold(a *attempt, now int64) {
 	o := a.cl.out
 	if a.heldAt == 0 {
@@ -138,8 +138,8 @@ func (st *state) ringOutage(o *outage, now int64) {
 	st.wantCall(o.trying)
 }
 
-// The method "reached" is called when a client can be reached again. It ends the outage and starts
-// all waiting attempts.
+// The method "reached" is called when a client can reach its runtime again. It ends the outage and
+// starts all waiting attempts.
 func (st *state) reached(cl *client, now int64) {
 	o := cl.out
 	if o == nil {
@@ -187,9 +187,9 @@ func (st *state) unhold(a *attempt) {
 	st.emit(EventProgress, a.t)
 }
 
-// The method "answers" is called when a call has returned. If the call returned an answer from the
-// runtime, it ends the client's outage. Other kinds of failures do not prove that the runtime was
-// reached.
+// The method "answers" is called when a call has returned. If the runtime has answered the call,
+// the method "answers" ends the client's outage. Other kinds of failures do not prove that the
+// runtime was reached.
 func (st *state) answers(cl *client, f failureKind, now int64) {
 	if cl.out != nil && (f == failedNot || f == failedAnswered || f == failedNoAgent) {
 		st.reached(cl, now)

@@ -319,7 +319,7 @@ func (env *envelope) setReclaimable(on bool) {
 	}
 }
 
-// drop removes the debts of the task from the envelope.
+// The method "drop" removes the debts of the task from the envelope.
 func (env *envelope) drop(t *task) {
 	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool { return d.t == t })
 }

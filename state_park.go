@@ -177,7 +177,7 @@ func (st *state) leavePark(a *attempt) {
 	}
 }
 
-// park parks the attempt and releases its slot.
+// The method "park" parks the attempt and releases its slot.
 func (st *state) park(a *attempt, what parking, cause Cause) {
 	a.parked = parked{parkedFor: what, endCause: cause}
 	st.phase(a, what.phase())

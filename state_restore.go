@@ -307,8 +307,9 @@ func (st *state) restored(a *attempt, r restoredSession, f *hostFailure, now int
 	a.recovering = false
 	if mark := st.storing.task(t); mark.instance != "" && (f.kind == failedNot || r.missing) {
 		// No process of the earlier manager is left, so this manager hands over the next prompt. The
-		// record must contain this manager's id before the prompt is handed over. An attempt that has
-		// ended does not get another prompt, and callers might already have seen its end.
+		// record must contain this manager's id before the prompt is handed over. If the attempt has
+		// ended, the change is not urgent: the attempt does not get another prompt, and callers might
+		// already have seen its end.
 		mark.instance = ""
 		if a.live() {
 			st.mustKeep(t)

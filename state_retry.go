@@ -26,7 +26,7 @@ type retrying struct {
 // The argument "at" is the time of the next request, or zero.
 func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64) {
 	st.showsRetries(a, now)
-	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed rather than the provider, or the kind is invalid
+	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed, not the provider, or the kind is invalid
 		return
 	}
 	if e.Kind == ProviderAuthentication {
@@ -81,8 +81,8 @@ func (st *state) haltAt(a *attempt) (at int64) {
 	return at
 }
 
-// halt stops the turn of a live attempt, so that the attempt can be parked or continue with another
-// model. If neither is possible, the program of the turn keeps trying.
+// The method "halt" stops the turn of a live attempt, so that the attempt can be parked or continue
+// with another model. If neither is possible, the program of the turn keeps trying.
 func (st *state) halt(a *attempt, now int64) {
 	e := &a.sight.retry.err
 	step, goes := stepOf(e.Next)

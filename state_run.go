@@ -120,7 +120,8 @@ func (st *state) wantPrompt(a *attempt) {
 }
 
 // copiedRules returns two copies of the task's rules, in one allocation. The client gets copies, because it
-// must not be able to change the record or, in one call, the rules of another call.
+// must not be able to change the record. Each call gets its own copy, so that a change in one call does not
+// affect another.
 func (t *task) copiedRules() (first, second []Permission) {
 	n := len(t.kind.rules)
 	if n == 0 {

@@ -60,7 +60,8 @@ func (t *task) debt() int {
 	return int(t.fin.owed) - 1
 }
 
-// setDebt sets the result of the method "debt". The latest attempt must have ended, unless i is -1.
+// setDebt sets the index that the method "debt" returns. The latest attempt must have ended, unless
+// i is -1.
 func (t *task) setDebt(i int) {
 	if t.fin != nil || i >= 0 {
 		t.fin.owed = int32(i + 1)
@@ -209,7 +210,7 @@ type attempt struct {
 	prompt    string // prompt of the next turn
 	notice    *envelope
 	told      *Notice // notice that a runner's turn received with its prompt
-	countedIn uint64  // number of the batch that contains the number of the task's restarts; see state.mustCount
+	countedIn uint64  // number of the batch that records the task's restarts; see state.mustCount
 	heldAt    int64   // when an outage began to hold the attempt; 0 if no outage holds it
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns
@@ -258,7 +259,7 @@ type progress struct {
 	usage     Usage
 }
 
-// member is one attempt of a batch that has ended.
+// member is one ended attempt of a batch.
 type member struct {
 	t  *task
 	no int32
@@ -307,9 +308,10 @@ type kindKey struct {
 	named  bool // the caller named the model, so no fallback replaces it
 }
 
-// The method "kind" returns the shared kind for the key and the rules, with one more reference. No
-// other code computes permissions. At MaxDepth, the first rule denies delegation. The host's rules
-// come next, and the agent's own rules come last. The last matching rule decides.
+// The method "kind" returns the shared kind for the key and the rules, and counts one more
+// reference to it. No other code computes permissions. At MaxDepth, the first rule denies
+// delegation. The host's rules come next, and the agent's own rules come last. The last matching
+// rule decides.
 func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	k := st.lastKind // successive tasks are mostly of the same kind
 	if k == nil || k.key != key {

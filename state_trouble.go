@@ -16,16 +16,16 @@ import (
 // anyBatch is a number that no batch has. It stands for all batches.
 const anyBatch = math.MaxUint64
 
-// await makes the waiter wait for the batch with the given number. The number 0 stands for the next
-// batch that becomes durable. A waiter that has been woken waits again only if the method "await"
-// is called again.
+// The method "await" makes the waiter wait for the batch with the given number. The number 0 stands
+// for the next batch that becomes durable. A waiter that has been woken waits again only if the
+// method "await" is called again.
 func (s *storing) await(w *waiter, batch uint64) {
 	w.place = len(s.waiters[batch])
 	s.waiters[batch] = append(s.waiters[batch], w)
 }
 
-// forget removes the waiter from the list for the batch. It leaves a gap in the list, because closing
-// the gap would take time proportional to the number of other waiters.
+// The method "forget" removes the waiter from the list for the batch. It leaves a gap in the list,
+// because closing the gap would take time proportional to the number of other waiters.
 func (s *storing) forget(w *waiter, batch uint64) {
 	if all := s.waiters[batch]; w.place < len(all) && all[w.place] == w {
 		all[w.place] = nil

@@ -158,8 +158,8 @@ func (st *state) wakeDrainers() {
 	}
 }
 
-// wakeAll wakes every caller that waits for anything, so that it can return an error. A new list of
-// waiters must be added here.
+// wakeAll wakes every caller that waits for anything, so that it can return an error. A list of
+// waiters that is added to the state must also be handled here.
 func (st *state) wakeAll() {
 	for _, all := range st.waiters {
 		for _, w := range all {

@@ -65,7 +65,7 @@ type Store interface {
 	Close() error
 }
 
-// StoreReopener is implemented by a [Store] that can be reopened without releasing it. For other
+// StoreReopener is implemented by a [Store] that can be reopened without being released. For other
 // stores, the manager calls Close and Open after an uncertain Write, and another manager can open
 // the store between these two calls.
 type StoreReopener interface {
@@ -151,7 +151,7 @@ type StoreBatch struct {
 // StoreQuery selects ended tasks for a page of history. Except for Limit, an empty field does not
 // restrict the page.
 type StoreQuery struct {
-	Ref    string   // only the task with this key, or the tasks of the session with this id
+	Ref    string   // only the task with this key, or the tasks whose own session has this id
 	Parent string   // only tasks that this session launched
 	Root   string   // only tasks of the tree below this root session
 	Status []Status // only tasks with one of these statuses
@@ -166,7 +166,8 @@ var (
 
 	// ErrStoreLost means that the store no longer belongs to the manager: another manager has opened
 	// the store, or the store lacks batches that it once had. Errors that match ErrStoreLost also match
-	// ErrStore. The manager then stops writing to the store and running tasks. Create a new manager.
+	// ErrStore. The manager then stops writing to the store and no longer runs tasks. Create a new
+	// manager.
 	ErrStoreLost = errors.New("the store is lost to this manager")
 
 	// ErrUncertain is returned if a write failed and it is unknown whether the store contains the

@@ -264,7 +264,7 @@ func TestAFullStoreSetsNothingAside(t *testing.T) {
 
 // The variable "thieves" contains functions that make a manager lose its store, each in a different
 // way. Some of them take effect only when the manager opens the store again after a write with an
-// uncertain result. A function returns true if the manager can find out who owns the store.
+// uncertain result. Each function returns true if the manager can find out who owns the store.
 var thieves = map[string]func(t *testing.T, mem *storetest.Memory, h *hands) (owned bool){
 	"another manager has it open": func(t *testing.T, mem *storetest.Memory, h *hands) bool {
 		h.mu.Lock()

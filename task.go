@@ -264,8 +264,8 @@ type Outage struct {
 	Reason string    `json:"reason,omitempty"` // the client's error, in one line
 }
 
-// Progress describes the work of an attempt. After the attempt ends, it keeps the last known
-// values.
+// Progress describes the work of an attempt. After the attempt ends, Progress keeps the last
+// known values.
 type Progress struct {
 	Turns         int       `json:"turns"`      // number of turns begun
 	ToolCalls     int       `json:"tool_calls"` // number of tool calls, each counted once

@@ -306,7 +306,7 @@ type call struct {
 	out    *handing // ends and notices that the answer hands out
 
 	elsewhere Elsewhere // nil if there are no other processes
-	asked     bool      // the other processes have been asked for the task
+	asked     bool      // the other processes have been asked about the task
 }
 
 func newCall(ctx context.Context, m *BackgroundManager, by Caller, w wording, e Elsewhere) *call {

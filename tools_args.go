@@ -205,7 +205,7 @@ func (x field[A]) set(a *A, raw json.RawMessage) string {
 }
 
 // wholeNumber parses a whole number. The number can have a zero fraction or an exponent. A number
-// outside the range of int64 becomes the nearest limit of the range.
+// outside the range of int64 becomes the smallest or the largest int64.
 func wholeNumber(s string) (int64, bool) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return n, true

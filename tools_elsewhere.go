@@ -49,9 +49,9 @@ const (
 	elsewherePace = 250 * time.Millisecond // minimum time between two calls to Elsewhere.Read during a wait
 )
 
-// asksElsewhere reports whether the other processes must be asked about the task, because of the
-// manager's error. They are also asked about a task of another caller. Otherwise, the time that the
-// answer takes would show whether the id exists.
+// asksElsewhere reports whether, given the manager's error, the other processes must be asked about
+// the task. They are also asked about a task of another caller. Otherwise, the time that the answer
+// takes would show whether the id exists.
 func (c *call) asksElsewhere(err error) bool {
 	return c.elsewhere != nil && !c.asked && (errors.Is(err, ErrUnknownTask) || errors.Is(err, ErrNotDescendant))
 }

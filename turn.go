@@ -210,7 +210,7 @@ type toolCall struct {
 }
 
 // newCall returns the record of a call that is seen for the first time. If the call has already
-// ended, it might have begun at any time since the calls were last known.
+// ended, it might have begun at any time after knownTo.
 func (s *sight) newCall(t MessageTool, now int64) *toolCall {
 	call := &toolCall{state: ToolDone, name: t.Name, began: now}
 	if !t.State.InFlight() {
@@ -324,8 +324,8 @@ func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == s.promptID && s.promptID != "" {
 		// Messages that were read before the prompt of this turn belong to an earlier turn. A message
-		// that an event reported might belong to this turn. It is only forgotten, so that it counts if
-		// the client returns it again.
+		// that an event reported might belong to this turn. Such a message is only forgotten, so
+		// that it counts if the client returns it again.
 		for id, seen := range s.msgs {
 			if seen.told == 0 { // no event has reported the message
 				s.isOld(id)

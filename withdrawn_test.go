@@ -186,8 +186,8 @@ func TestARecordThatCannotBeReadIsNotOverwrittenByAResume(t *testing.T) {
 	})
 }
 
-// While a notice that a host is taking is being written, a resume of the task that it reports is withdrawn.
-// The notice then still counts as owed until the host has it.
+// In this test, a host takes a notice about a task. While the notice is being written, a resume of that task
+// is withdrawn. The notice then still counts as owed until the host has it.
 func TestAWithdrawnResumeLeavesTheNoticeThatIsBeingTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := &storetest.Memory{}

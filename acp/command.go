@@ -13,7 +13,7 @@ type shellCommand struct {
 	whole string // the whole command, including a shell in front of a script
 }
 
-// commandFields are the names of input fields that hold the commands of agents' tools.
+// commandFields are the names of the fields that hold commands in the input of agents' tools.
 var commandFields = []string{"command", "cmd", "argv", "commands", "commandline", "command_line", "shell_command", "shellcommand", "script"}
 
 const (

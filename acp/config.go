@@ -44,11 +44,11 @@ type Config struct {
 	Auth string
 
 	// Agents maps the agent names that tasks may use to their settings. If the map is empty, tasks
-	// may use any name, and every name means the agent with its own settings.
+	// may use any name, and the agent uses its own settings whatever the name is.
 	Agents map[string]Agent
 
-	// Model is the model for tasks if neither the task nor its agent names a model. Empty
-	// means the agent's own model.
+	// Model is the model for a task if neither the task nor its agent names one. Empty means the
+	// agent's own model.
 	Model string
 
 	// Permit answers the agent's permission requests that the session's rules ([bgagent.Permission])

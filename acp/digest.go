@@ -23,7 +23,7 @@ type callOutput struct {
 type callResult struct {
 	digest  bgagent.Digest // digest of the last raw output; if there was none, digest of the last content
 	raw     bool           // whether the field "digest" is the digest of a raw output
-	printed hash.Hash64    // running hash of the output in the agent's own terminal, which arrives in pieces; nil if there is no output
+	printed hash.Hash64    // running hash of the output in the agent's own terminal, because this output arrives in pieces; nil if there is none
 	exit    string         // how the command in that terminal ended
 	lost    bool           // whether part of a message about the call could not be read
 }

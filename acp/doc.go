@@ -43,19 +43,19 @@
 // new turns run in a new process. As a result, RunTurn returns only when everything that the turn
 // started has stopped, and a task that cannot be stopped does not interrupt other tasks.
 //
-// The client terminates a program together with everything that the program started: its process
-// group, on Linux also its operating system session, and descendants outside of both that have the
-// client's mark in their environment. The client does this on Close, after a crash, and for
-// commands in terminals. A process cannot be found if it has left the session and the host cannot
-// read its mark. The host cannot read the mark if the process has overwritten its environment or
-// runs as another user. No agent can make the host hang, even if it prints text that is not JSON
-// (for example in front of a message), writes endlessly, or never reads its input.
+// The client terminates a program together with everything that the program started: the processes
+// in its process group, those in its operating system session (on Linux), and descendants outside
+// of both that have the client's mark in their environment. The client does this on Close, after a
+// crash, and for commands in terminals. A process cannot be found if it has left the session and
+// the host cannot read its mark. The host cannot read the mark if the process has overwritten its
+// environment or runs as another user. No agent can make the host hang, even if it prints text that
+// is not JSON (for example in front of a message), writes endlessly, or never reads its input.
 //
 // Programs and commands in terminals run in separate operating system sessions, without a
 // controlling terminal. They cannot open /dev/tty. Ctrl-C reaches only the host, which must then
 // stop them. They run as the host's user and can read everything that this user can read. On Linux
-// that includes the host's environment and memory. Keep secrets that an agent must not know out of
-// both.
+// that includes the host's environment and memory. If an agent must not know a secret, keep the
+// secret out of both.
 //
 // A host that is killed cannot terminate its agents. The agents' input is then closed, and opencode
 // and gemini exit if they are idle. A command in a terminal keeps running. If the manager has a
@@ -76,8 +76,8 @@
 //     expected, the prompt was answered only if the replay also ends with text.
 //   - The prompt was interrupted if the replay contains the prompt's text more times than the
 //     client had previously sent it. The replay alone never proves that there is an answer, because
-//     a tool call that was not stored might have followed its last text. gemini does not store the
-//     calls of an interrupted turn.
+//     a tool call that was not stored might have followed the last text in the replay. gemini does
+//     not store the calls of an interrupted turn.
 //   - The prompt is missing if the replay is empty and the session was never prompted, or if the
 //     replay ends with the previous prompt. In all other cases, the state of the prompt is unknown.
 //   - The prompt is also missing if the agent does not have the session, unless the agent had begun
@@ -169,7 +169,7 @@
 //     until the agent is silent.
 //   - gemini cannot load a session in the clock minute in which it created the session, because it
 //     would overwrite its own record of the session. The client waits until that minute is over. If
-//     the context of [Client.RestoreSession] ends earlier, it returns [bgagent.ErrUnreachable].
+//     its context ends earlier, [Client.RestoreSession] returns [bgagent.ErrUnreachable].
 //   - When claude-agent-acp loads a session, it sends a separate request to its model: the text
 //     "Hi" without the conversation, with an answer of at most one token.
 //   - gemini cannot create files with FilesReadWrite, because it treats the answer that the file

@@ -25,8 +25,8 @@ func versionIn(result []byte) string {
 	return text(answer.Version)
 }
 
-// checkVersion returns an error if the agent speaks another version of the protocol than this
-// client.
+// checkVersion returns an error if the agent and this client speak different versions of the
+// protocol.
 func checkVersion(version string) error {
 	if version == "" {
 		return fmt.Errorf("its answer to initialize contains no version of the Agent Client Protocol; this client speaks version %d", sdk.ProtocolVersionNumber)
@@ -63,9 +63,9 @@ func letters(s sdk.StopReason) string {
 	}, string(s))
 }
 
-// chunk returns a copy of a message update whose content is one text block, as the protocol
-// requires. It reports false if the update is of another kind, or if its content is neither a
-// string nor a list of texts.
+// chunk returns a copy of a message update, with the content converted to one text block, as the
+// protocol requires. It reports false if the update is of another kind, or if its content is
+// neither a string nor a list of texts.
 func chunk(params json.RawMessage) (json.RawMessage, bool) {
 	var n, update map[string]json.RawMessage
 	if json.Unmarshal(params, &n) != nil || json.Unmarshal(n["update"], &update) != nil ||

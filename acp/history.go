@@ -102,8 +102,8 @@ func (h *conversation) closeLast() {
 
 // The method "open" returns the message to which the agent's next piece belongs, and whether the
 // message is new. In a replay, the message can be a user prompt. A new message begins after a tool
-// call and when the id changes. It also begins when a piece with an id follows text without an id,
-// because the model did not write that text.
+// call, and when the id changes. One also begins when a piece with an id follows text without an
+// id, because the model did not write the text without an id.
 func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, fresh bool) {
 	own := value(id)
 	m = h.last()

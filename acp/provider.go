@@ -104,7 +104,7 @@ func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 var brokenOff = regexp.MustCompile(`(?i)^terminated$|fetch failed|socket hang up|other side closed|\bECONN(?:RESET|REFUSED)\b|\binternal error (?:encountered|has occurred)`)
 
 // codexInfo returns the name and the HTTP status in codex's description of an error. If the
-// description does not contain a status, it is 0.
+// description does not contain a status, status is 0.
 func codexInfo(info any) (name string, status int) {
 	switch info := info.(type) {
 	case string:

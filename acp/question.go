@@ -62,7 +62,7 @@ func offers(list []sdk.PermissionOption) (out []offer) {
 type earlier struct {
 	described
 	input   any
-	unclear bool // whether some paths or inputs of the call are unknown, even with the question
+	unclear bool // whether some paths or inputs of the call are unknown, even after the question
 }
 
 // askManager asks the manager about a request. It returns whichever of the agent's options was

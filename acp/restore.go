@@ -243,7 +243,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", err, bgagent.ErrUnreachable)
 }
 
-// notLoaded returns the error if the agent answers that it cannot load the session. The error
+// notLoaded returns the error for an agent's answer that it cannot load the session. The error
 // matches ErrBusy if the session is open in another process, and ErrNoSession if the agent does not
 // have the session. If the answer can have another reason, for example that one of the agent's
 // files is missing, the error matches neither.

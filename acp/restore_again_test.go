@@ -54,8 +54,8 @@ func TestAClientLearnsWhatAnotherProcessDidInItsSession(t *testing.T) {
 	require.Equal(t, "three", states(t, c, in, bgagent.PromptAnswered).Text)
 }
 
-// A session whose last turn is over is loaded for its next prompt, and other sessions are loaded by
-// RestoreSession.
+// If the last turn of a session is over, the session is loaded only for its next prompt. Otherwise,
+// RestoreSession loads it.
 func TestARestoredSessionHasTheMCPServersOfItsManager(t *testing.T) {
 	for script, want := range map[string]bgagent.PromptState{"say hello": bgagent.PromptAnswered, "wait": bgagent.PromptInterrupted} {
 		t.Run(want.String(), func(t *testing.T) {

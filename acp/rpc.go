@@ -196,8 +196,8 @@ func (c *conn) noise() jsonlines.Noise {
 	return c.garbage
 }
 
-// errOutputEnded is the reason for the end of a connection whose agent closed its output. In most
-// cases the agent has exited.
+// errOutputEnded is the reason given if a connection ended because the agent closed its output. In
+// most cases the agent has exited.
 var errOutputEnded = errors.New("it closed its output")
 
 // The method "serve" reads messages until the agent's output ends or exceeds a limit, or until the

@@ -63,7 +63,7 @@ func hashOf(text string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 
-// The function "plain" returns the text without everything that agents might change in a replay: white
+// The function "plain" returns the text without anything that agents might change in a replay: white
 // space other than single spaces, characters that cannot be encoded, and hidden parts. If an agent
 // might leave out the whole text, the result is empty.
 func plain(text string) string {
@@ -102,8 +102,8 @@ func (m *memory) joins(text string) {
 	}
 }
 
-// The method "leaves" takes back a call to the method "joins", because the agent has refused the message.
-// The message was meant to join the last prompt's turn or the previous turn.
+// The method "leaves" undoes a call to the method "joins", because the agent has refused the message. The
+// message was meant to join the last prompt's turn or the previous turn.
 func (m *memory) leaves(text string) {
 	drop := func(list, after []string) ([]string, bool) {
 		for i := len(list) - 1; i >= 0; i-- {
@@ -122,7 +122,7 @@ func (m *memory) leaves(text string) {
 	}
 }
 
-// The method "unsent" takes back the last call to the method "sends", because the agent has not
+// The method "unsent" undoes the last call to the method "sends", because the agent has not
 // received the prompt.
 func (m *memory) unsent() {
 	if n := len(m.Sent); n > 0 && m.Now.Prompt != "" {

@@ -378,8 +378,8 @@ func (o *options) configured(config []sdk.SessionConfigOption) {
 	}
 }
 
-// The method "find" returns the agent's name for the wanted value. A wanted model can begin with a
-// provider that is not part of the agent's name for it.
+// The method "find" returns the agent's name for the wanted value. The wanted name of a model can
+// begin with the name of a provider, even if the agent's own name for the model does not.
 func (ch *choice) find(want string) (string, bool) {
 	// The current value does not have to be in the list. gemini's list does not contain the model
 	// that its command line names.

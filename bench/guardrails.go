@@ -50,7 +50,7 @@ func guarded() bgagent.Config {
 }
 
 // tellAll launches n tasks and waits until notices have reported all of them. It returns the time
-// in nanoseconds and the number of allocations per task.
+// in nanoseconds and the number of allocations, both per task.
 func tellAll(n int, cfg bgagent.Config) (ns, allocs float64, err error) {
 	t := newTold(n)
 	cfg.Limits.Default, cfg.Notify, cfg.NoticeWindow, cfg.RetainTasks = limit, t.notify, bgagent.Disabled, 1000

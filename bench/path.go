@@ -96,7 +96,7 @@ var input = bgagent.LaunchInput{Description: "find it", Prompt: "Find where it i
 func root(i int) string { return "root-" + strconv.Itoa(i/100) }
 
 // launchAll launches n tasks and waits until all of them have been reported by notices. It returns
-// the time in nanoseconds and the number of allocations per task.
+// the time in nanoseconds and the number of allocations, both per task.
 func launchAll(n int) (ns, allocs float64, err error) {
 	t := newTold(n)
 	m, err := bgagent.New(&runner{}, bgagent.Config{

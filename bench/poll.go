@@ -24,9 +24,9 @@ type polled struct {
 }
 
 // The function "sweeps" lets a manager poll n busy sessions for the given number of intervals. The
-// first interval begins after all messages have been read once. In each interval, it calls between
-// once. The result holds the averages over the sweeps that started and finished during these
-// intervals.
+// first interval begins after all messages have been read once. At the start of each interval,
+// "sweeps" calls the function "between". The result holds the averages over the sweeps that started
+// and finished during these intervals.
 func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	const interval = 2 * time.Second
 	s.latency, s.messages = 2*time.Millisecond, 50

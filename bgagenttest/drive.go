@@ -101,8 +101,8 @@ func (c *checkContext) pause(d time.Duration) {
 	}
 }
 
-// The method "until" calls holds repeatedly until holds returns true, the limit has passed or the
-// check is stopped. It returns the last result of holds.
+// The method "until" calls the function "holds" again and again until this function returns true,
+// the limit has passed or the check is stopped. It returns the function's last result.
 func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); ; c.pause(c.h.Poll) {
 		switch {

@@ -180,8 +180,8 @@ type book struct {
 
 func (b *book) wrong(format string, args ...any) { b.bad = append(b.bad, fmt.Sprintf(format, args...)) }
 
-// The method "begins" records the beginning of a turn, and the violations that it shows. It returns the
-// record of the turn's prompt.
+// The method "begins" records the beginning of a turn. If the turn should not have begun, the method also
+// records the manager's violation. It returns the record of the turn's prompt.
 func (b *book) begins(t *Turn) *received {
 	b.prompts = append(b.prompts, t.Prompt)
 	b.now[t.model]++

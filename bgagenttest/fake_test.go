@@ -100,7 +100,8 @@ func (f *Fake) spoil(session string) {
 	}
 }
 
-// The function "restarts" returns the [Restart] for clients that wrap makes from fakes.
+// The function "restarts" returns the [Restart] for clients that the function "wrap" makes from
+// fakes.
 func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
 	of := func(sc bgagent.SessionClient) *Fake { return sc.(interface{ self() *Fake }).self() }
 	return Restart{
@@ -117,8 +118,8 @@ func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
 	}
 }
 
-// The function "obedient" returns the harness for clients that wrap makes from fakes. The fakes run
-// the script "obey".
+// The function "obedient" returns the harness for clients that the function "wrap" makes from
+// fakes. The fakes run the script "obey".
 func obedient(wrap func(*Fake) bgagent.SessionClient) Harness {
 	return Harness{
 		New: func(t TB) bgagent.SessionClient {

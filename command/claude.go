@@ -21,18 +21,18 @@ import (
 // that the prompt names with @.
 //
 // Claude Code can treat a prompt that begins with a slash as a command. The client puts the line "The
-// task:" in front of such a prompt. A continued session can get a new id. Messages and tool calls of
-// subagents are reported only as activity. While commands or agents that Claude Code started run in
-// the background, the turn continues, and the last result is the answer. If the model server rejects
-// the key, the turn ends immediately.
+// task:" in front of such a prompt. A continued session can get a new id. Subagents' messages and
+// tool calls are reported only as activity. The turn continues while commands or agents that Claude
+// Code has started are running in the background. The last result is the answer. If the model server
+// rejects the key, the turn ends immediately.
 //
 // If the provider refuses a request, Claude Code retries it up to ten times, for about three
 // minutes. To leave the retries to the manager, which gives the slot to another task in the
 // meantime, set [Agent].LeaveRetries.
 //
 // After a restart, the client reads the session from its file in Claude Code's folder. Claude Code
-// can store a prompt late. If it was killed before it stored the first message of a session, the
-// prompt is sent to a new Claude Code session.
+// sometimes stores a prompt late. If it was killed before it stored the first message of a session,
+// the prompt is sent to a new Claude Code session.
 func Claude() Program {
 	args := []string{"-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
 	return Program{
@@ -57,8 +57,8 @@ func Claude() Program {
 	}
 }
 
-// claudeKeeps declares the rules that Claude Code can enforce. claudeWords are the names
-// of Claude Code's tools for each kind of access.
+// claudeKeeps declares the rules that Claude Code can enforce. claudeWords lists the names of
+// Claude Code's tools for each kind of access.
 var (
 	claudeKeeps = permission.Client{Name: "claude", Keeps: map[permission.Kind]permission.Means{
 		permission.Read: permission.Patterns, permission.Edit: permission.Patterns, permission.Bash: permission.Patterns, permission.Web: permission.Patterns,
@@ -119,8 +119,8 @@ func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
 		}
 	}
 	if othersDenied(own) {
-		// --tools limits only Claude Code's own tools. If no rule allows a tool of an MCP server, mcp__*
-		// denies the tools of all MCP servers.
+		// --tools limits only Claude Code's own tools. If no rule allows a tool of an MCP server, the
+		// entry mcp__* denies the tools of all MCP servers.
 		isServers := func(tool string) bool { return strings.HasPrefix(tool, "mcp__") }
 		if !slices.ContainsFunc(usable, isServers) {
 			no = append(no, "mcp__*")
@@ -174,7 +174,7 @@ func claudeAllows(rules []bgagent.Permission, tool string) (allowed bool) {
 	return allowed
 }
 
-// The function "whole" returns the permissions of a tool that can be allowed or denied only as a
+// The function "whole" returns the permissions for a tool that can be allowed or denied only as a
 // whole. The tool is denied if any of its patterns is denied.
 func whole(allow, deny []string) (yes, no []string) {
 	all := []string{"*"}

@@ -66,9 +66,9 @@ type Config struct {
 	Grace time.Duration
 
 	// MaxLine is the maximum number of bytes that are kept from an output line. Zero means 16 MiB. In a
-	// longer line, each string is cut to an eighth of MaxLine, and a note at the end of the string
-	// states how many bytes are missing. If the line is still too long, it is dropped. If the turn ends
-	// badly, the error mentions the dropped line.
+	// longer line, every string longer than an eighth of MaxLine is cut to that length, and a note at
+	// the end of the string states how many bytes are missing. If the line is still too long, it is
+	// dropped. If the turn ends badly, the error mentions the dropped line.
 	MaxLine int
 
 	// Silence limits how long a program can run before its first output. If the program prints
@@ -81,10 +81,10 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Printed receives the programs' unchanged output as it arrives. It is meant for logs. API keys
-	// and escape sequences are not removed. The argument "task" is the id of the task, and "stream"
-	// is 1 for standard output or 2 for standard error. Printed can be called concurrently, but the
-	// calls for one stream of a task are made in order. The slice p is valid only during the call,
-	// and the client does not read the program's output during the call.
+	// and escape sequences are not removed. The first two arguments of Printed are the id of the task
+	// and the stream: 1 for standard output, 2 for standard error. Printed can be called
+	// concurrently, but the calls for one stream of a task are made in order. The slice p is valid
+	// only during the call, and the client does not read the program's output during the call.
 	Printed func(task string, stream int, p []byte)
 
 	// Keep is the maximum number of bytes of conversation text that are kept per session for
@@ -149,7 +149,7 @@ type session struct {
 	memory     any    // state that the decoder keeps from one turn to the next
 	unanswered string // the session's prompts, kept while the field "answered" is false; see Program.ForgetsUnanswered
 	answered   bool   // whether the agent has written text or called a tool in the session
-	forgot     bool   // whether the earlier process did not save texts that the next turn might need, because the texts were too long
+	forgot     bool   // whether texts that the next turn might need were too long for the earlier process to save
 
 	sent    []sent   // prompts given to the program's session, oldest first; never changed in place
 	sentCut bool     // whether the oldest entries of the field "sent" are missing
@@ -298,7 +298,7 @@ const ownFallback = "--fallback-model"
 
 // Fallback implements [bgagent.FallbackReporter]. A session can continue with another model,
 // because its program is given the model in each turn. If Agent.Args or Agent.Command contains the
-// option --fallback-model, the program is Claude Code and falls back on its own.
+// option --fallback-model, the program is taken to be Claude Code, which falls back on its own.
 func (c *Client) Fallback(agent string) bgagent.FallbackWay {
 	a, _ := c.agentOf(agent)
 	own := func(arg string) bool { return arg == ownFallback || strings.HasPrefix(arg, ownFallback+"=") }

@@ -23,10 +23,10 @@ import (
 // reports the tokens of a whole thread; the client subtracts the tokens of earlier turns.
 // The client stops codex with SIGINT, because codex does not stop its tools on SIGTERM.
 //
-// For a few seconds, codex retries some of the requests that the provider refused. For a provider
-// from the user's own configuration, the keys request_max_retries and stream_max_retries of
-// model_providers limit these retries. If [Agent].Args sets both keys to 0, codex leaves the
-// retries to the manager.
+// For a few seconds, codex retries some of the requests that the provider refused. If the user's
+// own configuration defines the provider, the keys request_max_retries and stream_max_retries in the
+// provider's entry under model_providers limit these retries. If [Agent].Args sets both keys to 0,
+// codex leaves the retries to the manager.
 //
 // After a restart, the client reads the thread from its rollout file under CODEX_HOME.
 func Codex() Program {

@@ -103,7 +103,7 @@ const maxTurns = 1000
 
 // The method "page" returns the messages after the cursor. The parameter "most" is the maximum
 // number of messages; zero means no limit. The cursor is the number of finished messages before the
-// page. Dropped messages are left out.
+// page, including dropped ones. The page itself does not contain dropped messages.
 func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

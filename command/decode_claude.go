@@ -210,8 +210,8 @@ func (d *claudeDecoder) begin(o *Output) {
 	d.list = list
 }
 
-// The method "alive" withdraws the end of the turn if it was reported because of a rejected key. It
-// is called when the model has answered.
+// The method "alive" withdraws the end of the turn if that end was reported because of a rejected
+// key. The method is called when the model has answered.
 func (d *claudeDecoder) alive() {
 	if d.gone {
 		d.gone = false

@@ -131,8 +131,8 @@ func (x *opencodeLine) call() bgagent.MessageTool {
 	return call
 }
 
-// tellTodos reports the todo list that the input of a todo tool contains. Opencode, gemini and
-// older versions of claude use the same format, except that gemini uses another name for the text.
+// tellTodos reports the todo list in the input of a todo tool. Opencode, gemini and older versions
+// of claude use the same format, except that gemini has another name for the field with the text.
 func tellTodos(input json.RawMessage, o *Output) {
 	var x struct {
 		Todos []struct{ Content, Description, Status string }

@@ -105,8 +105,8 @@ func TestTheToolsOfCodexServersHaveDigests(t *testing.T) {
 }
 
 // inARow returns the number of compactions in a row at the end of the reports, as the manager counts
-// them. If two compactions in a row come earlier, the result is 2, because the manager then ends the
-// turn.
+// them. If there are two compactions in a row before the end, the result is 2, because the manager
+// ends the turn after them.
 func inARow(reports []bgagent.Report) (n int) {
 	for _, r := range reports {
 		switch r.Kind {

@@ -88,7 +88,8 @@
 // only the program itself, without waiting for [Config].Grace.
 //
 // A program runs as the host's user and can read everything that this user can read. On Linux that
-// includes the host's environment and memory. Keep secrets that an agent must not know out of both.
+// includes the host's environment and memory. If an agent must not know a secret, keep the secret
+// out of both.
 //
 // If the host itself is killed, its programs continue to the end of their turns. If Config.Instance
 // is set or the manager has a store, the programs can be found by [InstanceVariable]; see "After a

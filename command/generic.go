@@ -51,8 +51,8 @@ type simpleLine struct {
 	simpleFailure
 }
 
-// given is a text field. The field "is" reports whether the line contains it. A value of an unexpected type
-// is ignored.
+// given is a text field of a line. Its field "is" reports whether the line contains the text field. A value
+// of an unexpected type is ignored.
 type given struct {
 	wording
 	is bool

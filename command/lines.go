@@ -110,8 +110,8 @@ func hint(stderr string) string {
 	return cut(cmp.Or(rejected, best, last), 300)
 }
 
-// lineWriter passes each line written to it on to a function. If a line is longer than
-// maxErrorLine, only its beginning is passed on.
+// lineWriter calls a function with each line that is written to it. If a line is longer than
+// maxErrorLine, the function gets only its beginning.
 type lineWriter struct {
 	line func(string)
 	buf  []byte

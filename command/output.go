@@ -49,7 +49,7 @@ type Output struct {
 	told    bgagent.Usage // usage of the turn that has been reported
 
 	failed *bgagent.ProviderError // failure at the provider after which the agent has done nothing; nil if there is none
-	tries  int                    // number of requests for the current answer that the program has shown; see retries
+	tries  int                    // number of requests for the current answer, as far as the program has shown them; see retries
 	status int                    // status of the last refused request for the current answer, if only standard error shows it
 	step   func(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep
 
@@ -433,8 +433,7 @@ func (o *Output) said() said {
 	}
 }
 
-// brief is a copy of a few fields of an Output. Making a brief is cheaper than making a copy of
-// type said.
+// brief is a copy of a few fields of an Output. Making a brief is cheaper than making a said.
 type brief struct {
 	known, sealed bool
 	over          bool // whether an end was reported and no work is left in the background

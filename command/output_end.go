@@ -105,7 +105,7 @@ type round struct {
 	later bool // there was output since the report that looks like the agent's work; can also be set after the end of the turn
 }
 
-// parts is the usage of single requests that was reported since the last round.
+// parts holds the usage that was reported for single requests since the last round.
 type parts struct {
 	id    string // the program's id for the last request
 	usage bgagent.Usage
@@ -128,10 +128,11 @@ func (o *Output) partUsage(id string, u bgagent.Usage) {
 	}
 }
 
-// roundUsage reports the usage of a round. Several reports of one round are counted once, with the larger
-// figures. Two reports with ids belong to one round if the ids are equal. Otherwise they belong to one
-// round if the agent has not continued between them. After the end of the turn, output can make it seem
-// that the agent has continued. In this case the reports belong to one round if their figures are equal.
+// roundUsage reports the usage of a round. Several reports about one round are counted once, with the
+// larger figures. Two reports that both have ids belong to one round if the ids are equal. If one of them
+// has no id, they belong to one round if the agent has not continued between them. After the end of the
+// turn, output can make it seem that the agent has continued. In this case the two reports belong to one
+// round if their figures are equal.
 func (o *Output) roundUsage(id string, u bgagent.Usage) {
 	var delta bgagent.Usage
 	id = short(id)

@@ -59,8 +59,8 @@ type Program struct {
 	NoRetries []string
 
 	// NoTokens means that the output does not report all tokens that a turn uses. NoCost means that
-	// it does not report their cost. A task is refused if its budget limits a figure that is not
-	// reported. If Decode is nil, neither tokens nor cost are known.
+	// the output does not report the turn's cost. A task is refused if its budget limits a figure
+	// that is not reported. If Decode is nil, neither tokens nor cost are known.
 	NoTokens, NoCost bool
 
 	// Environ names the host's environment variables that the program needs in addition to
@@ -114,9 +114,9 @@ type Program struct {
 
 	asks bool // whether the program asks questions on standard output, as Claude Code does
 
-	// decodeErrors returns a function that reads the lines of standard error. That function runs on a
-	// different goroutine from the decoder. The function "explain" completes the description of a provider
-	// failure after the program has exited. Both can be nil.
+	// decodeErrors returns a function that reads the lines of standard error. That function does not run
+	// on the decoder's goroutine. The function "explain" completes the description of a provider failure
+	// after the program has exited. Both can be nil.
 	decodeErrors func() func(line string, o *Output)
 	explain      func(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError
 }

@@ -29,7 +29,7 @@ func (o *Output) ProviderFailed(e bgagent.ProviderError) {
 	})
 }
 
-// The function "plausible" returns the failure with one line as its message, and without a RetryAt
+// The function "plausible" returns the failure with its message on one line, and without a RetryAt
 // that has passed or is too far away.
 func plausible(e bgagent.ProviderError) bgagent.ProviderError {
 	e.Message = oneLine(bounded(e.Message))
@@ -88,9 +88,9 @@ func (o *Output) triesAtEnd() int {
 	return o.tries + 1
 }
 
-// The method "step" returns the way in which the client can continue the turn after a failure at the
-// provider. want is the step that the decoder reported, session is the id that the program reported
-// in the turn, and called is true if the agent has called a tool.
+// The method "step" returns how the client can continue the turn after a failure at the provider.
+// want is the step that the decoder reported, session is the id that the program reported in the
+// turn, and called is true if the agent has called a tool.
 func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
 	switch {
 	case want != bgagent.NextContinue && called: // a repeated prompt would not show the model that it has called tools

@@ -34,7 +34,7 @@ type claudeLimit struct {
 }
 
 // The method "failed" reports the request failure that a synthetic message or a result describes.
-// The argument "word" is claude's word for the error, or for why the turn ended.
+// word holds claude's term for the error, or for the reason why the turn ended.
 func (d *claudeDecoder) failed(f claudeFailure, word string) {
 	e := failureOf(apifault.Fault{Status: small(f.Status), Names: []string{word, f.Own, f.Kind}})
 	if e.Kind == 0 {
@@ -89,7 +89,7 @@ const codexStream = "stream disconnected before completion: "
 // for that comes after codexIncomplete.
 const codexIncomplete = "Incomplete response returned"
 
-// codexStop returns the stop reason of a turn that codex ended with the error message "text".
+// codexStop returns the stop reason for a turn that codex ended with the given error message.
 func codexStop(text string) bgagent.StopReason {
 	if reason, ok := strings.CutPrefix(strings.TrimSpace(text), codexStream+codexIncomplete+", reason: "); ok {
 		if stop, known := stopOf(reason); known {

@@ -136,10 +136,10 @@ var moments = []moment{
 	},
 }
 
-// Each turn of a program takes seconds. Therefore, some cases are skipped without the flag
-// -command.slow: the program's process group is killed only while a command is running, and the
-// hosts of gemini and opencode are killed only while a command is running and always without the
-// process group.
+// Each turn of a program takes seconds. Therefore, without the flag -command.slow, some
+// cases are skipped: the program's process group is killed only while a command is running, and
+// the hosts of gemini and opencode are killed only while a command is running, and never together
+// with the process group.
 func TestRealSessionsOfAKilledHostAreRestored(t *testing.T) {
 	t.Parallel()
 	for _, r := range reals {

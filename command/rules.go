@@ -43,7 +43,7 @@ func isThe(arg, flag string) bool {
 
 // isSetting reports whether the command-line argument arg sets the key, a key above it or a key
 // below it. If value is true, a flag for settings precedes arg, and arg is KEY=VALUE or the name of
-// a feature. Otherwise arg must contain both the flag and its value.
+// a feature. Otherwise, arg counts only if it contains both the flag and its value.
 func isSetting(arg, key string, value bool) bool {
 	for _, prefix := range []string{"--config=", "--enable=", "--disable=", "-c"} {
 		if rest, ok := strings.CutPrefix(arg, prefix); ok && !value {

@@ -133,7 +133,8 @@ type codexReader struct {
 	strange bool     // whether the part before the first prompt contains something that codex does not write there
 }
 
-// codexFirst contains the lines that codex writes before the first prompt, apart from its own messages.
+// codexFirst contains the types of the lines that codex writes before the first prompt, apart from its
+// own messages.
 var codexFirst = map[string]bool{
 	"session_meta ": true, "turn_context ": true, "world_state ": true, "event_msg task_started": true, "event_msg thread_settings_applied": true,
 }

@@ -84,7 +84,7 @@ func newFeed(m *bgagent.BackgroundManager, interval time.Duration, others Others
 	return &feed{m: m, interval: interval, others: others, readers: map[*reader]struct{}{}}
 }
 
-// join adds a page. It returns nil if the feed is closed.
+// The method "join" adds a page. It returns nil if the feed is closed.
 func (f *feed) join() *reader {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,7 +107,7 @@ func (f *feed) join() *reader {
 	return r
 }
 
-// leave removes a page. If it is the last page, the method "leave" also stops the goroutine
+// The method "leave" removes a page. If it is the last page, the method also stops the goroutine
 // that follows the manager.
 func (f *feed) leave(r *reader) {
 	f.mu.Lock()

@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// The function "asking" returns a manager with a task that asks the question, the task's id, and the
-// question.
+// The function "asking" returns a manager whose task asks the question. It also returns the id of
+// the task, and the question as the manager reports it.
 func asking(t *testing.T, q bgagent.Question) (*bgagent.BackgroundManager, string, bgagent.Question) {
 	t.Helper()
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{

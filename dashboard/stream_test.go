@@ -92,7 +92,8 @@ func (v *viewer) take(event string) {
 	}
 }
 
-// watch opens a page in a bubble of testing/synctest. The page is closed at the end of the test.
+// The function "watch" opens a page in a bubble of testing/synctest. The page is closed at the end
+// of the test.
 func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
 	ctx, cancel := context.WithCancel(t.Context())
 	v := &viewer{tasks: map[string]map[string]any{}, header: http.Header{}, done: make(chan struct{}), stop: cancel, slow: slow}

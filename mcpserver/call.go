@@ -120,9 +120,9 @@ func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent
 	return sc.result(ctx, t.ID)
 }
 
-// begin delegates a task in the background, or returns the task that the same tool call has
-// already delegated. If no task was delegated, the method "begin" returns the tool's answer
-// instead.
+// The method "begin" delegates a task in the background, or returns the task that the same tool
+// call has already delegated. If no task was delegated, the method "begin" returns the tool's
+// answer instead.
 func (sc *scope) begin(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*bgagent.Task, *mcp.CallToolResult, error) {
 	if t, ok := sc.again(by, args); ok {
 		return &t, nil, nil

@@ -210,7 +210,7 @@ func TestABodyThatDoesNotComeKeepsNoConnection(t *testing.T) {
 	}
 }
 
-// unread is a request body that fails the test when it is read.
+// The type "unread" is a request body that fails the test when it is read.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {

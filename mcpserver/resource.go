@@ -72,8 +72,8 @@ func (sc *scope) subscribe(_ context.Context, req *mcp.SubscribeRequest) error {
 	return nil
 }
 
-// follow starts notifying subscribers of changes to the scope's tasks. The notifications stop
-// when the server is closed, or when the scope is dropped.
+// The method "follow" starts notifying subscribers of changes to the scope's tasks. The
+// notifications stop when the server is closed, or when the scope is dropped.
 func (sc *scope) follow() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()

@@ -116,8 +116,9 @@ func (s *Server) Forget(name string) bool {
 	})
 }
 
-// Drop is like Forget, but it drops the protocol server even if texts or delegations are left. Call it when
-// nobody will use the scope again, for example because the scope is the session of a task that has ended.
+// Drop is like Forget, but it drops the protocol server even if there are still texts to send or
+// delegations that the caller might repeat. Call it when nobody will use the scope again, for example
+// because the scope is the session of a task that has ended.
 func (s *Server) Drop(name string) {
 	s.drop(name, func(*scope) bool { return true })
 }

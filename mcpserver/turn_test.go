@@ -45,8 +45,8 @@ func running(t *testing.T, m *bgagent.BackgroundManager, by, prompt string) bgag
 	return task
 }
 
-// A scope can be the session of a task. Such a scope has the tasks below this task, on every level, and no
-// others.
+// A scope can be the session of a task. Such a scope contains the tasks below this task, on every level,
+// and no others.
 func TestTheScopeOfATaskHasTheTasksBelowIt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m, s := newDeepServer(t)

@@ -59,7 +59,7 @@ var ErrNotServing = errors.New("it runs, but does not serve other processes, or 
 // tasks of the process must be read from the servers.
 func unasked(err error) bool { return errors.Is(err, ErrProcessDead) || errors.Is(err, ErrNotServing) }
 
-// whyUnasked returns the reason why nobody receives requests to a store's owner.
+// whyUnasked returns the reason why requests to a store's owner reach nobody.
 func (w *wire) whyUnasked(ctx context.Context, owner string) error {
 	if err := w.ping(ctx, owner); err != nil {
 		return ErrProcessDead
@@ -76,7 +76,7 @@ type answer struct {
 // answerError is an error from another process.
 type answerError struct {
 	Text    string              `json:"text"`
-	Matches []string            `json:"matches,omitempty"` // texts of those errors in the list "known" that this error matches
+	Matches []string            `json:"matches,omitempty"` // texts of the errors in the list "known" that this error matches
 	Input   *bgagent.InputError `json:"input,omitempty"`
 }
 
@@ -240,9 +240,9 @@ type answerInput struct {
 // limitsTime limits how long Serve can take to store the limits.
 const limitsTime = 30 * time.Second
 
-// Serve makes this process's ClusterOptions.Limits the limits for all processes. It also answers the
-// questions of other processes about the manager's tasks until the cluster is closed. The manager must have
-// been made with c.Store. Serve must be called only once.
+// Serve makes this process's ClusterOptions.Limits the limits for all processes. Until the cluster is closed,
+// it also answers other processes' questions about the manager's tasks. The manager must have been made with
+// c.Store. Serve must be called only once.
 func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	token := c.Store.owner()
 	if token == "" {
@@ -263,9 +263,9 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	return nil
 }
 
-// answerFor answers the questions of other processes about the tasks of a manager. The manager is the owner
-// of a store and has the given token. The function "isOver" reports whether the manager might no longer own
-// its store. If so, the manager might not find all tasks, so the answer is [ErrNotServing].
+// answerFor answers other processes' questions about a manager's tasks. The manager owns the given store
+// under the given token. The function "isOver" reports whether the manager might no longer own its store. If
+// so, the manager might not find all tasks, so the answer is [ErrNotServing].
 func (c *Cluster) answerFor(a callerAnswers, store names, token string, isOver func() bool) (subs []*nats.Subscription, err error) {
 	m := a.m
 	questions := map[string]func(context.Context, []byte) (any, error){

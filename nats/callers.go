@@ -95,7 +95,8 @@ func proofOf(cluster, caller, secret string) string {
 
 // ServeCallers lets callers use their tasks in all processes of the cluster. secrets maps the names of this
 // process's callers to their secrets, for example their bearer tokens. Call it once, after [Cluster.Serve].
-// The other processes are asked in the background to confirm the callers. This takes at most three seconds.
+// In the background, this process repeatedly asks the other processes to confirm the callers. The first round
+// takes at most three seconds.
 func (c *Cluster) ServeCallers(secrets map[string][]string) (*Callers, error) {
 	k := &Callers{c: c, proofs: map[string][]string{}, confirmed: map[string]confirmation{}, waits: make(chan struct{}, maxCallerWaits), asked: make(chan struct{})}
 	for name, all := range secrets {
@@ -275,9 +276,9 @@ func (k *Callers) forgetOthers(all []*found) {
 	}
 }
 
-// confirmedBy returns the callers that the process has confirmed since it last opened its store. It waits
-// until the processes have been asked for the first time. This takes at most callerTime. The result is not
-// nil. The receiver can be nil.
+// confirmedBy returns the callers that the process has confirmed since it last opened its store. It first
+// waits, for at most callerTime, until the first round of questions to the processes is over. The result is
+// not nil. The receiver can be nil.
 func (k *Callers) confirmedBy(f *found) map[string]bool {
 	all := map[string]bool{}
 	if k == nil || f.err != nil || f.meta.Run == "" {

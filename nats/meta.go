@@ -50,10 +50,10 @@ type meta struct {
 
 const metaVersion = 1
 
-// silentAfter is the time after which a connected owner that does not answer is treated as dead. This
-// happens, for example, if its machine has stopped and the servers have not noticed it yet. silentAfter is
-// less than the default of the manager's StoreTimeout, so that Open can finish before the manager stops
-// waiting for it.
+// silentAfter is the time after which a connected owner that does not answer is treated as dead. An owner can
+// be connected but silent, for example, if its machine has stopped and the servers have not noticed this yet.
+// silentAfter is less than the default of the manager's StoreTimeout, so that Open can finish before the
+// manager stops waiting for it.
 const silentAfter = 20 * time.Second
 
 // pingWithin is the time after which an unanswered request to an owner is repeated.

@@ -13,7 +13,7 @@ import (
 )
 
 // A cools value shares cool-downs between the managers of all processes. Each process keeps the cool-downs
-// that its managers have reported or heard, and repeats them to every manager that joins later.
+// that its managers have reported or received, and repeats them to every manager that joins later.
 type cools struct {
 	mu    sync.Mutex
 	users map[*coolUser]struct{}
@@ -170,8 +170,8 @@ func (c *cools) current(now time.Time) (list []coolFor) {
 	return list
 }
 
-// hearers returns the functions "hear" of those managers for which the function "of" returns true. c.mu is
-// locked.
+// hearers returns the "hear" functions of the managers for which the function "of" returns true. The caller
+// must hold c.mu.
 func (c *cools) hearers(of func(*coolUser) bool) (list []func(bgagent.CoolDown)) {
 	for x := range c.users {
 		if of(x) {

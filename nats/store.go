@@ -120,10 +120,10 @@ func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 //
 // If another owner has the store, Open asks it whether it is alive. If the owner answers, the error is a
 // [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits for [StoreOptions].Grace.
-// If the owner is connected but does not answer, Open waits for 20 seconds. After that, Open takes over the
-// store, and the servers refuse all later writes by the earlier owner. If another process of a cluster has
-// taken over the store (see [Cluster.TakeOver]), Open asks it to give the store back, and waits until it has
-// done so.
+// If the owner is connected but does not answer, Open waits for 20 seconds, or for Grace if that is longer.
+// After that, Open takes over the store, and the servers refuse all later writes by the earlier owner. If
+// another process of a cluster has taken over the store (see [Cluster.TakeOver]), Open asks it to give the
+// store back, and waits until it has done so.
 //
 // While the servers have no leader for the stream, Open retries until ctx ends.
 func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.StoreContents, err error) {

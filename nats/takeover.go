@@ -17,7 +17,7 @@ import (
 // makes a manager for the store of the dead process. If several processes try this, the message about
 // the store decides which of them succeeds, as it does whenever a store is opened.
 
-// The type "left" is the condition of a store at the moment when a process that had taken it over closes it.
+// The type "left" describes the condition of a store when it is closed by a process that had taken it over.
 type left string
 
 const (
@@ -70,7 +70,7 @@ type takeOver struct {
 	ctx    context.Context
 	stop   context.CancelFunc
 	work   sync.WaitGroup
-	last   context.Context // limits the suspension of managers after the function "stop" is called
+	last   context.Context // limits the time for suspending managers after the function "stop" is called
 
 	mu    sync.Mutex
 	seen  map[string]*sight
@@ -249,7 +249,8 @@ func (t *takeOver) sees(name string, s *sight) {
 }
 
 // hasWork reports whether the store contains tasks that have not ended, or whose end has not been
-// reported. If the store cannot be read, the result is true, so that the manager reports the problem.
+// reported. If the store cannot be read, the result is true, so that a manager opens it and reports the
+// problem.
 func (f *found) hasWork(ctx context.Context) bool {
 	if f.meta.Due == 0 {
 		return false

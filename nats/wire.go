@@ -19,7 +19,7 @@ import (
 const (
 	answerWithin = 10 * time.Second       // time after which a request is treated as unanswered
 	askAgain     = 2 * time.Second        // time after which a request is sent again if it is harmless to repeat it
-	inFlightFor  = 12 * time.Second       // time for which a refused batch is sent again; longer than the servers keep an unfinished batch
+	inFlightFor  = 12 * time.Second       // how long a refused batch is resent; longer than the servers keep an unfinished batch
 	retryEvery   = 100 * time.Millisecond // pause between two attempts to make a request that the servers cannot answer yet
 	maxGet       = 64                     // maximum number of messages in one read
 )

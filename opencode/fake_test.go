@@ -28,7 +28,7 @@ type fakeServer struct {
 	mu       sync.Mutex
 	down     bool // connections are refused
 	gathers  bool // a turn answers all waiting messages together
-	passes   bool // a turn does not read messages that are stored in it, like a turn that is ending
+	passes   bool // like a turn that is ending, a turn does not read messages that are stored while it runs
 	mute     bool // nothing is sent on event streams, not even heartbeats
 	skew     time.Duration
 	ids      int

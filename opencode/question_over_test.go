@@ -141,7 +141,7 @@ func TestAListThatCannotBeReadDoesNotHideTheOther(t *testing.T) {
 	}
 }
 
-// If a server cannot show the tool call that asks a question, the agent does not wait forever.
+// If the server cannot show the tool call that asks a question, the agent must not wait forever.
 func TestACallThatTheServerDoesNotShowIsRefused(t *testing.T) {
 	bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {
 		r.f.intercept(func(req *http.Request) *http.Response {

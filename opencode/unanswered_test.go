@@ -207,8 +207,8 @@ func TestAContinuedPromptIsReturnedUntilACursorContainsIt(t *testing.T) {
 	})
 }
 
-// Without the stream, the client does not see that the server made another request. Therefore, an error that
-// the server never retries counts as the first try of its request.
+// Without the stream, the client does not see that the server made another request. Therefore, if an error is
+// of a kind that the server never retries, the client assumes that the request was tried only once.
 func TestWithoutTheStreamTheFirstTryOfALaterRequestIsTheFirst(t *testing.T) {
 	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
 		s := r.session("/work")

@@ -18,7 +18,7 @@ var (
 
 // TestNoKillLosesOrRepeatsWork starts a process with 50 live tasks and kills it with SIGKILL at a
 // random moment. Then it starts the process again on the same store, kills it again, and so on.
-// Finally, it lets a process finish all tasks, and judges the results from outside. Then it begins
+// Finally, it lets a process finish all tasks, and judges the results from outside. Then the test begins
 // again with a new store.
 func TestNoKillLosesOrRepeatsWork(t *testing.T) {
 	seed := *killsSeed

@@ -57,7 +57,7 @@ type Options struct {
 	// completion has not been reported yet, are always kept.
 	KeepBytes int64
 
-	// Warn is called about problems that occur outside the manager's calls. The error is a [*WALError], an
+	// Warn is called for problems that occur outside of the manager's calls. The error is a [*WALError], an
 	// error from the store's upkeep, or a report of damage. The store checks for damage if a text or a page
 	// could not be read. Warn is called on a goroutine of the store and must not call the store. If Warn is
 	// nil, such errors are dropped.

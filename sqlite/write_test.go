@@ -136,7 +136,7 @@ func TestACheckpointLeavesTheWALToBeOverwritten(t *testing.T) {
 	}
 }
 
-// SQLite gives the id of a row that disappeared to the next row.
+// If a row disappears, SQLite can give its id to the next new row.
 func TestTheDeletionOfALostRowDeletesNoOtherRow(t *testing.T) {
 	dir := folder(t)
 	s := New(dir, Options{})
@@ -176,8 +176,8 @@ func TestATextOfALostRowIsRefused(t *testing.T) {
 	}
 }
 
-// A refused batch leaves behind, in the file, the pages that did not fit into memory. SQLite does not count
-// them.
+// When a batch is refused, those of its pages that did not fit into memory remain in the file. SQLite does
+// not count these pages.
 func TestAWALThatARefusedBatchMadeLargeIsShortened(t *testing.T) {
 	dir := folder(t)
 	s := New(dir, Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})

@@ -136,8 +136,8 @@ func (c *checkContext) failf(format string, args ...any) {
 	c.Fatalf(format+"\n(why it matters: "+c.ck.why+")", args...)
 }
 
-// start is the approximate launch time of the tasks in the checks. It is only one hour ago, so that no store
-// deletes the tasks because of their age.
+// start is the approximate launch time of the tasks in the checks. This time is only one hour ago, so that no
+// store deletes the tasks because of their age.
 var start = time.Now().Add(-time.Hour).Round(0).UTC()
 
 // owner returns a new owner for the store.

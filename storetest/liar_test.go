@@ -336,8 +336,8 @@ func letsIn(l *liar) {
 	}
 }
 
-// writesAnyway returns a fault that writes a batch even though the store must refuse it with the error
-// "when".
+// writesAnyway returns a fault that writes a batch even though the store must refuse it with the
+// error that the parameter "when" holds.
 func writesAnyway(when error) func(*liar) {
 	return func(l *liar) {
 		l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {

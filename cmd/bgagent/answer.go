@@ -75,8 +75,8 @@ func onlyQuestion(t bgagent.Task) (string, error) {
 	return "", fmt.Errorf("task %s asks several questions, so the key of one is needed: %s", t.ID, strings.Join(keys, ", "))
 }
 
-// printQuestions writes the open questions of a task and, if commands can control the task, the
-// commands that answer them. Each command is on a separate line, so that it can be copied.
+// printQuestions writes a task's open questions and, if commands can control the task, the commands
+// that answer them. Each command is on a separate line, so that it can be copied.
 func printQuestions(w io.Writer, t bgagent.Task, controlled bool) {
 	for _, q := range t.Questions {
 		fmt.Fprintf(w, "\n%s: %s (%s)\n", clean(t.ID, q.Title, q.Kind.String())...)

@@ -137,8 +137,9 @@ func (o *openScopes) drop(scope string) {
 	delete(o.guarded, scope)
 }
 
-// taskInTurn returns the task of the turn whose programs have the mark. It returns an error if the task
-// cannot launch others, because its place in the tree is unknown or because it is at the maximum depth.
+// taskInTurn returns the task whose current turn has passed the mark to its programs. It returns an
+// error if the task may not launch others: if its place in the tree is unknown, or if it is at the
+// maximum depth.
 func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
 	id := s.crew.TaskInTurn(mark)
 	t, err := s.manager.Get(id)
@@ -203,7 +204,7 @@ func (s *serving) resumes(ctx context.Context, scope string, arguments json.RawM
 			continue
 		}
 		t, err := s.manager.Get(ref)
-		if err != nil { // the task might be only in the store
+		if err != nil { // the task might exist only in the store
 			t, err = s.manager.Read(bgagent.Caller{}, ref)
 		}
 		switch {

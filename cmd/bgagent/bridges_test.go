@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The protocol server of a scope is forgotten when its last bridge ends. The next bridge can open at the same
-// moment. Whether that bridge uses the old protocol server or a new one, the server must be guarded.
+// A scope's protocol server is forgotten when the scope's last bridge ends. The next bridge can open at the
+// same moment. Whether that bridge uses the old protocol server or a new one, the server must be guarded.
 func TestTheProtocolServerOfAnOpenBridgeIsTheOneThatIsGuarded(t *testing.T) {
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(context.Context, *inproc.Turn) (string, error) { return "", nil }}), bgagent.Config{})
 	require.NoError(t, err)

@@ -25,7 +25,7 @@ func (cleanupCmd) Help() string {
 Exit codes: 0 nothing is left, or what is left was listed or ended; 1 something could not be examined or ended.`
 }
 
-// leftGrace is how long the processes of a dead run have to exit on their own.
+// leftGrace is how long the processes of a dead run are given to exit on their own.
 const leftGrace = 2 * time.Second
 
 // Run implements the subcommand.
@@ -88,7 +88,8 @@ func list(all []procs.Process) string {
 	return strings.Join(names, ", ")
 }
 
-// life identifies this run. If the run is killed, the run's id identifies its agents' programs.
+// life holds the id and the record of this run. If the run is killed, its agents' programs can be
+// found by this id.
 type life struct {
 	id  string
 	run *runs.Run // nil if this run could not be recorded

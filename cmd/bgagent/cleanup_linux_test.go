@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lasting is an agent that continues even if nobody reads its answer, as real agents do.
+// The agent "lasting" continues even if nobody reads its answer, as real agents do.
 const lasting = `echo $$ >>pids
 cat >/dev/null
 setsid sh -c 'echo $$ >>pids; while :; do sleep 1; done' &

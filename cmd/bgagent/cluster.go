@@ -19,7 +19,7 @@ import (
 const joinTime = 30 * time.Second
 
 // clusterManager creates the manager for a process of a cluster. The process's folder contains only logs and
-// the address for commands.
+// the address to which commands in a terminal connect.
 func (s *serving) clusterManager(ctx context.Context, set *settings.Settings, state stateFlags) (*bgagent.BackgroundManager, error) {
 	o, err := clusterOptions(set, state)
 	if err != nil {

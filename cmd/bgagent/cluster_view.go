@@ -85,8 +85,8 @@ func findInCluster(ctx context.Context, stores []statedir.Store, id string) (ser
 }
 
 // findAnywhere returns the task with the given id. If the task is in a store on this machine, the results are
-// the task t and a view of the store, as the function "find" returns it. If the task belongs to a cluster,
-// the results are a client for a process of the cluster, and the task "shared".
+// v and t, as the function "find" returns them. If the task belongs to a cluster, the result "shared"
+// contains the task, and the result "server" is a client for a process of the cluster.
 func findAnywhere(ctx context.Context, folder statedir.Folder, id string) (v *view, t bgagent.Task, server *control.Client, shared control.SharedTask, err error) {
 	stores, err := folder.Stores()
 	if err != nil {

@@ -51,7 +51,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serveBounded serves at most the given number of open connections, so that file descriptors are left for the
+// serveBounded keeps at most the given number of connections open, so that file descriptors are left for the
 // agents. At the limit, a new connection replaces the connection that has been waiting longest for a request.
 // If no connection is waiting for a request, the new connection is closed. The argument "patience" limits the
 // time that a client may take to read each piece of an answer.
@@ -72,7 +72,7 @@ type bounded struct {
 	open  map[net.Conn]*held
 }
 
-// held is an open connection.
+// The type "held" is an open connection.
 type held struct {
 	net.Conn
 	b       *bounded

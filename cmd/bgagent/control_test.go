@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patient is an agent with sessions. It answers a prompt once the file "go" exists.
+// The agent "patient" has sessions. It answers a prompt once the file "go" exists.
 const patient = `#!/bin/sh
 prompt=$(cat)
 echo "$prompt" >>asked
@@ -68,8 +68,8 @@ func (p *place) does(args ...string) string {
 	return got.out
 }
 
-// The method "refuses" executes a command that must fail with the exit code, and returns the command's error
-// message.
+// The method "refuses" executes a command that must fail with the given exit code, and returns the command's
+// error message.
 func (p *place) refuses(code int, args ...string) string {
 	p.t.Helper()
 	got := p.run(args...)

@@ -54,8 +54,8 @@ func TestADepthIsKnownWithoutTheVariableAndTheDocumentsSayWhoEscapes(t *testing.
 			require.Contains(t, string(said), "starting at depth 1 (BGAGENT_DEPTH): tasks may not delegate any further")
 		})
 	}
-	// If the environment variables were removed, and all programs between a program and the turn that started
-	// it have exited, the program cannot find the turn.
+	// A program cannot find the turn that started it if its environment variables were removed and every
+	// program in between has exited.
 	p := delegating(t, "(setsid env -i PATH=/usr/bin:/bin sh -c '(while kill -0 $$; do :; done; ./inner.sh) &') </dev/null >/dev/null 2>&1\nwhile ! [ -e inner-code ]; do sleep 0.1; done")
 	got := p.run("run", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 0, got.code, got.stderr)

@@ -94,7 +94,7 @@ func TestEveryFieldAndFlagIsDocumented(t *testing.T) {
 	}
 }
 
-// The function "blocks" returns those code blocks of a document that are marked with the language.
+// The function "blocks" returns a document's code blocks that are marked with the given language.
 func blocks(text, language string) (out []string) {
 	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
 		out = append(out, m[1])

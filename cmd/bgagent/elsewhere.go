@@ -12,7 +12,8 @@ import (
 
 // The type "elsewhere" gives the tools of "bgagent serve" access to the tasks that callers with tokens have
 // in other processes of the cluster. In another process, the name of a bridge or of a caller without a token
-// might belong to another caller. Therefore, the tools give such a caller only the tasks of this process.
+// might belong to another caller. Therefore, a bridge, or a caller without a token, gets only the tasks of
+// this process.
 type elsewhere struct {
 	callers atomic.Pointer[bgnats.Callers] // nil until the method "begin" succeeds
 }
@@ -86,7 +87,7 @@ func processName(p bgnats.Process) string {
 }
 
 // whyStored describes in a few words why a process did not report the state of its tasks. If the process
-// reported the state, err is nil.
+// reported the state, err is nil and the result is empty.
 func whyStored(err error) string {
 	switch {
 	case err == nil:

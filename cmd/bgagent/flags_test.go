@@ -13,8 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// picky is an agent that fails or hangs if its prompt says so, unless the file
-// "mended" exists.
+// The agent "picky" fails or hangs if its prompt says so, unless the file "mended" exists.
 const picky = `#!/bin/sh
 prompt=$(cat)
 echo "$prompt" >>asked

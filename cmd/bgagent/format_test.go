@@ -6,8 +6,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If an agent's format is "lines" but its script prints plain text or malformed lines, the reason shows the
-// first such line and names keys of the file. Secret values are masked.
+// If an agent's format is "lines" but its script prints plain text or malformed lines, the reason for the
+// task's failure shows the first such line and names keys of the configuration file. Secret values are
+// masked.
 func TestOutputInAnotherFormatIsShownInTheReason(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// step is a host's tool call, which waits until the gate is open.
+// step is a host's tool call, which waits until its gate is open.
 type step struct {
 	gate string
 	args map[string]any

@@ -60,8 +60,8 @@ func openKept(at statedir.Store, copies copyFlags, build func(bgagent.Store) (*b
 	return m, err
 }
 
-// original is a store that must be up to date. Open returns an error if the store is a copy or lacks batches,
-// and contains tasks that have not ended.
+// original is a store that must be up to date. If the store is a copy or lacks batches, Open returns an
+// error unless all its tasks have ended.
 type original struct{ *sqlite.Store }
 
 // Open implements [bgagent.Store].

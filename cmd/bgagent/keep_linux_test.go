@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mindful is an agent with sessions. It finds the number of its task in the prompt. It answers when
+// The agent "mindful" has sessions. It finds the number of its task in the prompt. It answers when
 // the file "go" exists or, for task number N, the file "go-N". Like a real agent, it continues even
 // if nobody reads its output.
 const mindful = `#!/bin/sh

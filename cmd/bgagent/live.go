@@ -19,8 +19,8 @@ import (
 // This file contains code that is shared by the commands that show and control a running "bgagent
 // serve".
 
-// server returns a client for the "bgagent serve" that uses the store. The error is [control.ErrNone]
-// if the store does not belong to a running serve that accepts commands.
+// The method "server" returns a client for the "bgagent serve" that uses the store. The error is
+// [control.ErrNone] if the store does not belong to a running serve that accepts commands.
 func (v *view) server() (*control.Client, error) {
 	if v.process != "" {
 		return nil, control.ErrNone // the view already contains what the server reported
@@ -58,8 +58,8 @@ func (v *view) silent() time.Duration {
 	return bgagent.DefaultStaleTimeout / 2
 }
 
-// merge replaces tasks in the view with the tasks from the server. The argument "live" contains all tasks
-// that have not ended.
+// The method "merge" replaces tasks in the view with the tasks from the server. The argument "live"
+// contains all tasks that have not ended.
 func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task) {
 	known := map[string]bool{}
 	for _, t := range live {

@@ -78,7 +78,7 @@ func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
 	t.Parallel()
 	dir := tempdir.New(t)
 	s := &serving{follow: make(chan struct{}), files: transcript.NewFiles(dir, &transcript.Secrets{}, func(err error) { t.Error(err) })}
-	s.ending.Store(&time.Time{}) // every task then counts as ended after this, so the user is not notified
+	s.ending.Store(&time.Time{}) // every end then counts as later than the shutdown, so the user is not notified
 	stop := make(chan struct{})
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(ctx context.Context, _ *inproc.Turn) (string, error) {
 		<-ctx.Done()

@@ -223,8 +223,8 @@ func emptyArgument(args []string) string {
 	return ""
 }
 
-// The function "misread" describes what is wrong with the command line. It points to the help of the command
-// or, if no command was named, lists the commands.
+// The function "misread" describes what is wrong with the command line. It points to the command's help or,
+// if no command was named, lists the commands.
 func misread(parser *kong.Kong, err error) string {
 	text := strings.TrimSuffix(err.Error(), ` but got "EOL" (<EOL>)`)
 	if text != err.Error() { // kong's wording for a flag at the end of the command line

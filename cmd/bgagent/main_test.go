@@ -100,7 +100,8 @@ type outcome struct {
 // run runs the program until it exits.
 func (p *place) run(args ...string) outcome { return p.feed("", args...) }
 
-// feed starts the program with a text as standard input, and waits until it exits.
+// The method "feed" starts the program with a text as its standard input, and waits until the
+// program exits.
 func (p *place) feed(input string, args ...string) outcome {
 	p.t.Helper()
 	cmd := p.command(args...)
@@ -174,7 +175,7 @@ func (o *output) await(t *testing.T, text string) {
 	}
 }
 
-// running is a program that was started.
+// The type "running" is a program that was started.
 type running struct {
 	*exec.Cmd
 	out *output
@@ -196,7 +197,7 @@ func (r *running) interrupt(t *testing.T) {
 	require.NoError(t, r.Process.Signal(syscall.SIGINT))
 }
 
-// code waits until the program has exited and returns its exit code.
+// The method "code" waits until the program has exited and returns its exit code.
 func (r *running) code() int {
 	_ = r.Wait()
 	return r.ProcessState.ExitCode()

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nesting is an agent that starts another bgagent. The agent of the inner bgagent does not exit on
-// its own.
+// The agent "nesting" starts another bgagent. The agent of the inner bgagent does not exit on its
+// own.
 const nesting = `cat >/dev/null
 cd inner
 BGAGENT_DEPTH= exec "$BGAGENT" -c inner.jsonc run inner-tasks.jsonc -o ../inner-out

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// quick is a list with a task that ends immediately.
+// The list "quick" has one task, which ends immediately.
 const quick = `[{"agent": "demo-wait", "prompt": "1 ms", "description": "quick"}]`
 
 // pipe makes a named pipe in the project.

@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gated is a model that holds its answers until the test releases them. A conversation's key has the form
-// AGENT-ANSWER, and the second part of the key selects the answer.
+// The type "gated" is a model that holds back its answers until the test releases them. A conversation's
+// key has the form AGENT-ANSWER, and the second part of the key selects the answer.
 type gated struct {
 	t    *testing.T
 	w    *realagent.World
@@ -79,8 +79,7 @@ func (h *gated) asked(key string) (list []modelserver.Request) {
 	return list
 }
 
-// The method "begun" reports whether the model has sent the beginning of its text, or whether the command is
-// running.
+// The method "begun" reports whether the model has sent the beginning of its text or the command is running.
 func (h *gated) begun(key string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

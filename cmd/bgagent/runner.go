@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	// After the second signal, killTime is the maximum time until killed processes disappear, and leaveTime
-	// is the maximum time for everything else. After that, the program exits.
+	// killTime is how long the program waits for killed processes to disappear. leaveTime is how long
+	// everything else may take after the second signal; then the program kills the remaining processes
+	// and exits.
 	killTime  = 2 * time.Second
 	leaveTime = 4 * time.Second
 
@@ -213,7 +214,7 @@ func (r *runner) launchTask(i int, t tasklist.Task) {
 	r.open++ // the task is shown when its first event is read
 }
 
-// follow shows the progress of the tasks until every task has ended and its result is
+// The method "follow" shows the progress of the tasks until every task has ended and its result is
 // written.
 func (r *runner) follow(events *bgagent.Subscription) {
 	told := false
@@ -250,8 +251,8 @@ func (r *runner) follow(events *bgagent.Subscription) {
 	}
 }
 
-// The function "next" waits for an event, but at most for lookTime, so that the display is updated even
-// without events.
+// The function "next" waits for an event, but no longer than lookTime, so that the display is updated
+// even without events.
 func next(events *bgagent.Subscription) (bgagent.Event, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
@@ -263,8 +264,8 @@ func numberOf(t bgagent.Task) (int, bool) {
 	return n, err == nil && t.Depth <= 1
 }
 
-// take stores and shows the current state of a task. If the task has ended, the method "take" also writes its
-// result.
+// The method "take" stores and shows the current state of a task. If the task has ended, the method "take"
+// also writes its result.
 func (r *runner) take(number int, t bgagent.Task) {
 	entry := &r.index.Tasks[number-1]
 	switch {

@@ -116,9 +116,8 @@ func (r *runner) continuedManager(at statedir.Store) (*bgagent.BackgroundManager
 	return m, nil
 }
 
-// adopt takes over the kept tasks of an earlier run. It continues the tasks that have not ended. It writes
-// the results of completed tasks that the earlier run did not write, but not the results that were written
-// and later removed.
+// adopt takes over the kept tasks of an earlier run. It continues the tasks that have not ended. It also
+// writes the missing results of completed tasks, but not the results that were written and later removed.
 func (r *runner) adopt() {
 	r.resumed = map[string]bool{}
 	live := 0
@@ -185,8 +184,8 @@ func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 }
 
 // The method "latest" returns, for each entry of the list, the kept task that was launched last. If an entry
-// has no kept task, the id is empty. If the result of a completed task is not in the results folder, the task
-// contains the result.
+// has no kept task, the returned task has no id. If the result of a completed task is not in the results
+// folder, the task contains the result.
 func (r *runner) latest(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 	kept, err := keptTasks(m)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// client connects to the program as an MCP client.
+// The function "client" connects to the program as an MCP client.
 func client(t *testing.T, transport mcp.Transport) *mcp.ClientSession {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), atMost)

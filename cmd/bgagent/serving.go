@@ -83,8 +83,8 @@ func startServing(all *cli, command string, people bool, process string, copies 
 	return s, nil
 }
 
-// watch follows the events of the server's manager; see the method "handle". The argument "known" contains the
-// tasks that the manager loaded from its store.
+// The method "watch" follows the events of the server's manager; see the method "handle". The argument
+// "known" contains the tasks that the manager loaded from its store.
 func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 	defer close(s.follow)
 	live := map[string]struct{}{}
@@ -184,8 +184,8 @@ func (s *serving) build(ctx context.Context, set *settings.Settings, state state
 	return nil
 }
 
-// stopTime is the maximum time that running tasks have to stop after the caller closes the connection. A
-// caller might kill this program soon after closing the connection.
+// stopTime is how long running tasks may take to stop after the caller closes the connection. A caller
+// might kill this program soon after closing the connection.
 const stopTime = 5 * time.Second
 
 // The method "told" returns when all events are logged and all notifications are sent, or when ctx ends.
@@ -197,9 +197,9 @@ func (s *serving) told(ctx context.Context) {
 	s.notify.Close(ctx)
 }
 
-// The method "end" cancels all tasks, waits at most stopTime until everything that they started has stopped,
-// and terminates the agent programs. There is one exception: if the tasks of the command "serve" are kept,
-// and the user has not interrupted the command, it suspends the tasks instead of cancelling them.
+// The method "end" cancels all tasks, waits at most stopTime for everything that they started to stop, and
+// terminates the agent programs. There is one exception: if the tasks of the command "serve" are kept, and
+// the user has not interrupted the command, the tasks are suspended instead of cancelled.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)

@@ -117,7 +117,7 @@ func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundMan
 	return s.open(fresh)
 }
 
-// The type older lists a project's older stores, whose tasks must be ended.
+// The type "older" lists a project's older stores, whose tasks must be ended.
 type older struct {
 	stores []statedir.Store
 	end    func(context.Context, statedir.Store) // ends the tasks in one store

@@ -132,7 +132,8 @@ func findKept(stores []statedir.Store, id string) (*view, bgagent.Task, error) {
 	return nil, bgagent.Task{}, errors.Join(problems...)
 }
 
-// The function "instead" names the task that the user might have meant by an id that no task has.
+// The function "instead" returns a hint for an id that no task has. If possible, the hint names
+// tasks that the user might have meant.
 func instead(stores []statedir.Store, id string) string {
 	var alike []string
 	// Tasks that cannot be read are not suggested.

@@ -22,7 +22,7 @@ const (
 
 // stdio returns a transport for MCP over two streams, with one message per line. A line that is not a message
 // is answered with an error, as JSON-RPC requires. The protocol library's own transport would end the
-// connection at such a line, and thereby the running tasks. The argument "from" describes the input in
+// connection at such a line, and the running tasks with it. The argument "from" describes the input in
 // warnings.
 func stdio(from string, in io.ReadCloser, out io.Writer) mcp.Transport {
 	w := &lineWriter{w: out}

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// obedient is an agent that exits when it gets a signal. It has a child in a separate session.
+// The agent "obedient" exits when it gets a signal. It has a child in a separate session.
 const obedient = `#!/bin/sh
 setsid sleep 600 & echo $! >>pids
 echo $$ >>pids
@@ -26,7 +26,7 @@ echo ready >>ready
 exec sleep 600
 `
 
-// stubborn is like the agent "obedient", but it and its child ignore signals.
+// The agent "stubborn" is like the agent "obedient", but it and its child ignore signals.
 const stubborn = `#!/bin/sh
 trap '' TERM INT HUP
 setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
@@ -37,8 +37,7 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// careless is an agent that exits when it gets a signal, and leaves behind a child that ignores
-// signals.
+// The agent "careless" exits when it gets a signal, and leaves behind a child that ignores signals.
 const careless = `#!/bin/sh
 setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
 echo $$ >>pids

@@ -14,7 +14,7 @@ import (
 // notice that its own tasks were taken over.
 
 // takeOver lets this process run the tasks of dead processes whose agents keep their sessions in the same
-// place. It must be called after this process has started its own tasks.
+// place as this process's agents. It must be called after this process has started its own tasks.
 func (s *serving) takeOver() {
 	if s.cluster == nil || !s.set.Cluster.TakesOver() || s.crew.Home() == "" {
 		return

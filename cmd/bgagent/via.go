@@ -87,7 +87,7 @@ func turnAround() (string, error) {
 	return turn, nil
 }
 
-// bridgeLeaveTime is the time that the server has to end the connection after a signal.
+// bridgeLeaveTime is how long the server may take to end the connection after a signal.
 const bridgeLeaveTime = 2 * time.Second
 
 // bridgeAnswerTime is the maximum time that the bridge waits for the last answers after the end of its input.
@@ -195,7 +195,7 @@ func unlessStopped(ctx context.Context, err error) error {
 	return err
 }
 
-// token reads the file with the token.
+// The method "token" reads the file with the token.
 func (f viaFlags) token() (string, error) {
 	if f.TokenFile == "" {
 		return "", nil
@@ -230,8 +230,8 @@ func projectNarrow(file string) (n bridge.Narrow, err error) {
 	return bridge.Narrow{NoAgents: p.NoAgents, Without: p.Removed, Rules: p.Rules, TaskBudget: p.TaskBudget, TreeBudget: p.TreeBudget}, nil
 }
 
-// bridgeID returns the id that the keys of all this user's bridges contain. If no tasks are kept, each bridge
-// has its own id.
+// bridgeID returns the id that is part of the key of each of this user's bridges. If no tasks are kept, each
+// bridge has its own id.
 func (f stateFlags) bridgeID() (string, error) {
 	if !f.keeps() {
 		return rand.Text(), nil

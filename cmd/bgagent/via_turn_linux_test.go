@@ -51,8 +51,8 @@ func withBoss(t *testing.T, limits string) (p *place, url string) {
 const failing = `{"subagent_type": "fail", "prompt": "the disk is full", "description": "deep", "run_in_background": false}`
 
 // The task of an agent program and the tasks that the program delegates over a bridge form one tree on one
-// server: the limits apply to them together, the depth is known, and each failed task is below the task that
-// delegated it.
+// server: the limits apply to them together, the depth is known, and each delegated task is below the task
+// that delegated it.
 func TestATaskDelegatesOverABridgeAsItself(t *testing.T) {
 	t.Parallel()
 	p, url := withBoss(t, `"totalConcurrency": 1, "maxDepth": 2`)
@@ -125,7 +125,8 @@ func TestTheBudgetOfABridgeInATurnDoesNotLimitTheTreeAbove(t *testing.T) {
 	}
 }
 
-// holding is a serve with a task whose turn lasts until the file "go" exists in the project.
+// The type "holding" is a serve with a task whose turn lasts until the file "go" exists in the
+// project.
 type holding struct {
 	*place
 	url   string

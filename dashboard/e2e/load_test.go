@@ -112,7 +112,7 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 	most := eval[int](p, `window.__seen.most`)
 	t.Logf("%d tasks, %d running: first rows after %v, of one task after %v; the main thread's longest of %d tasks in %d s took %v of its time, with %d updates; at most %d rows; the longest task since the page was opened %v by the clock",
 		manyTasks, running, firsts, small, len(tasks), traceSeconds, longest, news, most, seen(p, "longest"))
-	// On a slow machine, the limit depends on how long a page with one task takes.
+	// On a slow machine, the limit depends on how long a page with one task takes to load.
 	require.Less(t, slices.Min(firsts), max(firstRows, 3*slices.Min(small)), "the first rows")
 	require.Less(t, longest, longestTask, "a task of the main thread")
 	require.Less(t, most, mostRows, "rows in the document")

@@ -30,7 +30,7 @@ var agents = map[string]inproc.Agent{
 	},
 }
 
-// active is an expression for the row that has the keyboard focus.
+// The constant "active" is an expression for the row that has the keyboard focus.
 const active = `document.getElementById(document.getElementById('tree').getAttribute('aria-activedescendant'))`
 
 func rowWith(text string) string {

@@ -23,7 +23,7 @@ var keepPictures = flag.Bool("e2e.pictures", false, "write the pictures into doc
 // biggestPicture is the maximum size of a picture in the repository, in bytes.
 const biggestPicture = 150_000
 
-// TestPictures opens the scene of examples/dashboard in every view that the README pictures.
+// TestPictures opens the scene of examples/dashboard in every view that the README shows.
 func TestPictures(t *testing.T) {
 	folder := tempdir.New(t)
 	if *keepPictures {

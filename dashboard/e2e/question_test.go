@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// asks is an agent that asks the two questions and answers with the chosen options.
+// The function "asks" is an agent that asks two questions and answers with the chosen options.
 func asks(ctx context.Context, turn *inproc.Turn) (string, error) {
 	option, err := turn.Ask(ctx, bgagent.Question{Kind: bgagent.QuestionChoice, Title: "Which branch?", Options: []string{"main", hostile}})
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // tree is an expression that applies the batches in BATCHES to a new store, and yields the level and the key
-// of each of the store's rows.
+// of every row in the store.
 const tree = `import(new URL('store.js', location)).then(({ Store }) => {
   const task = (id, session, parent, n) => ({ id, session, parent, n, title: id, agent: 'x', status: 'running' })
   const store = new Store()

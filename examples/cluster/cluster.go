@@ -42,7 +42,8 @@ func runServer(file string) error {
 	return nil
 }
 
-// configuration is the configuration of a server; docs/cluster.md has one for three machines.
+// configuration is the format of a server's configuration file. A configuration for three machines is
+// in docs/cluster.md.
 const configuration = `
 server_name: n%d
 listen: "127.0.0.1:%d"

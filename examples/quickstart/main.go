@@ -1,8 +1,8 @@
 // Command quickstart runs a typical scene of background tasks on a real Go module, without a model
-// or a network. It delegates more tasks than there are slots to three agents, cancels one task,
-// gets the notices and reads the results. Then it runs the same tasks one after another and
-// compares the times. With -v, it also prints the text that a model would read, and asks one agent
-// a follow-up question.
+// or a network. It gives three agents more tasks than there are slots, cancels one task, gets the
+// notices and reads the results. Then it runs the same tasks one after another and compares the
+// times. With -v, it also prints the text that a model would read, and asks one agent a follow-up
+// question.
 //
 //	go run ./examples/quickstart [-v] [-dir DIR] [-find WORDS] [-limit N] [-plain] [-timeout D]
 package main

@@ -30,9 +30,9 @@ func (p *player) caller() bgagent.Caller {
 }
 
 // The method "answered" handles the answer from a tool. The answer consists of the text for the
-// model and of n, a notice that was delivered with the text, or nil; NextNotice does not return
-// that notice again. A model would read an error and correct its call. Here, an error means a bug
-// in this program.
+// model and the notice that was delivered with the text. If there was no notice, n is nil. The
+// manager does not deliver the notice again. A model would read an error and correct its call.
+// Here, an error means a bug in this program.
 func (p *player) answered(text string, isError bool, n *bgagent.Notice, err error) error {
 	if err != nil {
 		return err

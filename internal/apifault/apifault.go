@@ -126,8 +126,9 @@ func Line(s string) string {
 // exhausted is Google's name for the status 429, in lower case.
 const exhausted = "resource_exhausted"
 
-// soon reports whether the exceeded quota is one of Google's limits per minute. Google uses the same status
-// and message for its limits per day, so only the id or the name of the quota distinguishes them.
+// The method "soon" reports whether the exceeded quota is one of Google's limits per minute. Google uses
+// the same status and message for its limits per day, so only the id or the name of the quota distinguishes
+// them.
 func (x *shown) soon() bool {
 	google := (x.status == http.StatusTooManyRequests || x.status == 0) && slices.ContainsFunc(x.names, func(n string) bool { return strings.EqualFold(n, exhausted) })
 	daily := x.limits("PerDay") || strings.Contains(x.said, "daily quota")
@@ -229,7 +230,7 @@ func cue(text string) bgagent.ProviderErrorKind {
 	return 0
 }
 
-// certain returns the kind that the names prove, or 0.
+// The function "certain" returns the kind that the names prove, or 0.
 func certain(names []string) (kind bgagent.ProviderErrorKind) {
 	for _, name := range names {
 		k := certainNames[strings.ToLower(name)]

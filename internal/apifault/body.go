@@ -75,8 +75,8 @@ func split(text string, known *regexp.Regexp) (before string, e apiError, after 
 	return words[0], e, words[1]
 }
 
-// object adds the error in a JSON object to e, and reports whether the object contains an
-// error.
+// The method "object" adds the error in a JSON object to e, and reports whether the object contains
+// an error.
 func (e *apiError) object(data []byte, depth int) bool {
 	var o struct {
 		Error    json.RawMessage `json:"error"`
@@ -120,13 +120,14 @@ func (e *apiError) object(data []byte, depth int) bool {
 	return e.message != "" || len(e.names) > 0 || e.status != 0
 }
 
-// whole adds the error to e and returns true if the whole text is an object that contains an error.
-// It ignores an object within other text, because the text can quote what was sent to the model.
+// The method "whole" adds the error to e and returns true if the whole text is an object that
+// contains an error. It ignores an object within other text, because the text can quote what was
+// sent to the model.
 func (e *apiError) whole(text string, depth int) bool {
 	return strings.HasPrefix(text, "{") && strings.HasSuffix(text, "}") && e.object([]byte(text), depth)
 }
 
-// detail reads one of the details in an error from Google.
+// The method "detail" reads one of the details in an error from Google.
 func (e *apiError) detail(raw json.RawMessage) {
 	d := as[struct {
 		Reason     json.RawMessage `json:"reason"`
@@ -158,7 +159,8 @@ func as[T any](raw json.RawMessage) T {
 	return value
 }
 
-// number decodes a number, or a string that contains a number. For any other value, the result is zero.
+// The function "number" decodes a number, or a string that contains a number. For any other value, the
+// result is zero.
 func number(raw json.RawMessage) float64 {
 	if n := as[float64](raw); n != 0 {
 		return n

@@ -17,7 +17,7 @@ import (
 
 // In a run with crashes, the manager has a store. From time to time, the manager's process ends, either
 // between two operations or during a write to the store, and a new manager opens the store. The hosts and the
-// oracle outlive the process. The store is a disk; see the file disk.go.
+// oracle outlive the process. The content of the store is on a disk; see the file disk.go.
 
 // life is one simulated process of the manager.
 type life struct {

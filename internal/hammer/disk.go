@@ -7,14 +7,15 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// disk is the content of the store in a run with crashes. It outlives the simulated processes of the run.
+// disk holds the content of the store in a run with crashes. It outlives the simulated processes of the
+// run.
 type disk interface {
-	// process returns the store for the next process.
+	// The method "process" returns the store for the next process.
 	process() process
 	// records returns the records of all tasks after the last process has closed the store.
 	records() ([]bgagent.StoreRecord, error)
-	// use must be called before the method "process". The hammer h determines the faults that are
-	// injected into writes.
+	// The method "use" must be called before the method "process". The hammer h determines the
+	// faults that are injected into writes.
 	use(h *hammer)
 }
 
@@ -24,7 +25,8 @@ type process interface {
 	Crash()
 }
 
-// disk returns the content of a new store. It must be called outside of the synctest bubble.
+// The method "disk" returns the disk for a new store. It must be called outside of the synctest
+// bubble.
 func (o *Options) disk(t *testing.T) disk {
 	if o.Content == nil {
 		return &memoryDisk{}

@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// realDisk is the content of a store outside of the synctest bubble; see the file outside.go.
+// realDisk holds the content of a store outside of the synctest bubble; see the file outside.go.
 type realDisk struct {
 	out     outside
 	content Content
@@ -25,8 +25,8 @@ type realDisk struct {
 
 func (d *realDisk) use(h *hammer) { d.h = h }
 
-// process returns the store for the next process. Before it makes this store, it sometimes starts another
-// process, which dies while it opens the content.
+// The method "process" returns the store for the next process. Before making this store, the method
+// sometimes starts another process, which dies while it opens the content.
 func (d *realDisk) process() process {
 	if r := d.h.o.draw("open", ""); d.h.o.broken(r) {
 		place := placeOf(r)

@@ -87,7 +87,7 @@ type hammering struct {
 	met    matrix
 }
 
-// work performs runs until the function "next" returns no seed.
+// The method "work" performs runs until the method "next" returns no seed.
 func (x *hammering) work(t *testing.T) {
 	for {
 		seed, ok := x.next()

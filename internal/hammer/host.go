@@ -194,8 +194,8 @@ func (f *host) create(ctx context.Context, l *life, s bgagent.SessionSpec) (stri
 	return id, nil
 }
 
-// enter checks a prompt and records the start of the call or turn that the prompt begins. It returns
-// nil if the process has ended.
+// The method "enter" checks a prompt and records the start of the call or turn that the prompt
+// begins. It returns nil if the process has ended.
 func (f *host) enter(l *life, what, session string, p bgagent.Prompt) *activity {
 	if !f.o.prompted(l, f, session, p) {
 		return nil
@@ -306,8 +306,8 @@ func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prom
 	return end, err
 }
 
-// alone returns a context that ends when ctx ends, unless the turn continues after the end of its
-// process.
+// The method "alone" returns a context that ends when ctx ends, unless the turn continues after the
+// end of its process.
 func (f *host) alone(ctx context.Context, a *activity) (context.Context, context.CancelFunc) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {

@@ -165,13 +165,13 @@ func (o *oracle) healAll() {
 	}
 }
 
-// broken decides at random whether to inject a fault.
+// The method "broken" decides at random whether to inject a fault.
 func (o *oracle) broken(r *rand.Rand) bool {
 	x := r.Float64()
 	return !o.isHealed() && x < o.rate
 }
 
-// limit is the name of a pool or cap and the maximum number of its slots.
+// limit holds the name of a pool or cap and the maximum number of its slots.
 type limit struct {
 	name string
 	most int
@@ -260,9 +260,9 @@ func (o *oracle) end(a *activity) {
 	delete(o.runs, a)
 }
 
-// clear examines the suspects. It must be called after all events have been read. It ignores attempts that
-// did not stop in time, because the manager reported them with EventOverLimit. If the process died, the
-// report might have been lost, so the method "clear" ignores all ended attempts.
+// The method "clear" examines the suspects. It must be called after all events have been read. It ignores
+// attempts that did not stop in time, because the manager reported them with EventOverLimit. If the
+// process died, the report might have been lost, so the method "clear" ignores all ended attempts.
 func (o *oracle) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -292,8 +292,8 @@ func (o *oracle) slotIsNew(at time.Time) bool {
 	return at.Add(-o.storeDelay).After(o.limitsAt)
 }
 
-// refuse records that a prompt could not reach the host. The task keeps its slot. The prompt may be sent
-// again.
+// The method "refuse" records that a prompt could not reach the host. The task keeps its slot. The
+// prompt may be sent again.
 func (o *oracle) refuse(l *life, p bgagent.Prompt, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -346,8 +346,8 @@ func (o *oracle) prompted(l *life, f *host, session string, p bgagent.Prompt) bo
 	return true
 }
 
-// event checks and records one event from the manager of the process l. It must be called for each
-// event.
+// The method "event" checks and records one event from the manager of the process l. It must be
+// called for each event.
 func (o *oracle) event(l *life, e bgagent.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -444,7 +444,7 @@ func (o *oracle) manager() *bgagent.BackgroundManager {
 	return o.m
 }
 
-// abort records that a session is about to be aborted.
+// The method "abort" records that a session is about to be aborted.
 func (o *oracle) abort(session string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -11,7 +11,8 @@ import (
 
 // The following methods update the oracle when the manager's process ends and another one begins.
 
-// lose records that the session has lost the prompt. The manager is then allowed to send the prompt again.
+// The method "lose" records that the session has lost the prompt. The manager is then allowed to send the
+// prompt again.
 func (o *oracle) lose(prompt string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -73,7 +74,7 @@ func (o *oracle) forgot(id string) {
 
 // diedAt reports whether a process died shortly after the given end of a task. The end can be durable even
 // though the process died before it learned this and sent the event. The next process does not load such a
-// task if nothing of it is owed.
+// task if no notice about it is owed.
 func (o *oracle) diedAt(ended time.Time) bool {
 	return slices.ContainsFunc(o.deaths, func(d time.Time) bool { return !ended.After(d) && d.Sub(ended) < time.Minute })
 }

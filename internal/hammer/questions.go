@@ -159,8 +159,8 @@ func (h *hammer) above(id string) map[string]bool {
 	return all
 }
 
-// answered records an answer that the manager accepted. It reports a fault if an earlier answer to the
-// question was accepted too.
+// The method "answered" records an answer that the manager accepted. It reports a fault if an earlier
+// answer to the question was accepted too.
 func (o *oracle) answered(x openQuestion, q bgagent.Question) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

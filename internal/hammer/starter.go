@@ -82,7 +82,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	go f.turn(s, a, s.stop, p)
 }
 
-// turn simulates the turn of an accepted prompt.
+// The method "turn" simulates the turn of an accepted prompt.
 func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bgagent.Prompt) {
 	r := f.o.draw("turn", s.id)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -168,7 +168,7 @@ func (r *Reader) drops(beginning []byte) {
 // marks.
 const blank = " \t\r" + bom
 
-// divide finds the objects of a line.
+// The method "divide" finds the objects of a line.
 func (r *Reader) divide(line []byte) {
 	r.found, r.given = r.found[:0], 0
 	text := bytes.Trim(line, blank)

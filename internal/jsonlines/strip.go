@@ -99,7 +99,7 @@ func isDoubtful(b []byte) bool {
 	return strings.HasPrefix(bom, string(b))
 }
 
-// plain processes a byte outside of sequences.
+// The method "plain" processes a byte outside of sequences.
 func (s *stripper) plain(dst []byte, c byte) []byte {
 	after := s.cr
 	s.cr = c == '\r'

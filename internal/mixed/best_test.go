@@ -42,8 +42,8 @@ func (r *record) trace(id string) trace {
 	return x
 }
 
-// The variable "simulated" is the time on the simulated clock at which a run of the function
-// "drain" begins.
+// The variable "simulated" is the time that the simulated clock of the function "drain" shows at the
+// beginning.
 var simulated = time.Unix(0, 0)
 
 // The function "drain" returns how long the tasks take with the given number of slots if each

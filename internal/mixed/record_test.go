@@ -104,8 +104,8 @@ func (r *record) begins() (turns []*begun) {
 }
 
 // The method "shown" returns the cool-down that the last sample before a turn showed, or nil. If
-// the turn was due in that sample, it began before that cool-down, so the method searches for an
-// earlier one.
+// the turn was due in that sample, the turn began before that cool-down, so the method searches for
+// an earlier cool-down.
 func (r *record) shown(b *begun) *coolDown {
 	for i, c := range slices.Backward(r.cools) {
 		if c.at.Before(b.at) && !c.due[b.task] {
@@ -129,8 +129,8 @@ func (r *record) refusals() (refused []modelserver.Request) {
 }
 
 // begunTooEarly finds turns that began during a cool-down, and cool-downs that ended less than 5 s
-// after the refusal. The time of the refusal is the model server's. Requests of turns that had
-// already begun, and retries by programs, are not new turns, so they may be made during a
+// after the refusal. The time of the refusal comes from the model server. Requests of turns that
+// had already begun, and retries by programs, are not new turns, so they may be made during a
 // cool-down.
 func (r *record) begunTooEarly() (faults []string) {
 	refused := r.refusals()

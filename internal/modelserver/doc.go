@@ -54,8 +54,8 @@
 // seconds. With retry-date=N, it asks the client to wait until a date that is N seconds away.
 //
 // If the status is not enough to describe the failure, @error can have one of the following
-// options. The refusal then has the codes, types and headers that providers use. Without a TEXT, it
-// also has their message.
+// options. The refusal then has the codes, types and headers that providers use. If there is no
+// TEXT, the refusal also has the message that providers use.
 //
 //	@error 429 reason=usage-limit reset=5400    the usage limit of a plan; it is reset in 5400 s
 //	@error 429 reason=quota                     a quota or the credit is used up

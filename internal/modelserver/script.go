@@ -148,7 +148,8 @@ func (t *scriptTurn) broken(rest string) error {
 }
 
 // The function "options" reads NAME=VALUE options at the start of the text and returns the
-// remaining text. Each known option has a pointer to a number or to a word.
+// remaining text. The map "known" contains, for each option, a pointer to the number or the word that
+// the option sets.
 func options(text string, known map[string]any) (rest string, err error) {
 	for {
 		word, after, _ := strings.Cut(strings.TrimSpace(text), " ")

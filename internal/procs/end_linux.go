@@ -23,8 +23,8 @@ type ending struct {
 // takes a few milliseconds, but it can hang if the program is on a file system that does not respond.
 const unclearTime = time.Second
 
-// maxBlind is the maximum number of consecutive blind scans (see look.blind). If a process keeps starting a
-// successor and then ends, about every second scan misses it.
+// maxBlind is the maximum number of consecutive blind scans (see look.blind). If each process starts a
+// successor and then ends, about every second scan misses the current one.
 const maxBlind = 12
 
 // chase is the number of scans that may find new processes. After these scans, the function "end" calls
@@ -44,8 +44,8 @@ type attempt struct {
 	command string
 }
 
-// end sends SIGTERM to the processes, and kills them after the grace period. It returns in
-// any of these cases:
+// The function "end" sends SIGTERM to the processes, and kills them after the grace period. It
+// returns in any of these cases:
 //
 //   - A scan finds no process that can be signalled. The scan must not be blind, unless at least
 //     maxBlind scans in a row were blind. No process may be in the middle of exec, unless
@@ -105,7 +105,7 @@ func end(e ending) ([]Process, error) {
 	}
 }
 
-// try sends a signal to a process. It reads the command line first, because a process
+// The method "try" sends a signal to a process. It reads the command line first, because a process
 // loses its command line when it ends.
 func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 	if command == "" {
@@ -123,7 +123,7 @@ func stuck(left []identity, tried map[identity]attempt) bool {
 	})
 }
 
-// gone reports whether the process has ended.
+// The function "gone" reports whether the process has ended.
 func gone(id identity) bool {
 	st, ok := statOf(id.pid)
 	return !ok || st.start != id.start

@@ -256,8 +256,8 @@ const (
 	readRefused     // this process is not permitted to read the environment
 )
 
-// execTries is the number of times that a scan retries if a process is in the middle of exec while its
-// details are being read. The first quickTries retries follow immediately, because the process may end soon.
+// execTries is how often a scan retries reading a process that is in the middle of exec. The first
+// quickTries retries follow immediately, because the process may end soon.
 const (
 	execTries  = 12
 	quickTries = 8

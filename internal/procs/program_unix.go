@@ -13,7 +13,7 @@ import (
 // equal the command's PID.
 func ownSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
-// ask sends the signal to the program's process group. It reports whether the caller
+// The method "ask" sends the signal to the program's process group. It reports whether the caller
 // should wait for the program to end.
 func (p *Program) ask(sig os.Signal) bool {
 	s, ok := sig.(syscall.Signal)

@@ -60,8 +60,8 @@ func processesWith(variable, folder string) []process {
 
 // The function "watch" starts a process that cleans up if this process dies before it calls the
 // returned function. The other process is needed because a test that reaches go test's time limit
-// runs no cleanup. It kills all processes that have the given variable (NAME=VALUE) in their
-// environment, and removes the folder.
+// runs no cleanup. To clean up, the other process kills all processes that have the given variable
+// (NAME=VALUE) in their environment, and removes the folder.
 func watch(variable, folder string) (stop func(), err error) {
 	const script = `read -r _
 		for dir in /proc/[0-9]*; do

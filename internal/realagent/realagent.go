@@ -277,9 +277,10 @@ func (w *World) close(t testing.TB) {
 	}
 }
 
-// untilGone calls look repeatedly, for at most 3 s, until look finds no process. It returns the
-// remaining processes. A killed process stays in the process table for a moment. The result must be
-// empty twice in a row, because look can miss a process that starts during a call.
+// untilGone calls the function "look" again and again, for at most 3 s, until this function has
+// found no process twice in a row. One empty result is not enough, because the function can miss a
+// process that starts during a call. untilGone returns the remaining processes. It has to wait,
+// because a killed process stays in the process table for a moment.
 func untilGone(look func() []process) []process {
 	left, none := look(), 0
 	for end := time.Now().Add(3 * time.Second); none < 2 && time.Now().Before(end); left = look() {

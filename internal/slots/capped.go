@@ -112,7 +112,7 @@ func (c *capped) lane(k *key) *lane {
 	return l
 }
 
-// count adds n to the number of held slots in the caps that apply to k.
+// The method "count" adds n to the number of held slots in the caps that apply to k.
 func (c *capped) count(k *key, n int) {
 	c.total.inUse += n
 	g := k.lane.cap
@@ -135,7 +135,7 @@ func (p *pool) hasRoomBesideKept() bool {
 // canStart reports whether all limits allow a grant to the first waiter of l.
 func (c *capped) canStart(l *lane) bool { return !c.total.isFull() && l.shut() == nil }
 
-// take grants w a slot or puts w into its line.
+// The method "take" grants w a slot or puts w into its line.
 func (c *capped) take(w *Waiter, k *key, head bool, ticket uint64) (granted bool) {
 	order := orderOf(head, ticket)
 	if c.tryTake(w, k, order) {
@@ -314,7 +314,7 @@ func (c *capped) freed(k *key) (granted []*Waiter) {
 	return granted
 }
 
-// settle grants slots until no waiter can start.
+// The method "settle" grants slots until no waiter can start.
 func (c *capped) settle() (granted []*Waiter) {
 	for !c.total.isFull() {
 		g, ok := c.ready.first()
@@ -334,8 +334,8 @@ func (c *capped) settle() (granted []*Waiter) {
 	return granted
 }
 
-// shown returns the figures of the limit that blocks w, and a function that reports whether that limit
-// applies to a lane.
+// The method "shown" returns the figures for the limit that blocks w, and a function that reports
+// whether that limit applies to a lane.
 func (c *capped) shown(w *Waiter) (f Figures, counts func(*lane) bool) {
 	l := w.key.lane
 	switch pool, cap := l.gates(); l.shut() {
@@ -371,7 +371,7 @@ func (c *capped) place(w *Waiter) (place int, f Figures) {
 	return place, f
 }
 
-// figures appends the figures of all caps with held slots or waiters.
+// The method "figures" appends the figures for all caps with held slots or waiters.
 func (c *capped) figures(to []Figures) []Figures {
 	if c.total.isCap() && c.total.inUse+c.total.waiting > 0 {
 		to = append(to, c.total.figures())

@@ -92,7 +92,7 @@ func countIn[T any](h *heap[T], n *int) {
 	}
 }
 
-// count starts counting the comparisons of places.
+// The method "count" starts to count comparisons of places.
 func (g *grid) count() {
 	c := g.capped
 	countIn(&c.ready, &g.steps)

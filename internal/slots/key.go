@@ -42,10 +42,10 @@ func (k *key) figures() Figures {
 // because names come from language models and can have any length.
 func (k *key) weight() int { return 1 + (len(k.name)+len(k.agent))/maxHotName }
 
-// maxIdle is the total weight of all keys up to which idle keys are kept. Up to this weight, keys are
-// forgotten only when the rules change, because most idle keys are used again. Above this weight, forgetIdle
-// also runs when the keys that were added or became idle since its last run weigh more than half of all keys.
-// This bounds the weight of the idle keys. The cost is constant per key, and there is no cost up to maxIdle.
+// maxIdle is a threshold for the total weight of all keys. Up to this weight, idle keys are forgotten only
+// when the rules change, because most of them are used again. Above this weight, forgetIdle also runs when
+// the keys that were added or became idle since its last run weigh more than half of all keys. This bounds
+// the weight of the idle keys. The cost is constant per key, and there is no cost up to maxIdle.
 const maxIdle = 1024
 
 // maxHotName is the maximum length in bytes of a name in Manager.hot.

@@ -218,7 +218,7 @@ func newCappedPool(p *pool) *cappedPool {
 	return x
 }
 
-// turn returns the turn of a root, and creates it if the root has none.
+// The method "turn" returns the turn of a root, and creates it if the root has none.
 func (p *cappedPool) turn(root *Root) *turn {
 	t := p.turns[root]
 	if t == nil {

@@ -67,8 +67,8 @@ func (g *guest) leave(c *Manager) {
 	Tell(c.Leave(&g.Waiter))
 }
 
-// line returns a manager with a limit of 1, the holder of the only slot of the pool "m", and n
-// waiters in its line.
+// The function "line" returns a manager with a limit of 1, the holder of the only slot of the pool
+// "m", and n waiters in its line.
 func line(t *testing.T, n int) (c *Manager, holder *guest, waiting []*guest) {
 	c = New(alone(1))
 	holder = newGuest()

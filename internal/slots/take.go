@@ -77,7 +77,7 @@ func (m *Manager) TakeAll(all []Join) (granted []*Waiter) {
 	return granted
 }
 
-// count counts w as the holder of a slot of k.
+// The function "count" counts w as the holder of a slot of k.
 func count(w *Waiter, k *key) {
 	w.key = k
 	k.inUse++
@@ -166,8 +166,8 @@ func (m *Manager) giveBack(w *Waiter, k *key) {
 	}
 }
 
-// settle must be called after a waiter or a slot of k has left. It grants the slots that can
-// now be granted, and returns the waiters that got them.
+// The method "settle" must be called after a waiter or a slot of k has left. It grants the slots
+// that can now be granted, and returns the waiters that got them.
 func (m *Manager) settle(k *key) (next *Waiter, more []*Waiter) {
 	if c := k.pool.cool; c != nil {
 		if more = m.review(c); len(more) > 0 {

@@ -29,7 +29,7 @@ var kills = flag.Int("kills", 5, "number of servers that TestAKilledServerLosesN
 
 const (
 	childServer = "BGAGENT_NATS_TEST_SERVER" // folder of the server that the process runs
-	childOwner  = "BGAGENT_NATS_TEST_OWNER"  // address of the server with the store that the process owns
+	childOwner  = "BGAGENT_NATS_TEST_OWNER"  // address of the server whose store the process owns
 )
 
 // script returns the script that all processes of a test use.

@@ -189,7 +189,7 @@ func TestAServeWhoseTasksWereTakenOverWhileItWasFrozenExits(t *testing.T) {
 }
 
 func TestTwoServesOfAClusterAreOneService(t *testing.T) {
-	s := listening(t, func(*server.Options) {}) // the test closes this server before it ends
+	s := listening(t, func(*server.Options) {}) // this server is closed in the middle of the test
 	one, two := twoMachines(t, s.URL(), false)
 	one.start("m1")
 	two.start("m2")

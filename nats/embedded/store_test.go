@@ -131,7 +131,7 @@ func TestAnOwnerThatConnectsAgainKeepsTheStore(t *testing.T) {
 	questions := 0
 	q.at(func(f frame) verdict {
 		if strings.Contains(f.subject, ".alive.") {
-			if questions++; questions == 3 { // the store sends the first request to itself, and the second one, to the owner, is not answered
+			if questions++; questions == 3 { // the first request goes to the store itself; the second went to the owner and was not answered
 				asked <- struct{}{}
 			}
 		}
@@ -160,7 +160,7 @@ func TestOpenWaitsNoLongerThanItsContext(t *testing.T) {
 	questions := 0
 	q.at(func(f frame) verdict {
 		if strings.Contains(f.subject, ".alive.") {
-			if questions++; questions == 2 { // the store sends the first request to itself
+			if questions++; questions == 2 { // the first request goes to the store itself, and the second to the owner
 				cancel()
 			}
 		}
@@ -170,7 +170,7 @@ func TestOpenWaitsNoLongerThanItsContext(t *testing.T) {
 	_, err := second.Open(ctx, owner(2))
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotErrorAs(t, err, new(*bgagent.StoreOwnedError))
-	third, _ := c.store(bgnats.StoreOptions{}) // the failed Open must not keep the store
+	third, _ := c.store(bgnats.StoreOptions{}) // the failed Open must not have taken the store
 	open(t, third, 3)
 }
 

@@ -206,7 +206,7 @@ func (g *group) requireOneBodyEach() {
 	}
 }
 
-// begun returns the number of the named tasks whose bodies have begun in a process.
+// begun returns how many of the named tasks have begun to run their bodies in a process.
 func (g *group) begun(process string, names []string) (n int) {
 	for _, name := range names {
 		if slices.ContainsFunc(g.all("begin", name), func(h heard) bool { return h.process == process }) {
@@ -223,7 +223,7 @@ func (g *group) await(words ...string) heard {
 	return g.all(words...)[0]
 }
 
-// launch launches tasks in the process. Their names begin with the given name.
+// launch launches tasks in the process. The tasks' names begin with the given name.
 func (g *group) launch(c *child, name string, count int, takes time.Duration) (names []string) {
 	g.t.Helper()
 	for i := range count {

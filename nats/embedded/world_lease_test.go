@@ -126,13 +126,14 @@ const unclear = 200 * time.Millisecond
 
 // leaseProblem checks the bodies of a process against the renewals of its lease:
 //
-//   - No body begins more than two thirds of the lease after the last renewal was sent.
+//   - No body begins later than two thirds of the lease, plus inFlight, after the last renewal was sent.
 //   - If two thirds pass without another renewal, all bodies are stopped before the lease ends.
 //   - Otherwise, no body is stopped.
 //
-// If the process gets the answer to the next renewal less than unclear before or after two thirds have
-// passed, its bodies may be stopped or continue. The method describes the first problem, or returns "". It
-// also returns, for each body that was stopped, the time from the sending of the last renewal to the stop.
+// The process can get the answer to the next renewal at about the moment when two thirds have passed. If the
+// two moments are less than unclear apart, its bodies may be stopped or continue. The method describes the
+// first problem, or returns "". It also returns, for each body that was stopped, the time from the sending of
+// the last renewal to the stop.
 func (h *history) leaseProblem(l *life, now time.Time, unclear time.Duration) (problem string, stops []time.Duration) {
 	renewals := h.renewals(l)
 	const most = worldLease * 2 / 3

@@ -101,8 +101,8 @@ const longCut = worldLease * 6 / 5
 // that the test can see whether the body is stopped.
 const lasting = worldLease*2/3 + stopsWithin + time.Second
 
-// cutKind is a kind of partition. A process with a store needs the servers to begin a body. Without a store,
-// only its lease prevents a process that is cut off from beginning bodies.
+// cutKind is a kind of partition. A process with a store cannot begin a body without the servers. If a
+// process without a store is cut off, only its lease keeps it from beginning bodies.
 type cutKind struct {
 	name    string
 	lasts   time.Duration
@@ -112,7 +112,7 @@ type cutKind struct {
 func (k cutKind) String() string { return k.lasts.String() + k.name }
 
 // cutOff cuts the process "edge" off from the servers and from the other processes. allocator is the name of
-// the process that is the allocator before the cut. The value of always is passed to faultsOf.
+// the process that is the allocator before the cut. The flag always is passed to faultsOf.
 func cutOff(t *testing.T, allocator string, always bool) {
 	n := faultsOf(t, always)
 	t.Parallel()

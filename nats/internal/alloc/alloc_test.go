@@ -70,7 +70,7 @@ func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 				p.thaw()
 			}
 		}
-		w.run(5 * w.lease) // requests in line are then granted or lost; if there are very many, the loop below waits for the others
+		w.run(5 * w.lease) // by then, the requests in line are granted or lost; if there are very many, the loop below waits for the rest
 		for range 200 {
 			left := 0
 			for _, p := range w.procs {

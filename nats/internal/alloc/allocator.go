@@ -281,7 +281,7 @@ func (a *Allocator) dropIfEmpty(p *process) {
 	}
 }
 
-// releaseAll releases the process's claims for which the function "which" returns true.
+// releaseAll releases those of the process's claims for which the function "which" returns true.
 func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
 	for _, granted := range []bool{false, true} { // waiting claims come first, so that none of them gets a slot that becomes free here
 		for id, c := range p.claims {
@@ -341,7 +341,7 @@ func (a *Allocator) Unreachable(name string) {
 }
 
 // If the process was quiet, the method "listen" puts its requests back into their places in line. With Fair,
-// a root of the process comes after the roots that have been waiting since that root last got a slot.
+// each of the process's roots comes after the roots that were already waiting when it last got a slot.
 func (a *Allocator) listen(p *process) {
 	if !p.quiet {
 		return

@@ -15,9 +15,9 @@
 //   - An allocator stops answering when two thirds of its key's time have passed, counted from when
 //     it sent the last successful write. Another process takes the key only after it has seen the
 //     key unchanged for the whole of the key's time.
-//   - The allocator adds a process to the value of the key before it answers the process. A new
-//     allocator replaces the value that it has read, so its list of processes is complete. It does
-//     not grant slots until each of them has reported what it holds and waits for, or until a lease
+//   - The allocator adds a process to the value of the key before it answers the process. A new allocator
+//     replaces the value that it has read, so its list of processes is complete. The new allocator does not
+//     grant slots until each process in the list has reported what it holds and waits for, or until a lease
 //     has passed.
 //
 // Messages can be lost, repeated or late. A process repeats its message until it is answered, and

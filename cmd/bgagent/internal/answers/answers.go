@@ -72,8 +72,8 @@ func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporte
 	return passOn, t.end
 }
 
-// add makes t the latest tape of a task. Of the earlier tapes, only the last one with text is kept,
-// because an attempt's last text is its answer.
+// The method "add" makes t the latest tape of a task. Of the earlier tapes, only the last one with
+// text is kept, because an attempt's last text is its answer.
 func (k *Keeper) add(task string, t *tape) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

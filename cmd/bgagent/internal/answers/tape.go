@@ -40,7 +40,7 @@ type tape struct {
 	closed bool     // the text is no longer needed
 }
 
-// take adds the report x to the tape.
+// The method "take" adds the report x to the tape.
 func (t *tape) take(x bgagent.Report) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package bridge connects "bgagent mcp --via URL" with a "bgagent serve". The bridge passes on the lines of
+// Package bridge connects "bgagent mcp --via URL" to a "bgagent serve". The bridge passes on the lines of
 // its standard input and output over one connection. Therefore, the server speaks the same protocol with the
 // host program as "bgagent mcp" does, in every version of this protocol. The connection begins as an HTTP
 // request that is upgraded, as for a WebSocket.
@@ -9,7 +9,7 @@
 // restarted bridge finds the tasks of the earlier one, and two open bridges never share a scope.
 //
 // A bridge inside a turn of one of the server's tasks has that task's scope: the bridge's tasks are launched
-// by the task. The restrictions of all bridges above it also apply to it.
+// by the task. All restrictions on the bridges above that bridge also apply to it.
 package bridge
 
 import (
@@ -42,12 +42,12 @@ type Hello struct {
 	Turn      string `json:"turn,omitempty"` // mark of the turn that contains the bridge; "" if there is none
 }
 
-// Narrow restricts a bridge. It can only restrict what the server allows.
+// Narrow restricts a bridge. It never allows more than the server does.
 type Narrow struct {
 	NoAgents bool     `json:"no_agents,omitempty"` // no agents are allowed
 	Without  []string `json:"without,omitempty"`   // names of agents that are not allowed
-	// Rules maps the names of agents to rules. Such an agent is allowed only if the server has the same rules
-	// for it.
+	// Rules maps the names of agents to rules. An agent in this map is allowed only if the server has the
+	// same rules for it.
 	Rules      map[string][]bgagent.Permission `json:"rules,omitempty"`
 	TaskBudget bgagent.Budget                  `json:"task_budget,omitzero"` // limits of each task
 	// TreeBudget limits all tasks of the bridge together. For a bridge inside a turn, it limits each task.

@@ -18,7 +18,7 @@ import (
 )
 
 // The function "served" returns the address of a server that answers each line with the scope's name and that
-// line. When the input ends, the server writes a last line that reports this.
+// line. When the input ends, the server writes a last line that says so.
 func served(t *testing.T, cfg Config) (Address, *Server) {
 	t.Helper()
 	cfg.Serve = func(_ context.Context, scope string, in io.ReadCloser, out io.Writer) error {

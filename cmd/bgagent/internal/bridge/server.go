@@ -292,7 +292,7 @@ const Instead = ". Delegate a new task instead, with an agent that is allowed"
 
 // Resumes returns the reason why the project's file does not allow a bridge to resume the task or to send it
 // a message, and what to do instead. The argument "scope" is the scope of the bridge. The result is "" if the
-// bridge may do so, or if there is no such bridge. The check is needed because the task may have been
+// bridge may do so, or if no bridge has this scope. The check is needed because the task may have been
 // launched before the file was changed. A bridge inside a turn may not resume a task after the turn has
 // ended. The context must be that of a call over the bridge. The argument "open" contains the trees' open
 // accounts.

@@ -57,7 +57,8 @@ func (x *turns) below(scope string) bool {
 	return false
 }
 
-// top opens a bridge outside of turns, and returns its scope and the context of its calls.
+// The method "top" opens a bridge outside of turns, and returns its scope and the context of its
+// calls.
 func (x *turns) top(n Narrow) (scope string, ctx context.Context) {
 	x.t.Helper()
 	h := Hello{Key: "k", Narrow: n}
@@ -98,7 +99,7 @@ func (x *turns) launch(ctx context.Context, scope, name string) bgagent.LaunchIn
 
 func (x *turns) begin(t Task) { x.tasks[t.ID], x.live[t.ID], x.in[t.ID] = t, true, t.ID }
 
-// The method "allows" returns the error of a launch with the agent, or "".
+// The method "allows" returns the error from launching a task for the agent, or "".
 func (x *turns) allows(ctx context.Context, scope, agent string) string {
 	if _, err := x.Prepare(ctx, bgagent.Caller{Session: scope}, bgagent.LaunchInput{Agent: agent}); err != nil {
 		return err.Error()

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// orphan starts a process whose parent exits immediately, so that this process adopts the started process.
-// The started process exits when the returned function is called.
+// The function "orphan" starts a process whose parent exits immediately, so that this process adopts the
+// started process. The started process exits when the returned function is called.
 func orphan(t *testing.T) (pid int, end func()) {
 	t.Helper()
 	in, gate, err := os.Pipe()

@@ -21,7 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// server returns a server for a manager with one agent, and the folder with the server's file.
+// The function "server" returns a server for a manager with one agent, and the folder with the
+// server's file.
 func server(t *testing.T) (dir string, s *Server, m *bgagent.BackgroundManager) {
 	t.Helper()
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{

@@ -256,7 +256,8 @@ func doing(r Row, short bool) string {
 	return t.Cause.String()
 }
 
-// The variable "exited" matches the beginning of the reason if a program exited with an error.
+// The variable "exited" matches the beginning of a reason which says that a program exited with an
+// error.
 var exited = regexp.MustCompile(`^it exited with code (\d+): `)
 
 // shortReason shortens a reason for the table. It drops the program's name, which the task's title

@@ -314,8 +314,8 @@ const (
 	// the terminal, and is no wider than the longest title.
 	maxTitle = 36
 
-	// wide is the minimum width of a terminal, in columns, at which the number of tool calls is
-	// shown.
+	// The constant "wide" is the minimum width of a terminal, in columns, at which the number of
+	// tool calls is shown.
 	wide = 100
 
 	// quietTime is how long a task must be silent to be shown as quiet. If a task's silence is limited, this

@@ -160,7 +160,8 @@ func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error
 	}
 	for i := range ends {
 		_ = ends[i].Close()
-		// The deadline is needed because a process that was not found can still hold the pipes open.
+		// The deadline is needed because a leftover process that was not found can still hold the
+		// pipes open.
 		_ = sources[i].SetReadDeadline(time.Now().Add(drainTime))
 	}
 	readers.Wait()

@@ -22,7 +22,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// grace is the time that a program has to exit on its own before it is killed.
+// grace is how long a program is given to exit on its own before it is killed.
 const grace = 2 * time.Second
 
 func (f *Fleet) addInProc() error {
@@ -81,7 +81,7 @@ func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagen
 	return end, f.turnError(err)
 }
 
-// program returns the program of an agent's preset.
+// The function "program" returns the program of an agent's preset.
 func program(a settings.Agent) command.Program {
 	switch a.Preset {
 	case "codex":

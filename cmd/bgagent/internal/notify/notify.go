@@ -28,7 +28,7 @@ const (
 	most  = 30 * time.Second
 	grace = 2 * time.Second
 
-	// waiting is the maximum number of events that wait for the program.
+	// The constant "waiting" is the maximum number of events that wait for the program.
 	waiting = 100
 )
 

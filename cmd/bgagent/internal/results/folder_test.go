@@ -97,9 +97,9 @@ func TestWhatAnAgentPutsInTheWayIsNotFollowed(t *testing.T) {
 	requireNotFollowed(t, "a folder", func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "deep"), 0o755) }, "001-a-2.md")
 }
 
-// requireNotFollowed calls the function "put", which creates an obstacle at the path of a result, and then
-// writes the result. The result must be in the regular file with the given name, and nothing outside the
-// folder may have changed.
+// requireNotFollowed calls the function "put", which creates an obstacle at the path of a result. Then
+// requireNotFollowed writes the result. The result must be in the regular file with the given name, and
+// nothing outside the folder may have changed.
 func requireNotFollowed(t *testing.T, what string, put func(path, outside string) error, file string) {
 	t.Helper()
 	outside := t.TempDir()

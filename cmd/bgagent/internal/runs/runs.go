@@ -145,8 +145,8 @@ func Dead(dir string) (dead []*Run, problems []error) {
 	return dead, problems
 }
 
-// foreign is how long the file of a dead run on another machine is kept, so that a program on that machine
-// can clean up.
+// The constant "foreign" is how long the file of a dead run on another machine is kept, so that a program
+// on that machine can clean up.
 const foreign = 30 * 24 * time.Hour
 
 // maxInfo is the maximum number of bytes that are read from a file.

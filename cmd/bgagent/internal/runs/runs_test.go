@@ -24,7 +24,8 @@ func newRun(t *testing.T, dir string) *Run {
 	return r
 }
 
-// member starts a process that belongs to the run with the given id and does not exit on its own.
+// The function "member" starts a process that belongs to the run with the given id and does not
+// exit on its own.
 func member(t *testing.T, id string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "600")

@@ -200,7 +200,7 @@ func resolve(name string, m *merged) (Agent, []error) {
 	return a, errs
 }
 
-// The variable "remedies" holds, for each kind, how to write the required key.
+// The variable "remedies" holds, for each kind, advice on how to write the required key.
 var remedies = map[Kind]string{
 	Command:  `write "preset": ` + oneOf(presets),
 	ACP:      `write, for example, "command": ["opencode", "acp"]`,

@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// Cluster is the key "cluster": the servers through which several processes of "bgagent serve" share their
-// limits and show each other's tasks. The paths are absolute, or empty.
+// Cluster is the value of the key "cluster": the servers through which several processes of "bgagent
+// serve" share their limits and show each other's tasks. The paths are absolute, or empty.
 type Cluster struct {
 	URL             string `json:"url"`
 	Name            string `json:"name,omitempty"`
@@ -56,7 +56,7 @@ var clusterKeys = []key{
 	{"takeOver", shapeBool, nil, nil, "Whether this process and the others take over each other's tasks when one of them dies, if the same agents keep their sessions in the same place. Default true."},
 }
 
-// replicas are the values of the key "replicas", as they are written.
+// replicas lists the allowed values of the key "replicas", as they are written in a file.
 var replicas = []string{"1", "3", "5"}
 
 // path returns the field of a key whose value is a path, or nil.

@@ -103,7 +103,7 @@ func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member))
 	}
 }
 
-// root reads the top level of a file.
+// The method "root" reads the top level of a file.
 func (l *loader) root(v jsonc.Value) {
 	members, ok := v.Members()
 	if !ok { // the library reports this error
@@ -182,7 +182,7 @@ func badName(name string) string {
 	return ""
 }
 
-// agent merges the keys that one file has for an agent into the keys from earlier
+// The method "agent" merges the keys that one file has for an agent into the keys from earlier
 // files.
 func (l *loader) agent(m jsonc.Member) {
 	path := jsonc.Key("agents", m.Name)

@@ -173,7 +173,7 @@ func limitsSchema() (object, error) {
 	}, nil
 }
 
-// breakerKey is the key of the object for the library's keys that have a dot in their names.
+// breakerKey is the key whose value is an object with the library's dotted keys.
 const breakerKey = "circuitBreaker"
 
 // budgetSchema returns the schema of the budgets.

@@ -24,8 +24,8 @@ func TestTheShippedSchemaIsMadeFromTheTableOfKeys(t *testing.T) {
 	require.Equal(t, string(want), string(Schema), "go test -run ShippedSchema ./internal/settings -update writes it")
 }
 
-// The variable "documents" holds configurations. If the value is true, the schema and the parser must accept
-// the configuration. Otherwise, both must refuse it.
+// The variable "documents" maps configurations to whether they are valid. The schema and the parser must
+// both accept a valid configuration and refuse an invalid one.
 var documents = map[string]bool{
 	`{}`: true,
 	`{"$schema": "x", "agents": null, "background_task": null}`: true,

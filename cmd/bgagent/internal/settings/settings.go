@@ -215,8 +215,8 @@ func (s *Settings) checkLimits() error {
 	return fileerror.At(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
 }
 
-// fileNames replaces the names of fields that can contradict each other with their keys in the configuration
-// file.
+// fileNames replaces the names of Go fields with keys of the configuration file. It covers the fields whose
+// values can contradict each other.
 var fileNames = strings.NewReplacer(
 	"Config.StaleTimeout", "staleTimeoutMs", "Config.TimeToLive", "taskTtlMs",
 	"Config.PollInterval", "pollIntervalMs", "Config.HostUnreachable", "hostUnreachableMs",

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// project creates a configuration file. It returns the file's path, and a folder below the file's
-// folder.
+// The function "project" creates a configuration file. It returns the file's path, and a folder
+// below the file's folder.
 func project(t *testing.T) (file, below string) {
 	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())

@@ -136,7 +136,7 @@ func ownGroup(gid string) bool {
 	return err != nil || group.Name == me.Username
 }
 
-// owner returns the name of a file's or folder's owner.
+// The function "owner" returns the name of the user who owns a file or folder.
 func owner(info fs.FileInfo) string {
 	uid := strconv.Itoa(int(statOf(info).Uid))
 	if u, err := user.LookupId(uid); err == nil {

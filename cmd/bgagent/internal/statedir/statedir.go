@@ -62,7 +62,8 @@ type About struct {
 	Began time.Time `json:"began"`
 
 	// Cluster is the name of the cluster whose servers keep the tasks, or empty if the tasks are kept in the
-	// folder. If a cluster keeps the tasks, the folder contains only logs and the address for commands.
+	// folder. If a cluster keeps the tasks, the folder contains only logs and the address to which commands
+	// connect.
 	Cluster string `json:"cluster,omitempty"`
 }
 

@@ -67,7 +67,7 @@ type logFile struct {
 	start   int64     // offset of the latest segment
 	size    int64     // bytes in the latest segment
 	pending [2][]byte // the unfinished lines of standard output and standard error
-	within  [2]bool   // the beginning of the unfinished line was written
+	within  [2]bool   // whether the beginning of the unfinished line has been written
 	unsent  []byte    // text that could not be written yet
 }
 

@@ -54,8 +54,8 @@ func (s *Secrets) Mask(text string) string {
 
 // The method "complete" returns how many bytes of the text can be masked now. It is for a text whose end was
 // cut off: the bytes that cannot be masked yet might be the beginning of a value. The result "masked" is the
-// end of the last value within these bytes. The text is searched as in Mask, so that no complete value is
-// cut.
+// end of the last value within the first n bytes. The text is searched as in Mask, so that no complete value
+// is cut.
 func (s *Secrets) complete(text string) (n, masked int) {
 next:
 	for n < len(text) {

@@ -40,7 +40,7 @@ type source struct {
 	fset   *token.FileSet
 	module string
 	pkgs   []*pkg
-	broken []string // errors in the module or while reading it
+	broken []string // errors in the module, and errors from reading it
 	lines  int
 	files  int
 }
