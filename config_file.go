@@ -122,8 +122,8 @@ type Setting struct {
 	Origin Origin // place of the value; zero for a default
 }
 
-// Name returns the key, followed by the entry if there is one. The limit of a budget follows after a
-// dot, and any other entry is in brackets.
+// Name returns the key, followed by the entry if there is one. If the entry is a budget's limit, it
+// follows a dot; any other entry is in brackets.
 func (s Setting) Name() string {
 	switch {
 	case s.Entry == "":

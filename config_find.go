@@ -25,7 +25,7 @@ const unifiedDir = ".omo"
 //
 // The user's file is ~/.omo/omo.jsonc, with the settings under "[opencode]". If that
 // file does not exist, the user's file is oh-my-openagent.jsonc in
-// $XDG_CONFIG_HOME/opencode, or oh-my-opencode.jsonc, its older name, in the same
+// $XDG_CONFIG_HOME/opencode or, under its older name, oh-my-opencode.jsonc in the same
 // directory. If XDG_CONFIG_HOME is not set, the directory is ~/.config/opencode. The
 // project's file is .omo/omo.jsonc in projectDir, or else a file with one of the other
 // two names in projectDir/.opencode. The name of each file can end in .json instead of

@@ -212,8 +212,8 @@ var (
 )
 
 // TestEveryWriteOfEveryScenarioMayFail runs each scenario once for each of its writes, with the
-// store refusing that write. It also tries the other faults of each write. Without -crash.every, it
-// tries only some of the other faults.
+// store refusing that write. It also tries the other faults that can strike at each write, such as a
+// crash before or after it. Without -crash.every, it tries only some of the other faults.
 func TestEveryWriteOfEveryScenarioMayFail(t *testing.T) {
 	seed, oneOf := *crashSeed, 4
 	if seed == 0 {

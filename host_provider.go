@@ -48,8 +48,8 @@ func (e *ProviderError) received() *ProviderError {
 	return e
 }
 
-// The method "received" returns the status with the changes that [onClock] and
-// [ProviderError.received] make to its time and its error.
+// The method "received" returns a copy of the status, with [onClock] applied to its time and
+// [ProviderError.received] applied to its error.
 func (s SessionStatus) received() SessionStatus {
 	s.RetryAt, s.Provider = onClock(s.RetryAt), s.Provider.received()
 	return s

@@ -11,7 +11,7 @@ import (
 // The code in this file makes the host calls of an attempt: CreateSession, then RunTurn or
 // StartTurn. One worker goroutine makes them. A separate method applies the result of each call:
 // created, turnStarted or turnReturned. If the host ends the worker goroutine with runtime.Goexit,
-// a new goroutine continues with that method.
+// a new goroutine calls the method that applies the result.
 
 // The method "work" makes the host calls of an attempt. Then it makes the host calls of other
 // attempts that have been granted a slot, until no such attempt is left.

@@ -9,9 +9,9 @@ import (
 // Suspend stops the manager so that a later manager can continue its tasks. For example, a host
 // calls it before a deploy. Once Suspend has begun, no attempt, turn or notice delivery begins.
 // Turns of a [TurnRunner] may continue until only Config.StopTimeout remains before the deadline of
-// ctx. Turns that are still running then are stopped, and the next manager that opens the store
-// continues them. The turns of a [TurnStarter] continue on its server. Pending tasks stay pending.
-// Callers that are waiting for a task get [ErrSuspended].
+// ctx. Turns that are still running at that point are stopped, and the next manager that opens the
+// store continues them. The turns of a [TurnStarter] continue on its server. Pending tasks stay
+// pending. Callers that are waiting for a task get [ErrSuspended].
 //
 // Suspend closes the store once the calls for the stopped turns have returned. If a call does not
 // return, Suspend waits for it for up to half of the remaining time. With budgets, Suspend also

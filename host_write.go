@@ -22,7 +22,7 @@ const (
 // refused record.
 const storeRefusals = 3
 
-// errStoreClosing stops the writer, because the manager closes the store.
+// errStoreClosing stops the writer when the manager is closing the store.
 var errStoreClosing = errors.New("the manager closes the store")
 
 // write writes the changes, batch by batch, until there is nothing left to write. At most one
@@ -137,7 +137,7 @@ func (m *BackgroundManager) writeOnce(b *StoreBatch) error {
 }
 
 // storeCall calls a method of the store on a separate goroutine, so that a panic or a
-// runtime.Goexit in the store does no harm. The methods of an error can be the store's code, so
+// runtime.Goexit in the store does no harm. An error's methods may be implemented by the store, so
 // storeCall also copies the error on that goroutine. If ctx ends first, storeCall returns the
 // context's error. If the call succeeds after that, storeCall passes the result to the function
 // "late".

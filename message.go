@@ -123,8 +123,8 @@ type Steerer interface {
 // Messages get their turns in the order they were accepted. The attempt does not complete before
 // these turns are over. If it ends for another reason, such as a cancellation or a failure,
 // Task.Unconsumed lists the messages that it did not receive; they can be sent again with Resume.
-// The result of the attempt is the result of its turns without messages, followed by the text of
-// each message's turn under its own heading.
+// The result of the attempt is the result of the turns that did not answer a message, followed by
+// the text of each message's turn under its own heading.
 //
 // With SendInput.Now, the message joins the running turn, if the client can do that.
 //

@@ -169,7 +169,7 @@ func (m *BackgroundManager) Digest(session string, max int) string {
 //
 //	expvar.Publish("bgagent", expvar.Func(func() any { return m.Figures() }))
 //
-// Ended attempts are counted since the call to [New], including those of expired tasks.
+// The counts of ended attempts start at the call to [New], and include the attempts of expired tasks.
 type Figures struct {
 	Live     int   `json:"live"`      // pending and running tasks
 	Stopping int   `json:"stopping"`  // attempts that have ended but are not quiet yet

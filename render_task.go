@@ -233,8 +233,7 @@ type part struct {
 	noSession bool // the session cannot be read
 }
 
-// The method "of" returns the selected part of s, which has at most "room" bytes, and the offset of
-// that part in s.
+// The method "of" returns the selected part of s (at most "room" bytes) and the part's offset in s.
 func (p part) of(s string, room int) (shown string, from int) {
 	room = max(room, 0)
 	if p.fromEnd {

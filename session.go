@@ -312,9 +312,9 @@ type SessionStatus struct {
 	State   SessionState
 	RetryAt time.Time // if State is SessionRetrying: time of the next retry, if known; a time more than 366 days away counts as unknown
 	Detail  string    // one line for people: the error that caused the retry, or the question asked
-	// Provider describes the failed request if State is SessionRetrying and the client knows it. Its
-	// field RetryAt is the time that the provider gave; the field RetryAt above is the time at which
-	// the runtime repeats the request.
+	// Provider describes the failed request if State is SessionRetrying and the client knows the
+	// details. Provider.RetryAt is the time that the provider gave; the field RetryAt above is the
+	// time at which the runtime repeats the request.
 	Provider *ProviderError
 	// Revision is empty if the runtime has no revisions. Otherwise it must change whenever a
 	// message of the session changes. While the revision stays the same, the manager does not read

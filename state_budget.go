@@ -215,7 +215,7 @@ func (st *state) ringAccount(n *node, now int64) {
 
 // joinAccount adds the account of n, which was a root, to the account of the tree to which n now
 // belongs. The limits of both accounts then apply to that tree, but only the tree's own period
-// does. If the tree has no account, it takes over the account of n, including its period.
+// applies. If the tree has no account, it takes over the account of n, including its period.
 func (st *state) joinAccount(n *node, now int64) {
 	sp := n.spending
 	if sp == nil || n.above() == nil {

@@ -10,7 +10,7 @@ import (
 // delivery is the state of delivering notices to a session. At most one goroutine delivers to a
 // root session:
 //
-//	a notice is due -> schedule, immediately or by the alarm: delivering
+//	a notice is due -> schedule (now or when the alarm rings) -> delivering
 //	delivering -> status of the session: busy -> a sweep sees the session idle -> schedule
 //	           -> unsure or silent: retried after a pause (retry)
 //	           -> idle, or no client reports the status: pack -> flying -> recorded: delivered

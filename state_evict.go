@@ -278,8 +278,8 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// bury adds a tombstone for the task. If there are too many tombstones, the method "bury" drops
-// the oldest ones and asks their clients to forget the sessions.
+// bury adds a tombstone for the task. If there are too many tombstones, it drops the oldest ones and
+// asks their clients to forget the sessions.
 func (st *state) bury(t *task, stuck bool) {
 	k := &st.keep
 	i := len(k.tombs)

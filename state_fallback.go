@@ -90,7 +90,7 @@ func (st *state) isShut(h *slots.Handle, now int64) bool {
 // fallbackAfter returns how long a task waits for its provider if there are other models.
 func (st *state) fallbackAfter() int64 { return max(int64(st.limit(limitFallbackAfter)), 0) }
 
-// The method "shut" reports whether the tasks of a kind that are waiting for their pool must
+// The method "shut" reports whether tasks of the given kind, if they are waiting for their pool, must
 // continue with other models. This is the case if the pool is shut (see isShut) or has been cooling
 // down without progress for the time that fallbackAfter returns.
 func (st *state) shut(k *kind, now int64) bool {

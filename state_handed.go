@@ -431,8 +431,8 @@ func (st *state) dropHand(h *hand) {
 	}
 }
 
-// ackTask acknowledges all ends of the task that were handed out, because the record of the task
-// expires.
+// ackTask is called because the record of the task is expiring. For each attempt of the task, it
+// acknowledges the end if that end was handed out.
 func (st *state) ackTask(t *task, now int64) {
 	if st.storing == nil {
 		return

@@ -347,8 +347,8 @@ func (st *state) loadEnvelopes(tasks []*storedTask, nodes []*storedNode) map[mem
 			load(e, false)
 		}
 		// If the session does not belong to a task, the notices that were handed out are handed out
-		// once more, unchanged. If the session belongs to a task, the task's next turn reports the
-		// ends.
+		// once more, unchanged. If the session belongs to a task, that task's next turn reports which
+		// tasks have ended.
 		for i := range x.Handed {
 			if owner == nil {
 				load(&x.Handed[i], true)

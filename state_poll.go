@@ -14,7 +14,7 @@ func (st *state) thresholds() thresholds {
 	}
 }
 
-// The method "follow" makes the client's sweeps poll the attempt's session.
+// The method "follow" adds the attempt's session to those that the client's sweeps poll.
 func (st *state) follow(a *attempt) {
 	a.cl.followed[a] = struct{}{}
 	st.wantPoll(a.cl)

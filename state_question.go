@@ -231,8 +231,8 @@ func (st *state) questionOver(x *asked, s QuestionState, now int64) {
 // wantPass requests that the outcome of a question be passed to the client.
 func (st *state) wantPass(x *asked) { st.rare().after.answers = append(st.rare().after.answers, x) }
 
-// clocksMayRun makes the clocks of the attempt's turn run again, unless the turn still waits for an
-// answer.
+// clocksMayRun makes the clocks of the attempt's turn run again, unless the turn is still waiting for
+// an answer.
 func (st *state) clocksMayRun(a *attempt, now int64) {
 	if b := a.t.questions(); b.open == 0 && !a.outcomeWaits() {
 		st.clocksRun(a, now)

@@ -140,7 +140,7 @@ func (st *state) dropAsk(x *asked) {
 
 // showsQuestions is called when an answer to the session shows the open questions of the task, so
 // that no notice repeats them. list contains the questions that the answer shows. Questions that
-// were asked after the answer was made are not in the list and stay owed.
+// were asked after the answer was built are not in the list, so they must still be reported.
 func (st *state) showsQuestions(by Caller, t *task, list []Question, out *handing) {
 	b := t.questions()
 	if b == nil || b.open == 0 || t.up.session != by.Session || !st.cfg.answers {

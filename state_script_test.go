@@ -115,7 +115,7 @@ func (x *script) step(words []string) {
 	require.NoError(x.t, x.st.checkInvariants(), "after %q", strings.Join(words, " "))
 }
 
-// The method "do" carries out one input. A NAME stands for a task, or for its latest attempt.
+// The method "do" executes one line of the script. A NAME stands for a task, or for its latest attempt.
 func (x *script) do(what string, plain []string, arg map[string]string) {
 	st, now, name := x.st, x.now, plain[0]
 	a := x.runs[name]

@@ -175,9 +175,9 @@ func (st *state) leaveStore() {
 }
 
 // loseStore is called when the store no longer belongs to this manager. Another manager might continue
-// the tasks. Therefore, every attempt ends in this process, without a notice. These ends never
-// become durable, so they are never shown. A session on a server is not aborted, because another
-// manager might be following the session.
+// the tasks. Therefore, every attempt ends in this process, without a notice. That these attempts
+// have ended never becomes durable, so it is never shown. A session on a server is not aborted,
+// because another manager might be following the session.
 func (st *state) loseStore(lost *lostError, now int64) {
 	s := st.storing
 	if s.lost != nil || s.over {

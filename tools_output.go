@@ -106,7 +106,7 @@ const (
 	waitPointless                // waiting longer could keep the tasks from getting a slot, the tasks must wait a long time for their provider, or a task asks a question
 )
 
-// The method "wait" waits for at most the given time until one of the tasks has ended.
+// The method "wait" waits until one of the tasks has ended, but no longer than the given time.
 func (o *outputCall) wait(most time.Duration, ids ...string) (waitEnd, error) {
 	ctx, cancel := context.WithTimeout(o.ctx, most)
 	defer cancel()

@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests in this file check the wall around the state: the state's files must not use hosts,
-// clocks, goroutines or wording. An update must only note its effects. The effects are performed
-// after the lock is released.
+// The tests in this file check the state's files, which must not call hosts, read clocks, start
+// goroutines or contain text for users. An update must only note its effects. The effects are
+// performed after the lock is released.
 
 // stateImports lists the packages that the state's files may import.
 var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "math", "math/bits", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/mdtext", "github.com/bgagent/bgagent/internal/slots"}

@@ -107,10 +107,10 @@
 //   - A rule applies to everything that the agent has reported about its tool call, not only to the
 //     question. For a tool that reads, edits or runs commands, rules are matched against the input,
 //     and never against the title, which is meant for people.
-//   - If the agent does not name the files of a call, a rule that allows some files has no effect,
-//     and a rule that forbids some files turns a permission from an earlier rule into a question to
-//     Config.Permit. Paths are compared after their links are resolved. This also applies to paths
-//     in rules.
+//   - If the agent does not name the files of a call, a rule that allows some files has no effect.
+//     If an earlier rule allows such a call, a rule that forbids some files makes the client ask
+//     Config.Permit instead. Paths are compared after their links are resolved. This also applies
+//     to paths in rules.
 //   - The command can be a string or a list of words, in any of the usual fields. If a shell gets a
 //     script as an argument, the script is treated as the command. If no command can be read, a rule
 //     that allows some commands has no effect. If the text might contain several commands (because

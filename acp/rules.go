@@ -96,8 +96,8 @@ func ruling(rules []bgagent.Permission, s subject) bgagent.PermissionAction {
 	return all
 }
 
-// rulingOnAll returns the decision about a call with unknown texts. If a rule allows the
-// call and a later rule forbids some texts, the decision is to ask.
+// rulingOnAll returns the decision about a call whose texts are unknown. If a rule allows the
+// call and a later rule forbids some of the possible texts, the decision is to ask.
 func rulingOnAll(rules []bgagent.Permission) bgagent.PermissionAction {
 	action := bgagent.PermissionAsk
 	for _, r := range rules {

@@ -190,8 +190,8 @@ func (c *Client) lostWith(s *session, err error) error {
 	return fmt.Errorf("acp: session %q was lost with the agent process that had it (%w): %w", s.id, lost, err)
 }
 
-// The method "release" makes an agent process of an earlier manager in this host close the session,
-// because some agents do not load a session that is open in another process. If the process has no
+// The method "release" closes the session in the agent process of an earlier manager in this host,
+// because some agents do not load a session that is open in another process. If that process has no
 // turns, or only turns that do not stop, the method terminates it. The earlier manager has been
 // closed; otherwise, no other manager could use the session.
 func (c *Client) release(ctx context.Context, p *process, s *session) error {

@@ -10,8 +10,7 @@ import (
 	"github.com/bgagent/bgagent/sqlite"
 )
 
-// storeManager is a manager with a store. Its notices go to the channels of the tasks that
-// they report.
+// storeManager is a manager with a store. Its notices close the channels of the tasks that have ended.
 type storeManager struct {
 	*bgagent.BackgroundManager
 	told sync.Map // channels by task id
@@ -77,8 +76,8 @@ func OpenStoreTasks(dir string, inFlight int) (*StoreTasks, error) {
 	return &StoreTasks{m: m}, err
 }
 
-// NewStoreTasks returns a manager with the store and the limits or slots of c. The limits or slots
-// determine how many of its tasks can run at the same time.
+// NewStoreTasks returns a manager that uses the store of c. The limits or slots of c determine how
+// many of the manager's tasks can run at the same time.
 func NewStoreTasks(c bgagent.Config) (*StoreTasks, error) {
 	m, err := newStoreManagerWith(c)
 	return &StoreTasks{m: m}, err

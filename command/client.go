@@ -357,7 +357,7 @@ func checkDirectory(dir string) error {
 	return nil
 }
 
-// TaskInTurn returns the id of the task whose current turn gave its program this value of
+// TaskInTurn returns the id of the task whose current turn started its program with this value of
 // [TurnVariable]. It returns "" if no running turn has the value. If a process in a turn asks the
 // host for something, for example over a socket, the host can use TaskInTurn to find out which task
 // the process works for. If another host runs inside the turn, its own turns have different values.

@@ -131,7 +131,7 @@ func lacks(st Stored, err error, prompt string, earlier []sent) bool {
 	return state == bgagent.PromptMissing
 }
 
-// The method "owns" sets the program's id for the session.
+// The method "owns" records the id by which the program knows the session.
 func (c *Client) owns(s *session, own string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

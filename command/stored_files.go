@@ -42,7 +42,7 @@ func here(program string, look func(context.Context, Lookup) (Stored, error)) fu
 // the same environment.
 var runners = []string{"node", "npx", "bun", "bunx"}
 
-// runsHere reports whether the command runs the program itself or runs it with one of the runners.
+// runsHere reports whether the command runs the program directly or through one of the runners.
 func runsHere(command []string, program string) bool {
 	name := func(path string) string {
 		return strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(filepath.Base(path)), ".exe"), ".js")

@@ -456,8 +456,8 @@ func (t *turn) cannotAnswer(problem string) {
 	}
 }
 
-// The method "unknown" returns the problem of a turn if the decoder did not recognize any line of
-// the program's output.
+// The method "unknown" is called if the decoder has not recognized any line of the program's output.
+// It returns a description of this problem.
 func (t *turn) unknown() string {
 	what := "it printed nothing"
 	switch {

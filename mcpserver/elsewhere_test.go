@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// far is another process, which has one task of the scope "me".
+// far is another process, which has one task in the scope "me".
 type far struct{ bgagent.Elsewhere }
 
 const farTask = "bg_1111111111111111"

@@ -17,7 +17,7 @@ import (
 
 // Callers gives this process's callers access to their tasks in the other processes of the cluster. A caller
 // is the root of its tasks. A process treats a caller of another process as its own caller of the same name
-// only if both processes know a common secret of this caller. Therefore, a caller finds only what it could
+// only if both processes have the same secret for this caller. Therefore, a caller finds only what it could
 // also find by calling the other process directly.
 //
 // The tasks of a process that is dead or does not answer are read from the servers, but only if the process

@@ -47,7 +47,7 @@ type ClusterOptions struct {
 	// process might still fail to open the store, for example if the name is in use.
 	Limits bgagent.Limits
 
-	// Lease is the lease of the slots; see [SlotOptions].
+	// Lease is the duration of the slot lease; see [SlotOptions].
 	Lease time.Duration
 
 	// Replicas is the number of servers that keep a copy of each stream that Join or the store creates. It is

@@ -267,7 +267,7 @@ func (s *Slots) heard() {
 	}
 }
 
-// wake signals a goroutine that there is work.
+// wake tells a goroutine that there is work.
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -28,7 +28,7 @@ type witness struct {
 	Batch uint64 `json:"batch"` // number of the last batch in the database
 }
 
-// The file consists of two places for the witness, followed by the owner.
+// The file consists of two places for the witness, which are written alternately, and the owner.
 const (
 	placeSize = 512 // size of a sector, which disks write as a whole
 	ownerAt   = 2 * placeSize

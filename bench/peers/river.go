@@ -69,7 +69,7 @@ func riverConfig(inFlight int) *river.Config {
 	}
 }
 
-// riverEnds selects the events that report ends.
+// riverEnds selects the events that report that a job has completed or failed.
 func riverEnds() *river.SubscribeConfig {
 	return &river.SubscribeConfig{ChanSize: 1 << 16, Kinds: []river.EventKind{river.EventKindJobCompleted, river.EventKindJobFailed}}
 }

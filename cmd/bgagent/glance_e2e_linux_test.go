@@ -56,7 +56,7 @@ func hostSteps() map[string][]step {
 	}
 }
 
-// glance is a scene: three host programs share one serve. A script plays the model.
+// glance is a scene: three host programs share one serve process. A script plays the model.
 type glance struct {
 	t     *testing.T
 	w     *realagent.World

@@ -47,7 +47,7 @@ func withMindful(t *testing.T) *place {
 }
 
 // askedOf returns, for each task number, one entry per prompt that the agent received, in order. Each entry
-// is the argument with the session, or empty if the prompt began a new session.
+// is the argument that names the session, or is empty if the prompt began a new session.
 func (p *place) askedOf() map[string][]string {
 	b, _ := os.ReadFile(filepath.Join(p.project, "asked"))
 	out := map[string][]string{}

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pages is a store whose history has several pages. The field "fail" is the number of reads of later pages
-// that fail.
+// pages is a store whose history has several pages. The field "fail" is how many reads of later pages are
+// still going to fail.
 type pages struct {
 	*storetest.Process
 	fail  int

@@ -133,7 +133,7 @@ func (s *serving) endLog(t bgagent.Task) {
 	}
 }
 
-// tell notifies the user if a task ended badly, and if the last task has ended.
+// tell notifies the user when a task has ended badly, and when the last task has ended.
 func (s *serving) tell(t bgagent.Task, last bool) {
 	// The manager measures when tasks end with the monotonic clock. Both times have a reading of this clock,
 	// and Before compares the readings. Therefore, the result is right even if the computer was suspended or

@@ -170,10 +170,10 @@ func (c *cluster) untilEnded(n int) error {
 	return c.until(fmt.Sprint(n, " bodies have ended"), func() bool { return c.log.count("end") >= n })
 }
 
-// killWorker kills the worker that grants slots to all workers or, if allocator is false, the
-// worker with the most running bodies among the others. It first waits, for up to 5 s, until that
-// worker is running a body. After the kill, it restarts the worker, which finds its tasks on the
-// servers and continues them.
+// killWorker kills one worker. If allocator is true, this is the worker that grants slots to all
+// workers. Otherwise, it is the one of the other workers that is running the most bodies. killWorker
+// first waits, for up to 5 s, until that worker is running a body. After the kill, it restarts the
+// worker, which finds its tasks on the servers and continues them.
 func (c *cluster) killWorker(say func(string, ...any), allocator bool) error {
 	i, soon := 0, time.Now().Add(5*time.Second)
 	err := c.until("a worker can be killed", func() bool {

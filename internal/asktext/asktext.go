@@ -58,7 +58,7 @@ func Choose(q *bgagent.Question, asked string, options []Option) {
 	q.Subject = strings.Join(lines, "\n")
 }
 
-// Chosen returns the label of the option that an answer to a question from [Choose] names. ok reports whether
+// Chosen returns the label of the option named by an answer to a question from [Choose]. ok reports whether
 // there is such an option.
 func Chosen(options []Option, answer string) (label string, ok bool) {
 	i := slices.Index(labels(options), answer)

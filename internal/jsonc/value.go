@@ -124,7 +124,7 @@ func (v Value) Describe() string {
 	return v.String()
 }
 
-// maxName is the maximum length, in bytes, of a name without quotation marks in a path.
+// maxName is the maximum length, in bytes, of an unquoted name in a path.
 const maxName = 120
 
 // Key returns the path of an entry for use in errors. The arguments are the path of the object that contains

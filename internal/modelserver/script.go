@@ -207,7 +207,7 @@ func (r Request) Scripted() Reply {
 
 // pickTurn returns the turn that answers a request; answered is the number of the model's answers
 // since the script, and attempt is the number of this attempt at the request, from 1. A turn that
-// is limited to some attempts stands in front of the turn that answers the later attempts.
+// answers only a limited number of attempts precedes the turn that answers the later attempts.
 func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	for _, t := range turns {
 		if t.ends() {

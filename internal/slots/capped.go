@@ -397,8 +397,8 @@ func (c *capped) leaveAll() (waiting []*Waiter) {
 	return waiting
 }
 
-// regrant puts the waiters, which are sorted by order, into the lines of the new rules. It
-// grants all slots that can be granted, and returns the waiters that got a slot.
+// regrant queues the waiters according to the new rules. The waiters must be sorted by the field
+// "order". regrant grants all slots that can be granted, and returns the waiters that got a slot.
 func (c *capped) regrant(waiting []*Waiter) (granted []*Waiter) {
 	for _, w := range waiting {
 		c.insert(w)

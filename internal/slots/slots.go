@@ -295,8 +295,8 @@ func (m *Manager) setCaps(c Caps, shared map[string]*pool) (moving []*Waiter) {
 	return moving
 }
 
-// regrant puts the waiters, which are sorted by order, into the lines of the current rules. It
-// grants all slots that can be granted, and returns the waiters that got a slot.
+// regrant queues the waiters according to the current rules. The waiters must be sorted by the field
+// "order". regrant grants all slots that can be granted, and returns the waiters that got a slot.
 func (m *Manager) regrant(moving []*Waiter) (granted []*Waiter) {
 	if m.capped != nil {
 		return m.capped.regrant(moving)

@@ -143,7 +143,7 @@ func (h *history) began(l *life, after time.Time) (some []body) {
 	return some
 }
 
-// pause returns the longest time after "at" during which no body of the pool c began in the process.
+// pause returns the longest time after "at" during which the process did not begin a body of pool c.
 func (h *history) pause(l *life, at time.Time) (longest time.Duration) {
 	last := at
 	for _, b := range h.began(l, at) {

@@ -96,7 +96,7 @@ func (h told) SlotLost(until time.Time, why error) {
 	h.tell(news{Do: "lost", ID: h.id, Until: until, Why: why.Error()})
 }
 
-// runSource carries out orders with slots that it shares with other processes.
+// runSource executes the orders that it reads from standard input. It shares its slots with other processes.
 func runSource(text string) error {
 	var p sourcePlan
 	if err := json.Unmarshal([]byte(text), &p); err != nil {

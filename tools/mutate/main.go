@@ -14,9 +14,9 @@
 //	+ the line that replaces it
 //
 // The tests in the files named by "tests" run together, without the tests named by "skip". If a fault does
-// not have one of these lines, the previous such line in the list applies. Instead, a fault can name tests
-// and arguments for them. Each of these tests must find the fault by itself. The tests are in the package in
-// the folder DIR, unless a line "in" names another folder:
+// not have one of these lines, the previous such line in the list applies. In place of these lines, a fault
+// can name its own tests and arguments for them. Each of these tests must find the fault by itself. The tests
+// are in the package in the folder DIR, unless a line "in" names another folder:
 //
 //	in command
 //	by TestOfAPromise TestOfAnotherPromise

@@ -234,7 +234,8 @@ func (p *proc) members() []string {
 	return all
 }
 
-// write replaces the value of the key. If the key was written, it calls the function "then".
+// write replaces the value of the key. If the write succeeds, write calls the function "then", unless
+// that is nil.
 func (p *proc) write(k Key, rev uint64, then func(sent time.Time)) {
 	w := p.w
 	p.writing, p.dirty = true, false

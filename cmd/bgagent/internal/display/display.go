@@ -256,7 +256,7 @@ func doing(r Row, short bool) string {
 	return t.Cause.String()
 }
 
-// The variable "exited" matches the beginning of a reason which says that a program exited with an
+// The pattern "exited" matches the beginning of a reason that says that a program exited with an
 // error.
 var exited = regexp.MustCompile(`^it exited with code (\d+): `)
 

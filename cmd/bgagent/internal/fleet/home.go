@@ -50,7 +50,7 @@ func (f *Fleet) Home() string {
 }
 
 // filesFrom names the variables that decide where programs keep their user's files, apart from the variables
-// that a program's preset names. It omits some variables with the prefix XDG_, because they differ between
+// named by a program's preset. It omits some variables with the prefix XDG_, because they differ between
 // logins.
 var filesFrom = []string{
 	"HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "CODEX_HOME", "CLAUDE_CONFIG_DIR", "USERPROFILE", "APPDATA", "LOCALAPPDATA",

@@ -24,8 +24,8 @@ type Left struct {
 // runs. The files of the returned runs stay locked until Forget or Leave is called.
 //
 // A process of a dead run can also belong to a living run, such as a bgagent that an agent started. Find
-// spares such processes, this program and the programs above it. If any process is spared, the file of the
-// dead run is kept, so that a later program finds the run.
+// spares such processes, this process and its ancestors. If any process is spared, the file of the dead run
+// is kept, so that a later program finds the run.
 func Find(dir string) (left []Left, problems []error) {
 	dead, problems := Dead(dir)
 	keep := living(dir, dead)

@@ -123,7 +123,7 @@ func othersWrite(info fs.FileInfo) bool {
 }
 
 // ownGroup reports whether the group is this user's primary group and has the user's
-// name. If the names cannot be determined, a primary group is enough.
+// name. If the names cannot be determined, it is enough that the group is the user's primary group.
 func ownGroup(gid string) bool {
 	if gid != strconv.Itoa(os.Getegid()) {
 		return false
