@@ -128,6 +128,7 @@ func TestNewWorkStartsAgainAfterTheKillOfTheLeadingServer(t *testing.T) {
 	limits.Model["c"] = 3
 	w := newWorld(t, "127.0.0.1", here, workerPlan{Limits: limits, Lanes: 2, Least: 7500 * time.Millisecond, Most: 8500 * time.Millisecond})
 	w.start("one", "two", "three")
+	w.allWork(time.Time{}) // a process that has not joined yet would fail, because no server leads
 	var took []time.Duration
 	for range n {
 		w.until("all slots are in use", w.isFull)
