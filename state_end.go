@@ -91,10 +91,8 @@ func (st *state) turnOver(a *attempt, o *turnOutcome, now int64) {
 	}
 	a.output = a.output || a.sight.output
 	st.unfollow(a)
-	if st.budgets {
-		st.noteUsage(a)
-		st.countEnd(a, now)
-	}
+	st.noteUsage(a)
+	st.countEnd(a, now)
 	if o.provider != nil {
 		st.turnRefused(a, o, now)
 	} else {

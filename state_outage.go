@@ -80,9 +80,10 @@ func (st *state) hold(a *attempt, now int64) {
 // the attempt and returns true. The call is repeated later. For other failures, it does nothing and
 // returns false.
 func (st *state) unreached(a *attempt, of stage, f *hostFailure, now int64) bool {
-	if f.kind != failedUnreachable || a.sight.reported {
-		return false
-	}
+	return f.kind == failedUnreachable && !a.sight.reported && st.holdUnreached(a, of, f, now)
+}
+
+func (st *state) holdUnreached(a *attempt, of stage, f *hostFailure, now int64) bool {
 	a.stage = of
 	if of == stagePrompt && !a.restoring { // the turn has not begun, so it is not counted
 		a.turn--

@@ -291,7 +291,7 @@ func (st *state) restored(a *attempt, r restoredSession, f *hostFailure, now int
 	st.answers(a.cl, f.kind, now)
 	t := a.t
 	recovering := a.recovering
-	if a.live() && f.kind == failedUnreachable && st.unreached(a, a.stage, f, now) {
+	if a.live() && st.unreached(a, a.stage, f, now) {
 		a.restoring = false
 		return
 	}

@@ -240,7 +240,7 @@ func (st *state) created(a *attempt, id string, f *hostFailure, now int64) {
 		return
 	}
 	switch {
-	case f.kind == failedUnreachable && st.unreached(a, stageCreate, f, now):
+	case st.unreached(a, stageCreate, f, now):
 		return
 	case f.provider != nil && st.refusedAtStart(a, f, now):
 		return
@@ -305,7 +305,7 @@ func (st *state) turnReturned(a *attempt, end *TurnEnd, f *hostFailure, now int6
 	}
 	gaveSlot := a.awaitsAnswer() // if the attempt gave its slot back, its turn has begun, and the call cannot be repeated
 	st.asksNoMore(a, now)
-	if !gaveSlot && f.kind == failedUnreachable && st.unreached(a, stagePrompt, f, now) {
+	if !gaveSlot && st.unreached(a, stagePrompt, f, now) {
 		return
 	}
 	if end.Usage != (Usage{}) {
@@ -355,7 +355,7 @@ func (st *state) turnStarted(a *attempt, f *hostFailure, now int64) {
 		st.rest(a, now)
 		return
 	}
-	if f.kind == failedUnreachable && st.unreached(a, stagePrompt, f, now) {
+	if st.unreached(a, stagePrompt, f, now) {
 		return
 	}
 	if f.provider != nil {
